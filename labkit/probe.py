@@ -1,0 +1,325 @@
+"""Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line.
+
+A loop is healthy while it keeps coming back to its selector. The probe times exactly that: from
+each return of `select()` to the next call of it, the loop was busy with callbacks, one or many,
+and everybody else waited. That is the stall's length, to the microsecond. While an iteration is
+overdue, a thread looks at what the loop's thread is executing: that is the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import math
+import selectors
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter, process_time, sleep, thread_time
+from types import TracebackType
+from typing import Any, Self
+
+from labkit.errors import LabError
+from labkit.stall import Collection, Evidence, LateLook, Look, Stall, judge, walk
+
+log = logging.getLogger(__name__)
+
+_LAG_WINDOW = 0.020  # s; one figure of lag for each
+_CLOCKS_EVERY = 0.001  # s; see Probe._begin
+_WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
+
+
+class Probe:
+    """Watch the running loop for stalls: `with Probe() as probe:` inside any coroutine.
+
+    Leaving it undoes everything it did. The first probe of a process tests itself on a loop and
+    a stall of its own (about 50 ms), so that it cannot be blind unnoticed. Each stall is also
+    logged, at level INFO, by the logger `labkit.probe`.
+
+    Args:
+        threshold_ms: What counts as a stall, in milliseconds.
+        selector: The loop's selector, if you made the loop with one of yours
+            (`asyncio.SelectorEventLoop(selector)`). Without it the probe finds the selector in
+            the loop; a loop that has none (uvloop) is watched by a heartbeat, and durations are
+            then right within a tenth of the threshold.
+
+    Raises:
+        LabError: There is no running loop, it is being watched already, or the self-test failed.
+    """
+
+    def __init__(
+        self, threshold_ms: float = 50.0, *, selector: selectors.BaseSelector | None = None
+    ) -> None:
+        if not threshold_ms >= 1:
+            raise LabError(f"threshold_ms is {threshold_ms!r}; expected at least 1 millisecond.")
+        self.threshold_ms = threshold_ms
+        self._threshold = threshold_ms / 1e3
+        self._selector = selector
+        self._looks: list[Look] = []
+        self._late: deque[LateLook] = deque(maxlen=200)
+        self._collections: deque[Collection] = deque(maxlen=64)
+        self._overdue: deque[Evidence] = deque(maxlen=10_000)
+        self._stalls: deque[Stall] = deque(maxlen=10_000)
+        self._lag: deque[tuple[float, float]] = deque(maxlen=200_000)
+        self._noise: deque[float] = deque(maxlen=10_000)
+        self._judging = threading.Lock()
+
+    @property
+    def method(self) -> str:
+        """How this loop is watched: by "selector timing" or by a "heartbeat"."""
+        return "selector timing" if self._selector is not None else "heartbeat"
+
+    @property
+    def stalls(self) -> list[Stall]:
+        """Every stall so far, oldest first (the last 10,000)."""
+        self._judge()
+        return list(self._stalls)
+
+    @property
+    def lag(self) -> list[tuple[float, float]]:
+        """(seconds since entry, the longest iteration in ms), for each 20 ms that had one."""
+        return [(at - self._entered, 1e3 * busy) for at, busy in list(self._lag)]
+
+    @property
+    def lag_now_ms(self) -> float:
+        """For how long the loop has been busy at this moment; readable from any thread."""
+        return max(0.0, 1e3 * (perf_counter() - self._since))
+
+    @property
+    def noise_ms(self) -> float:
+        """How late the machine wakes a thread that only sleeps (p99, ms), while the loop is idle.
+
+        That lateness is none of the service's: no time is known more exactly than this.
+        """
+        late = sorted(self._noise)
+        return 1e3 * late[int(0.99 * (len(late) - 1))] if late else 0.0
+
+    def __enter__(self) -> Self:
+        """Begin to watch the running loop."""
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise LabError(
+                "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
+                "    async def main():\n        with labkit.Probe() as probe: ..."
+            ) from None
+        if getattr(self._loop, "_labkit_probe", None):
+            raise LabError("This loop is being watched by a probe already: use that one.")
+        _self_test()
+        if self._selector is None:
+            # No public door leads to the selector of a loop that somebody else made.
+            self._selector = getattr(self._loop, "_selector", None)
+        self._thread = threading.get_ident()
+        self._entered = self._since = self._gc_began = perf_counter()
+        self._clocks_at, self._cpu, self._process = self._entered, thread_time(), process_time()
+        self._woken_late = False
+        self._window_end, self._window_lag = self._entered + _LAG_WINDOW, 0.0
+        self._undo = self._time_selector() if self._selector is not None else self._beat()
+        gc.callbacks.append(self._on_gc)
+        self._leave = threading.Lock()
+        self._leave.acquire()
+        self._sampler = threading.Thread(target=self._watch, name="labkit-probe", daemon=True)
+        self._sampler.start()
+        self._mark(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Undo everything; a stall that is still going on counts as far as it came."""
+        self._undo()
+        self._end(perf_counter())
+        self._leave.release()
+        self._sampler.join()
+        gc.callbacks.remove(self._on_gc)
+        self._mark(None)
+        self._judge()
+
+    def _mark(self, probe: Probe | None) -> None:
+        # uvloop's loop takes no attributes; there, two heartbeats beside each other do no harm.
+        with contextlib.suppress(AttributeError):
+            self._loop._labkit_probe = probe  # type: ignore[attr-defined]
+
+    # On the loop's thread: two clock readings an iteration, and the evidence of a stall.
+
+    def _time_selector(self) -> Callable[[], None]:
+        selector: Any = self._selector
+        wait, clock, begin, end = selector.select, perf_counter, self._begin, self._end
+        before = vars(selector).get("select")
+
+        def select(timeout: float | None = None) -> Any:
+            now = clock()
+            end(now)
+            # Where another thread keeps the interpreter, select() returns late: it is then
+            # overdue from the moment when it should have returned.
+            self._since = math.inf if timeout is None else now + timeout
+            events = wait(timeout)
+            begin(clock())
+            return events
+
+        def undo() -> None:
+            if before is None:
+                del selector.select
+            else:
+                selector.select = before
+
+        selector.select = select  # on the instance: it hides the class's, and can be taken off
+        return undo
+
+    def _beat(self) -> Callable[[], None]:
+        period = self._threshold / 5
+        handle: asyncio.TimerHandle
+
+        def beat() -> None:
+            nonlocal handle
+            now = perf_counter()
+            # A stall began between the last beat and this one's due time: half a period, in mean.
+            self._end(now, extra=period / 2)
+            handle = self._loop.call_later(period, beat)
+            self._read_clocks(now)
+            self._since = now + period
+
+        handle = self._loop.call_later(0, beat)
+        return lambda: handle.cancel()
+
+    def _begin(self, now: float) -> None:
+        self._woken_late = now - self._since > _WOKEN_LATE
+        if not self._woken_late:
+            self._since = now
+            # These two clocks cost 0.6 us each. Read once a millisecond, not in every iteration,
+            # they still tell the CPU time of a stall to within that millisecond.
+            if now - self._clocks_at > _CLOCKS_EVERY:
+                self._read_clocks(now)
+
+    def _read_clocks(self, now: float) -> None:
+        self._clocks_at, self._cpu, self._process = now, thread_time(), process_time()
+
+    def _end(self, now: float, extra: float = 0.0) -> None:
+        busy = now - self._since
+        if busy > extra:
+            busy += extra
+        if busy > self._window_lag:
+            self._window_lag = busy
+        if busy >= self._threshold:
+            cpu, process = thread_time() - self._cpu, process_time() - self._process
+            late = self._woken_late
+            self._overdue.append(
+                Evidence(self._since, busy, late, cpu, process - cpu, self._looks)
+            )
+            self._read_clocks(now)
+        if now >= self._window_end:
+            self._lag.append((now, self._window_lag))
+            self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
+
+    def _on_gc(self, phase: str, info: dict[str, int]) -> None:
+        now = perf_counter()
+        if phase == "start":
+            self._gc_began = now
+        elif now - self._gc_began > self._threshold / 4:
+            own = threading.get_ident() == self._thread
+            thread = None if own else threading.current_thread().name
+            took, stack = now - self._gc_began, walk(sys._getframe(1))
+            self._collections.append(Collection(self._gc_began, took, thread, stack))
+
+    # On the sampler's thread: looks at an overdue iteration, and the verdict afterwards.
+
+    def _watch(self) -> None:
+        # The first look leaves time for a C call to be made to let go of the interpreter (the
+        # switch interval, 5 ms) before a stall of exactly the threshold is over.
+        first = max(self._threshold / 5, self._threshold / 2 - sys.getswitchinterval())
+        idle, every = self._threshold / 2, self._threshold / 10
+        delay, asked = idle, perf_counter()
+        while not self._leave.acquire(timeout=delay):
+            now, since = perf_counter(), self._since
+            due, age = asked + delay, now - since
+            try:
+                if now - due > 0.003:
+                    self._look_around(due, now)
+                if age >= first:
+                    self._look(since, age)
+                elif age < 0:
+                    self._noise.append(now - due)
+                    self._process = process_time()  # the loop is idle, its thread's CPU unchanged
+                if self._overdue and self._overdue[-1].since != since:
+                    self._judge()
+            except Exception:  # a failing instrument must not break what it measures
+                log.exception("the probe's sampler failed and is switched off")
+                return
+            delay = every if age >= first else min(idle, first - age)
+            asked = perf_counter()
+
+    def _look(self, since: float, age: float) -> None:
+        frame = sys._current_frames()[self._thread]
+        if self._since != since:
+            return  # the iteration ended meanwhile: this would be another one's line
+        task = asyncio.current_task(self._loop)
+        name = task.get_name() if task else None
+        if not self._looks or self._looks[0].iteration != since:
+            self._looks = []
+        self._looks.append(Look(since, age, walk(frame), frame.f_lasti, name))
+
+    def _look_around(self, due: float, now: float) -> None:
+        names = {t.ident: t.name for t in threading.enumerate()}
+        not_these = (self._thread, threading.get_ident())
+        frames = {i: f for i, f in sys._current_frames().items() if i not in not_these}
+        threads = {names.get(i, "?"): (walk(f), f.f_lasti) for i, f in frames.items()}
+        self._late.append(LateLook(due, now, threads))
+
+    def _judge(self) -> None:
+        with self._judging:
+            while self._overdue:
+                seen = self._overdue.popleft()
+                stall = judge(seen, self._entered, list(self._late), list(self._collections))
+                if stall is None:
+                    self._noise.append(seen.busy)
+                else:
+                    self._stalls.append(stall)
+                    log.info("%s", stall)
+
+
+_testing = threading.Lock()
+_tested = False
+
+
+def _known_stall(seconds: float) -> None:
+    sleep(seconds)
+
+
+def _self_test() -> None:
+    """Inject one known stall and find it, once per process, or fail loudly."""
+    global _tested
+    if threading.current_thread().name == "labkit-self-test":
+        return
+    with _testing:
+        found: list[Stall] = []
+
+        def test(seconds: float) -> None:
+            async def main() -> None:
+                with Probe(threshold_ms=10) as probe:
+                    await asyncio.sleep(0)
+                    _known_stall(seconds)
+                    await asyncio.sleep(0)
+                found.extend(s for s in probe.stalls if s.function == _known_stall.__name__)
+
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(main())
+
+        for seconds in (0.025, 0.1, 0.4):  # longer ones for a machine that is busy just now
+            if not _tested:
+                thread = threading.Thread(target=test, args=(seconds,), name="labkit-self-test")
+                thread.start()
+                thread.join()
+                _tested = bool(found)
+    if not _tested:
+        raise LabError(
+            "The probe made stalls of 25, 100 and 400 ms on a loop of its own and found none of "
+            "them, so it would be blind here too. Expected: each is found, with its line. See "
+            "whether something in this process replaces asyncio's event loop or its selector, "
+            "and report it."
+        )

@@ -1,0 +1,211 @@
+"""What a stall is, and the verdict on one: from the probe's evidence to a cause and a line."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sysconfig
+from collections import Counter
+from dataclasses import dataclass
+from types import FrameType
+from typing import Literal, NamedTuple
+
+Cause = Literal["blocked", "computing", "collecting garbage", "starved by another thread"]
+
+_LIBRARY = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
+_NOT_THE_USERS = (*_LIBRARY, os.path.dirname(__file__), "<frozen")
+# A thread whose innermost frame is in one of these waits for something and hogs nothing.
+_WAITING = ("threading.py", "selectors.py", "queue.py", "socket.py", "thread.py")
+
+
+class Frame(NamedTuple):
+    """One line of a stack."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        """Without directories: they say more about a machine than about a bug."""
+        return f"{os.path.basename(self.file)}:{self.line} in {self.function}"
+
+
+Stack = tuple[Frame, ...]  # outermost first
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """One iteration of the loop that took longer than the threshold.
+
+    Attributes:
+        start_s: When it began, in seconds since the probe was entered.
+        duration_ms: How long the loop was busy, in milliseconds.
+        cause: "blocked" (the loop's thread waited), "computing" (it ran), "collecting garbage",
+            or "starved by another thread" (it wanted to run and was not let).
+        frame: The innermost frame of the user's code, neither standard library nor
+            site-packages: on the loop's thread, or on `thread`. None if nothing was seen.
+        stack: The whole stack around it, outermost first.
+        samples: How many looks found the loop in this stall.
+        approximate: The looks came late, as when C code holds the interpreter: the frame is
+            where that call returned.
+        tasks: In how many different tasks the looks found the loop; many are a crowd.
+        thread: The name of the thread that starved the loop, else None.
+    """
+
+    start_s: float
+    duration_ms: float
+    cause: Cause
+    frame: Frame | None
+    stack: Stack
+    samples: int
+    approximate: bool
+    tasks: int
+    thread: str | None
+
+    @property
+    def file(self) -> str | None:
+        """The path of the file that holds the frame."""
+        return self.frame.file if self.frame else None
+
+    @property
+    def line(self) -> int | None:
+        """The frame's line number."""
+        return self.frame.line if self.frame else None
+
+    @property
+    def function(self) -> str | None:
+        """The frame's function."""
+        return self.frame.function if self.frame else None
+
+    @property
+    def source(self) -> str:
+        """The text of the line, or ""."""
+        return linecache.getline(*self.frame[:2]).strip() if self.frame else ""
+
+    def __str__(self) -> str:
+        """For people and for logs."""
+        where = f"{self.frame}: {self.source}" if self.frame else "a line that no look found"
+        by = f" ({self.thread})" if self.thread else ""
+        return f"{self.duration_ms:.0f} ms, {self.cause}{by}, at {where}"
+
+
+class Look(NamedTuple):
+    """The loop's thread, as the sampler found it in an overdue iteration."""
+
+    iteration: float  # when that iteration began
+    age: float  # s; how old it was
+    stack: Stack
+    instruction: int
+    task: str | None
+
+
+class LateLook(NamedTuple):
+    """All the other threads, when something had kept the sampler itself from running."""
+
+    due: float
+    at: float
+    threads: dict[str, tuple[Stack, int]]  # name -> stack, instruction
+
+
+class Collection(NamedTuple):
+    """One garbage collection: when, how long (s), on whose thread, from which line."""
+
+    began: float
+    took: float
+    thread: str | None  # None: the loop's own
+    stack: Stack
+
+
+class Evidence(NamedTuple):
+    """All that is known of one overdue iteration. Times are in seconds."""
+
+    since: float
+    busy: float
+    woken_late: bool  # it began when select() should have returned, and did not
+    cpu: float  # CPU time of the loop's thread
+    other_cpu: float  # CPU time of all the other threads of the process
+    looks: list[Look]
+
+
+def judge(
+    seen: Evidence, entered: float, late: list[LateLook], collections: list[Collection]
+) -> Stall | None:
+    """Decide on cause and line, or find that the machine, and not this process, was late.
+
+    Args:
+        seen: The overdue iteration.
+        entered: When the probe was entered, which is second 0.
+        late: Looks at the other threads, of any time.
+        collections: Garbage collections, of any time.
+
+    Returns:
+        The stall. None if the loop was due, and neither it nor any other thread of the process
+        ran: the operating system let something else run.
+    """
+    since, until, busy = seen.since, seen.since + seen.busy, seen.busy
+    looks = [look for look in seen.looks if look.iteration == since]
+    stacks = [look.stack for look in looks]
+    # A starved loop gets on a little between two looks; a blocked one stays where it is.
+    stuck = len(looks) > 2 and len({(look.stack, look.instruction) for look in looks}) == 1
+    inside = [c for c in collections if since - c.took < c.began < until]
+    cause: Cause = "blocked"
+    thread = None
+    if sum(c.took for c in inside) > busy / 2:
+        longest = max(inside, key=lambda c: c.took)
+        thread, stacks = longest.thread, [longest.stack]
+        cause = "starved by another thread" if thread else "collecting garbage"
+    elif seen.cpu > busy / 2:
+        cause = "computing"
+    elif seen.other_cpu > busy / 2 and (seen.woken_late or not stuck):
+        cause = "starved by another thread"
+        threads = [look.threads for look in late if look.due < until and look.at > since]
+        thread = _busiest(threads)
+        if thread:
+            stacks = [t[thread][0] for t in threads if thread in t]
+    elif seen.woken_late:
+        return None
+    named = Counter(frame for stack in stacks if (frame := users_frame(stack)))
+    frame = named.most_common(1)[0][0] if named else None
+    overdue = looks[0].age > busy / 2 if looks else True
+    return Stall(
+        start_s=since - entered,
+        duration_ms=1e3 * busy,
+        cause=cause,
+        frame=frame,
+        stack=next((s for s in stacks if users_frame(s) == frame), ()),
+        samples=len(looks),
+        approximate=overdue and cause in ("blocked", "computing"),
+        tasks=len({look.task for look in looks if look.task}),
+        thread=thread,
+    )
+
+
+def walk(frame: FrameType | None) -> Stack:
+    """A frame and its callers, outermost first."""
+    frames = []
+    while frame is not None:
+        code = frame.f_code
+        frames.append(Frame(code.co_filename, frame.f_lineno or 0, code.co_name))
+        frame = frame.f_back
+    return tuple(reversed(frames))
+
+
+def users_frame(stack: Stack) -> Frame | None:
+    """The innermost frame that is the user's own, or the innermost of all."""
+    users = (frame for frame in reversed(stack) if not _is_library(frame.file))
+    return next(users, stack[-1] if stack else None)
+
+
+def _is_library(file: str) -> bool:
+    parts = file.replace("\\", "/").split("/")
+    return file.startswith(_NOT_THE_USERS) or "site-packages" in parts or "dist-packages" in parts
+
+
+def _busiest(looks: list[dict[str, tuple[Stack, int]]]) -> str | None:
+    """The thread that was seen in the most different places, not counting those that wait."""
+    places: dict[str, set[tuple[Frame, int]]] = {}
+    for threads in looks:
+        for name, (stack, instruction) in threads.items():
+            if not stack[-1].file.endswith(_WAITING):
+                places.setdefault(name, set()).add((stack[-1], instruction))
+    return max(places, key=lambda name: len(places[name]), default=None)
