@@ -1,1 +1,42 @@
-"""labkit: the helper package of the asyncpg stall workbook."""
+"""labkit: a database, an honest load, a probe of the event loop, charts and checks.
+
+`import labkit as lab` is all that a notebook needs. pandas and matplotlib are imported when they
+are first used, so that a service that takes only the probe home does not pay for them.
+"""
+
+from labkit.charts import bars, compare, show_table, stalls, summary, timeline
+from labkit.claims import Claim, at_least, verify
+from labkit.database import Dsn, database
+from labkit.display import show
+from labkit.errors import LabError
+from labkit.exercises import Exercise, Verdict
+from labkit.experiment import Latency, Run, measure, measure_pairs
+from labkit.load import Load
+from labkit.probe import Probe
+from labkit.stall import Frame, Stall
+
+__all__ = [
+    "Claim",
+    "Dsn",
+    "Exercise",
+    "Frame",
+    "LabError",
+    "Latency",
+    "Load",
+    "Probe",
+    "Run",
+    "Stall",
+    "Verdict",
+    "at_least",
+    "bars",
+    "compare",
+    "database",
+    "measure",
+    "measure_pairs",
+    "show",
+    "show_table",
+    "stalls",
+    "summary",
+    "timeline",
+    "verify",
+]

@@ -11,3 +11,10 @@ class LabError(Exception):
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this before it prints a traceback of its own."""
         return [f"LabError: {self}"]
+
+
+class Stopped(KeyboardInterrupt):
+    """The stop button was pressed, and what ran has been ended."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Stopped: {self}"]

@@ -209,9 +209,7 @@ class Probe:
         if busy >= self._threshold:
             cpu, process = thread_time() - self._cpu, process_time() - self._process
             late = self._woken_late
-            self._overdue.append(
-                Evidence(self._since, busy, late, cpu, process - cpu, self._looks)
-            )
+            self._overdue.append(Evidence(self._since, busy, late, cpu, process - cpu, self._looks))
             self._read_clocks(now)
         if now >= self._window_end:
             self._lag.append((now, self._window_lag))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import sys
 import sysconfig
 from collections import Counter
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Frame(NamedTuple):
 
     def __str__(self) -> str:
         """Without directories: they say more about a machine than about a bug."""
-        return f"{os.path.basename(self.file)}:{self.line} in {self.function}"
+        return f"{_label(self.file)}:{self.line} in {self.function}"
 
 
 Stack = tuple[Frame, ...]  # outermost first
@@ -194,6 +195,14 @@ def users_frame(stack: Stack) -> Frame | None:
     """The innermost frame that is the user's own, or the innermost of all."""
     users = (frame for frame in reversed(stack) if not _is_library(frame.file))
     return next(users, stack[-1] if stack else None)
+
+
+def _label(file: str) -> str:
+    """A file's name; for a notebook's cell, which has a file in name only, its number."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    cell = shell.compile.format_code_name(file) if shell else None
+    return " ".join(cell) if cell else os.path.basename(file)
 
 
 def _is_library(file: str) -> bool:

@@ -1,0 +1,89 @@
+"""Claims with figures: held, broken, or, where noise is larger than the effect, inconclusive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from statistics import median
+
+from labkit.display import show
+from labkit.experiment import Run, ms
+
+_MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence, whether it held (None: inconclusive), and the figure that decided."""
+
+    claim: str
+    held: bool | None
+    figure: str
+
+
+def at_least(
+    claim: str,
+    times: float,
+    before: Run | Sequence[Run],
+    after: Run | Sequence[Run],
+    figure: Callable[[Run], float],
+) -> Claim:
+    """Claim that a figure in milliseconds is at least so many times smaller after than before.
+
+    Each time is known to within its run's `noise_ms`, so each pair's ratio lies between a low and
+    a high; the claim held if every low reaches `times`, is broken if no high does, and is
+    inconclusive otherwise.
+
+    Args:
+        claim: The sentence.
+        times: How many times smaller.
+        before: A run, or several.
+        after: As many runs, each taken next to its partner.
+        figure: Takes a run, gives milliseconds: `lambda run: run.latency().p99`.
+    """
+    pairs = list(zip(as_runs(before), as_runs(after), strict=True))
+    lows, highs, ratios = [], [], []
+    for b, a in pairs:
+        slow, fast = figure(b), figure(a)
+        ratios.append(slow / fast)
+        lows.append((slow - b.noise_ms) / fast)
+        highs.append(slow / (fast - a.noise_ms) if fast > a.noise_ms else float("inf"))
+    held = True if min(lows) >= times else False if max(highs) < times else None
+    return Claim(
+        claim,
+        held,
+        f"{spread(ratios)}, {ms(figure(pairs[0][0]))} → "
+        f"{ms(figure(pairs[0][1]))} ms" + " (the machine is busy: run it again)" * (held is None),
+    )
+
+
+def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
+    """Show each claim with its verdict and its figure.
+
+    A claim is what `at_least` returns, or a tuple: the sentence, whether it held, the figure.
+    """
+    checked = [claim if isinstance(claim, Claim) else Claim(*claim) for claim in claims]
+    lines = [f"{_MARK[c.held][0]} {_MARK[c.held][1]}: {c.claim} ({c.figure})" for c in checked]
+    rows = "".join(
+        f"<tr><td>{_MARK[c.held][0]} {_MARK[c.held][1]}</td>"
+        f"<td style='text-align:left'>{escape(c.claim)}</td>"
+        f"<td style='text-align:left'>{escape(c.figure)}</td></tr>"
+        for c in checked
+    )
+    head = "<tr><th>verdict</th><th style='text-align:left'>claim</th>"
+    html = f"<table>{head}<th style='text-align:left'>figure</th></tr>{rows}</table>"
+    show("\n".join(lines), html=html, data={"claims": [asdict(c) for c in checked]})
+
+
+def as_runs(runs: Run | Sequence[Run]) -> list[Run]:
+    """One run or several, as a list."""
+    return [runs] if isinstance(runs, Run) else list(runs)
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """A ratio in words; of several, the median and the range."""
+    if len(ratios) == 1:
+        return f"{ratios[0]:.3g} times"
+    few = f"{min(ratios):.3g} to {max(ratios):.3g}"
+    return f"{median(ratios):.3g} times (median of {len(ratios)} pairs, {few})"

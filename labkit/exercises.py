@@ -1,0 +1,88 @@
+"""The machinery of "your turn": check, hint, solution.
+
+What an exercise asks and how an answer is judged stands beside the notebooks, in
+`notebooks/exercises/NAME.py`: a `check(answer)` that returns a `Verdict`, a list `HINTS`, the
+`SOLUTION` as code, and `WHY` it works.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from labkit.display import show
+from labkit.errors import LabError
+
+Outcome = Literal["pass", "not yet", "raised", "not attempted"]
+_MARK = {"pass": "✔", "not yet": "✘", "raised": "✘", "not attempted": "…"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an answer fared, and what was seen."""
+
+    outcome: Outcome
+    message: str
+
+
+class Exercise:
+    """One exercise: `check(answer)`, `hint()`, `solution()`."""
+
+    def __init__(self, name: str) -> None:
+        """Load `exercises/NAME.py` from beside the notebooks."""
+        path = notebooks() / "exercises" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"exercise_{name}", path)
+        if not path.exists() or spec is None or spec.loader is None:
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.py"))) or "none"
+            raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
+        self._material: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self._material)
+        self._hints = iter(self._material.HINTS)
+
+    def check(self, answer: Callable[..., Any]) -> Verdict:
+        """Judge an answer by what it does under load, and say what was seen."""
+        if _is_untouched(answer):
+            verdict = Verdict("not attempted", "Replace the `...` by your answer, and run again.")
+        else:
+            try:
+                verdict = self._material.check(answer)
+            except LabError as error:
+                verdict = Verdict("raised", str(error))
+        show(f"{_MARK[verdict.outcome]} {verdict.outcome}: {verdict.message}")
+        if verdict.outcome == "pass":
+            show(f"Why it works: {self._material.WHY}")
+        return verdict
+
+    def hint(self) -> None:
+        """Show the next hint."""
+        show(next(self._hints, "That was the last hint. solution() shows one answer that passes."))
+
+    def solution(self) -> None:
+        """Show an answer that passes, and why it does."""
+        show(f"{self._material.SOLUTION.strip()}\n\nWhy it works: {self._material.WHY}")
+
+
+def notebooks() -> Path:
+    """The directory of the notebooks.
+
+    Raises:
+        LabError: labkit was installed without them.
+    """
+    path = Path(__file__).parent.parent / "notebooks"
+    if not path.is_dir():
+        raise LabError(
+            "labkit was installed apart from its notebooks. Expected a checkout of the workbook: "
+            "run `pip install -e .` in it."
+        )
+    return path
+
+
+def _is_untouched(answer: object) -> bool:
+    async def untouched() -> None: ...
+
+    code = getattr(answer, "__code__", None)
+    empty = untouched.__code__.co_code
+    return answer is None or answer is ... or getattr(code, "co_code", None) == empty

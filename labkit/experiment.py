@@ -1,0 +1,355 @@
+"""Run a scenario under load and probe, on a loop of its own, and keep what was seen: the Run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from labkit.display import Progress
+from labkit.errors import LabError, Stopped
+from labkit.load import FineSelector, Load, Reading, Request, Span
+from labkit.probe import Probe
+from labkit.stall import Frame, Stall, users_frame, walk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Scenario = Callable[[Load], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Latencies of completed requests, in milliseconds; NaN where none completed."""
+
+    count: int
+    p50: float
+    p99: float
+    max: float
+
+    def __str__(self) -> str:
+        """With the count that the figures come from."""
+        return f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms (n={self.count:,})"
+
+
+def ms(value: float) -> str:
+    """A time in milliseconds, with three digits that mean something."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one measurement saw. Second 0 is when the load began.
+
+    Attributes:
+        name: The scenario's name.
+        seconds: For how long requests were offered.
+        debug: Whether asyncio's debug mode was on: then no latency here is the service's.
+        noise_ms: How late the machine woke a sleeping thread (p99): no time is surer than that.
+        stalls: Every iteration of the loop above the threshold.
+        warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
+    """
+
+    name: str
+    seconds: float
+    debug: bool
+    noise_ms: float
+    stalls: tuple[Stall, ...]
+    warnings: tuple[str, ...]
+    _requests: list[Request] = field(repr=False)
+    _spans: list[Span] = field(repr=False)
+    _readings: list[Reading] = field(repr=False)
+    _lag: list[tuple[float, float]] = field(repr=False)
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """A row a request, in the order of arrival.
+
+        Columns: offer, intended_s, started_s, latency_ms (from the intended start), service_ms
+        (from the actual start), error (None if it completed).
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(
+            [(r.offer, r.intended, r.started, r.finished, r.error) for r in self._requests],
+            columns=["offer", "intended_s", "started_s", "finished_s", "error"],
+        )
+        frame["latency_ms"] = 1e3 * (frame.finished_s - frame.intended_s)
+        frame["service_ms"] = 1e3 * (frame.finished_s - frame.started_s)
+        return frame.drop(columns="finished_s")
+
+    @cached_property
+    def spans(self) -> pd.DataFrame:
+        """A row a span. Columns: request (a row of `requests`, or -1), span, start_s, span_ms."""
+        import pandas as pd
+
+        rows = [(s.request, s.name, s.start, 1e3 * s.seconds) for s in self._spans]
+        return pd.DataFrame(rows, columns=["request", "span", "start_s", "span_ms"])
+
+    @cached_property
+    def gauges(self) -> pd.DataFrame:
+        """A row a moment (index: seconds), a column a gauge."""
+        import pandas as pd
+
+        rows = [(r.at, r.name, r.value) for r in self._readings]
+        frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
+        frame["at_s"] = frame.at_s.round(2)
+        return frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
+
+    @cached_property
+    def lag(self) -> pd.DataFrame:
+        """A row for each 20 ms in which the loop was busy.
+
+        Columns: at_s, lag_ms (the longest that a ready callback can have waited).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._lag, columns=["at_s", "lag_ms"])
+
+    @property
+    def lag_max_ms(self) -> float:
+        """The longest the loop was busy without a look at anybody else."""
+        return max((lag for _, lag in self._lag), default=0.0)
+
+    @property
+    def victim(self) -> str:
+        """The first offer: the innocent traffic that suffers."""
+        return self._requests[0].offer
+
+    def latency(self, offer: str | None = None) -> Latency:
+        """Latency of the completed requests of an offer (the victim's, if none is named).
+
+        Percentiles are interpolated between ranks, as numpy does by default. A failed request is
+        counted by `failed`, not here: a quick failure is no quick answer.
+        """
+        import numpy as np
+
+        name = offer or self.victim
+        times = [
+            1e3 * (r.finished - r.intended)
+            for r in self._requests
+            if r.offer == name and r.error is None
+        ]
+        if not times:
+            return Latency(0, *[float("nan")] * 3)
+        p50, p99 = np.percentile(times, [50, 99])
+        return Latency(len(times), float(p50), float(p99), max(times))
+
+    def failed(self, offer: str | None = None) -> int:
+        """How many requests of an offer (of all, if none is named) did not complete."""
+        return sum(r.error is not None and offer in (None, r.offer) for r in self._requests)
+
+    def figures(self) -> dict[str, Any]:
+        """The run in plain numbers, for a scoreboard."""
+        latency = self.latency()
+        return {
+            "name": self.name,
+            "requests": len(self._requests),
+            "errors": self.failed(),
+            "p50_ms": round(latency.p50, 3),
+            "p99_ms": round(latency.p99, 3),
+            "max_ms": round(latency.max, 3),
+            "stalls": len(self.stalls),
+            "lag_max_ms": round(self.lag_max_ms, 3),
+        }
+
+    def __str__(self) -> str:
+        """One line."""
+        errors = Counter(r.error for r in self._requests if r.error is not None)
+        failed = f", {errors.total():,} failed ({errors.most_common(1)[0][0]})" if errors else ""
+        longest = max((s.duration_ms for s in self.stalls), default=0.0)
+        stalls = f"{len(self.stalls)} stalls, the longest {ms(longest)} ms"
+        return (
+            f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
+            f"{self.latency()}; {stalls if self.stalls else 'no stall'}"
+            + ("; DEBUG MODE WAS ON: these are not your service's latencies" * self.debug)
+        )
+
+    __repr__ = __str__
+
+
+def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float = 50.0) -> Run:
+    """Run a scenario on an event loop of its own, and watch it.
+
+    The loop lives in a thread, so that a frozen scenario does not freeze the notebook and Jupyter
+    is not measured. The stop button cancels the scenario and lets it close its connections.
+
+    Args:
+        scenario: An `async def scenario(load)` that says what it offers and awaits `load.run`.
+        name: What to call the run; the scenario's name if not given.
+        threshold_ms: What counts as a stall, in milliseconds.
+
+    Raises:
+        LabError: The scenario cannot be measured, or it raised: the text says which and where.
+        KeyboardInterrupt: The stop button, within two seconds.
+    """
+    if not inspect.iscoroutinefunction(scenario):
+        raise LabError(
+            f"measure() was given {getattr(scenario, '__name__', type(scenario).__name__)!r}, "
+            f"which is no coroutine function. Expected:\n"
+            f"    async def scenario(load):\n"
+            f'        load.offer("lookup", lambda: lookup(pool), rate=200)\n'
+            f"        await load.run(seconds=4)"
+        )
+    refuse_patched_asyncio()
+    name = name or scenario.__name__.replace("_", " ")
+    work = _Work(scenario, name, threshold_ms)
+    thread = threading.Thread(target=work.run, name=f"labkit: {name}", daemon=True)
+    progress = Progress()
+    # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
+    gc.collect()
+    gc.freeze()
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)
+            if work.load.ran:
+                lag = work.probe.lag_now_ms
+                done = min(1.0, work.load.elapsed / work.load.seconds)
+                bar = "█" * round(20 * done) + "░" * (20 - round(20 * done))
+                progress.update(f"{name} {bar} {work.load.elapsed:.1f} s, loop lag {lag:.0f} ms")
+    except KeyboardInterrupt:
+        work.cancel()
+        thread.join(1.5)
+        held = f"; its loop is still held at {_held_at(thread)}" if thread.is_alive() else ""
+        progress.close(f"{name}: stopped after {work.load.elapsed:.1f} s{held}")
+        raise Stopped(f"{name} was stopped{held}.") from None
+    finally:
+        gc.unfreeze()
+    if work.error is not None:
+        progress.close(f"{name}: failed")
+        raise _explained(name, work.error) from None
+    result = work.result()
+    progress.close(str(result), {"run": result.figures()})
+    return result
+
+
+def measure_pairs(
+    before: Scenario, after: Scenario, *, times: int = 3, threshold_ms: float = 50.0
+) -> tuple[list[Run], list[Run]]:
+    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike."""
+    runs = [
+        [measure(scenario, threshold_ms=threshold_ms) for scenario in (before, after)]
+        for _ in range(times)
+    ]
+    return [pair[0] for pair in runs], [pair[1] for pair in runs]
+
+
+def refuse_patched_asyncio() -> None:
+    """Raise a LabError if something (nest_asyncio, as a rule) has replaced the loop's engine."""
+    engine = asyncio.SelectorEventLoop._run_once  # type: ignore[attr-defined]
+    if engine.__module__ != asyncio.base_events.__name__:
+        raise LabError(
+            f"This process runs on an event loop patched by {engine.__module__}: asyncio's "
+            "slow-callback warnings are gone, and every task is slower. Nothing measured here "
+            "would hold for your service. Expected: asyncio as Python ships it. Remove "
+            "nest_asyncio.apply() and restart the kernel; measure() needs no patch to run in a "
+            "notebook."
+        )
+
+
+class _Work:
+    """A scenario on its way through a thread."""
+
+    def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
+        self.selector = FineSelector()
+        self.probe = Probe(threshold_ms, selector=self.selector)
+        self.load = Load(watch=self.probe)
+        self.error: BaseException | None = None
+        self._scenario, self._name = scenario, name
+        self._warnings: list[str] = []
+        self._debug = False
+        self._cancelled = False
+        self._task: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        """Run to the end, on this thread; never raises."""
+        log, catcher = logging.getLogger("asyncio"), _Catcher(self._warnings)
+        log.addHandler(catcher)
+        try:
+            with asyncio.Runner(loop_factory=self._make_loop) as runner:
+                runner.run(self._main())
+        except BaseException as error:
+            self.error = error
+        finally:
+            log.removeHandler(catcher)
+
+    def _make_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(self.selector)
+
+    async def _main(self) -> None:
+        self._task = asyncio.current_task()
+        if self._cancelled:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await self._scenario(self.load)
+        finally:
+            self._debug = loop.get_debug()
+        if not self.load.ran:
+            raise LabError(
+                f"The scenario {self._name!r} ended without offering any load. Expected, before "
+                f"its end:\n    await load.run(seconds=4)"
+            )
+
+    def cancel(self) -> None:
+        """Ask the scenario to end; from any thread."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    def result(self) -> Run:
+        """What was seen."""
+        load, probe = self.load, self.probe
+        return Run(
+            name=self._name,
+            seconds=load.seconds,
+            debug=self._debug,
+            noise_ms=probe.noise_ms,
+            stalls=tuple(probe.stalls),
+            warnings=tuple(self._warnings),
+            _requests=load.requests,
+            _spans=load.spans,
+            _readings=load.readings,
+            _lag=probe.lag,
+        )
+
+
+class _Catcher(logging.Handler):
+    """Keeps what asyncio logs on this thread."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._messages, self._thread = messages, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        if record.thread == self._thread:
+            self._messages.append(record.getMessage())
+
+
+def _explained(name: str, error: BaseException) -> LabError:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, LabError):
+        return error
+    trace = traceback.extract_tb(error.__traceback__)
+    where = users_frame(tuple(Frame(f.filename, f.lineno or 0, f.name) for f in trace))
+    return LabError(
+        f"The scenario {name!r} raised {type(error).__name__}: {error}\n"
+        f"at {where}. Its requests were cancelled and its loop is closed. Expected: a scenario "
+        f"that returns. A request may fail, and is counted; a scenario may not."
+    )
+
+
+def _held_at(thread: threading.Thread) -> Frame | None:
+    return users_frame(walk(sys._current_frames().get(thread.ident or 0)))

@@ -1,0 +1,254 @@
+"""Offer requests to a service at a rate, whether or not it keeps up, and record each one's fate.
+
+The load is open loop: requests start on a schedule that does not wait for earlier ones, and
+latency counts from the *intended* start. A closed loop (ask, wait, ask again) stops asking while
+the service is frozen, so it hardly records the freeze: Gil Tene called it coordinated omission
+("How NOT to Measure Latency", 2013).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import select
+import selectors
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter
+
+from labkit.errors import LabError
+
+_GAUGE_EVERY = 0.020  # s
+_FD_SETSIZE = 1024  # select() takes no larger file descriptor
+_DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. Times are in seconds since the load began.
+
+    Attributes:
+        offer: What kind of request it was: the name given to `offer`.
+        intended: When the schedule wanted it to start.
+        started: When it did start; NaN if the run was broken off before.
+        finished: When it was over, one way or the other.
+        error: Why it failed, or None if it completed.
+    """
+
+    offer: str
+    intended: float
+    started: float = math.nan
+    finished: float = math.nan
+    error: str | None = "not finished: the run was broken off"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a request: which one's (an index, -1 for none), its name, when and how long (s)."""
+
+    request: int
+    name: str
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a gauge said at a moment (s since the load began)."""
+
+    at: float
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    name: str
+    request: Callable[[], Awaitable[object]]
+    rate: float
+    burst: int
+
+
+_current: ContextVar[int] = ContextVar("labkit_request", default=-1)
+
+
+class Load:
+    """What a scenario offers to its service. `labkit.measure` hands one to every scenario.
+
+    Args:
+        watch: Entered for as long as requests are offered; `measure` gives its probe.
+    """
+
+    def __init__(self, watch: AbstractContextManager[object] | None = None) -> None:
+        self.requests: list[Request] = []
+        self.spans: list[Span] = []
+        self.readings: list[Reading] = []
+        self.seconds = 0.0
+        self.ran = False
+        self._watch = watch or nullcontext()
+        self._offers: dict[str, _Offer] = {}
+        self._gauges: dict[str, Callable[[], float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._misuse: LabError | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since `run` was called; 0 before. Readable from any thread."""
+        return perf_counter() - self._began if self.ran else 0.0
+
+    def offer(
+        self,
+        name: str,
+        request: Callable[[], Awaitable[object]],
+        *,
+        rate: float,
+        burst: int = 1,
+    ) -> None:
+        """Offer `request()` at a constant rate. The first one offered is the victim in charts.
+
+        Args:
+            name: What to call these requests.
+            request: An `async def` without arguments, or a lambda that calls one.
+            rate: Arrivals per second; the first comes after half an interval.
+            burst: Requests at each arrival, all at once.
+
+        Raises:
+            LabError: The rate, the burst or the name cannot be used, or `run` has begun.
+        """
+        if not (isinstance(rate, int | float) and 0 < rate < math.inf):
+            raise LabError(
+                f"offer({name!r}) was given rate={rate!r}. Expected requests per second, above 0: "
+                f"rate=0.5 is one every two seconds."
+            )
+        if not (isinstance(burst, int) and burst >= 1):
+            raise LabError(f"offer({name!r}) was given burst={burst!r}. Expected 1, 2, 3, ...")
+        if not callable(request):
+            raise LabError(
+                f"offer({name!r}) was given a {type(request).__name__}. Expected a function that "
+                f"makes a new request each time: `lambda: lookup(pool)`, not `lookup(pool)`."
+            )
+        if name in self._offers:
+            raise LabError(f"offer({name!r}) was called twice. Give each offer a name of its own.")
+        if self.ran:
+            raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
+        self._offers[name] = _Offer(name, request, rate, burst)
+
+    def gauge(self, name: str, read: Callable[[], float]) -> None:
+        """Read a number off the service every 20 ms while the load runs."""
+        self._gauges[name] = read
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Time a part of a request: `with load.span("acquire"): ...`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            now = perf_counter()
+            self.spans.append(Span(_current.get(), name, start - self._began, now - start))
+
+    async def run(self, *, seconds: float) -> None:
+        """Offer everything for some seconds, then wait for what is still in flight.
+
+        Requests that are not finished ten seconds later are cancelled and count as failed. None
+        vanishes: `requests` holds each that was offered.
+
+        Raises:
+            LabError: Nothing was offered, it ran before, the time is not above 0, or what was
+                offered is not a coroutine function.
+        """
+        if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise LabError(f"run() was given seconds={seconds!r}. Expected a time above 0.")
+        if self.ran:
+            raise LabError("run() was called twice. Measure twice instead, and compare the runs.")
+        if not self._offers:
+            raise LabError(
+                "run() was called, but nothing is offered. Expected before it, for example:\n"
+                '    load.offer("lookup", lambda: lookup(pool), rate=200)'
+            )
+        self.seconds = seconds
+        with self._watch:
+            self._began, self.ran = perf_counter(), True
+            schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
+            gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
+            try:
+                await asyncio.gather(*schedules)
+                if self._misuse:
+                    raise self._misuse
+                if self._tasks:
+                    await asyncio.wait(self._tasks, timeout=_DRAIN)
+            finally:
+                left = [task for task in (*schedules, *gauges, *self._tasks) if not task.done()]
+                for task in left:
+                    task.cancel()
+                if left:
+                    await asyncio.wait(left, timeout=_DRAIN)
+            for task in gauges:
+                if not task.cancelled():
+                    task.result()
+
+    async def _keep_offering(self, offer: _Offer) -> None:
+        """Start each request when it is due; all that are overdue, at once."""
+        for arrival in range(max(1, round(offer.rate * self.seconds))):
+            intended = (arrival + 0.5) / offer.rate
+            wait = self._began + intended - perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if self._misuse:
+                raise self._misuse
+            for _ in range(offer.burst):
+                record = Request(offer.name, intended)
+                self.requests.append(record)
+                index = len(self.requests) - 1
+                request = self._fulfil(offer, record, index)
+                task = asyncio.create_task(request, name=f"{offer.name} {index}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _fulfil(self, offer: _Offer, record: Request, index: int) -> None:
+        _current.set(index)
+        record.started = perf_counter() - self._began
+        try:
+            awaitable = offer.request()
+            if not inspect.isawaitable(awaitable):
+                self._misuse = LabError(
+                    f"offer({offer.name!r}) was given a plain function: calling it returned "
+                    f"{awaitable!r:.40}, which cannot be awaited. Expected a coroutine function: "
+                    f"`async def {offer.name}(): ...`, or a lambda that calls one."
+                )
+                raise self._misuse
+            await awaitable
+            record.error = None
+        except asyncio.CancelledError:
+            record.error = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
+            raise
+        except Exception as error:
+            record.error = f"{type(error).__name__}: {error}".removesuffix(": ")
+        finally:
+            record.finished = perf_counter() - self._began
+
+    async def _keep_reading(self, name: str, read: Callable[[], float]) -> None:
+        while True:
+            self.readings.append(Reading(self.elapsed, name, float(read())))
+            await asyncio.sleep(_GAUGE_EVERY)
+
+
+class FineSelector(selectors.DefaultSelector):
+    """The platform's selector, with timers finer than epoll's millisecond.
+
+    `selectors.EpollSelector` rounds a timeout up to the next millisecond, so a request would start
+    half a millisecond late in the mean: more than a lookup takes. `select()` on epoll's own file
+    descriptor waits by the microsecond. A load generator needs that; a service does not.
+    """
+
+    if hasattr(selectors, "EpollSelector"):
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            """As in the standard library."""
+            if timeout is not None and timeout > 0 and self.fileno() < _FD_SETSIZE:
+                select.select([self.fileno()], [], [], timeout)
+                timeout = 0
+            return super().select(timeout)
