@@ -62,7 +62,7 @@ def compare(
     middle = min(range(len(pairs)), key=lambda i: abs(ratios[i] - median(ratios)))
     b, a = pairs[middle]
     p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
-    title = title or f"{offer}: p99 went from {p99}, by {spread(ratios)}"
+    title = title or f"{offer}: p99 went from {p99}, a ratio of {spread(ratios)}"
     figure, [above, below] = _panels(height=5.2, rows=2)
     for axes, run, when, colour in ((above, b, "before", VERMILION), (below, a, "after", BLUE)):
         _dots(axes, run, offer, colour)
@@ -178,6 +178,17 @@ def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
     for stall in run.stalls:
         begin = stall.start_s
         axes.axvspan(begin, begin + stall.duration_ms / 1e3, color=ORANGE, alpha=0.35, lw=0)
+    if run.stalls:
+        longest = max(run.stalls, key=lambda stall: stall.duration_ms)
+        axes.annotate(
+            f" loop held {ms(longest.duration_ms)} ms",
+            (longest.start_s + longest.duration_ms / 1e3, 0.6),
+            xycoords=("data", "axes fraction"),
+            fontsize=10,
+            color=INK,
+        )
+    if run.failed(offer):
+        axes.legend(loc="upper right", fontsize=9)
     p99 = run.latency(offer).p99
     axes.axhline(p99, color=INK, lw=1, ls="--")
     axes.annotate(

@@ -84,6 +84,10 @@ def as_runs(runs: Run | Sequence[Run]) -> list[Run]:
 def spread(ratios: Sequence[float]) -> str:
     """A ratio in words; of several, the median and the range."""
     if len(ratios) == 1:
-        return f"{ratios[0]:.3g} times"
-    few = f"{min(ratios):.3g} to {max(ratios):.3g}"
-    return f"{median(ratios):.3g} times (median of {len(ratios)} pairs, {few})"
+        return _times(ratios[0])
+    few = f"{_times(min(ratios))} to {_times(max(ratios))}"
+    return f"{_times(median(ratios))} (median of {len(ratios)} pairs, {few})"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

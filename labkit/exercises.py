@@ -8,8 +8,10 @@ What an exercise asks and how an answer is judged stands beside the notebooks, i
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +22,18 @@ Outcome = Literal["pass", "not yet", "raised", "not attempted"]
 _MARK = {"pass": "✔", "not yet": "✘", "raised": "✘", "not attempted": "…"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
-    """How an answer fared, and what was seen."""
+    """How an answer fared, what was seen, and, if it passed, why it works."""
 
     outcome: Outcome
     message: str
+    why: str = ""
+
+    def __repr__(self) -> str:
+        """What a reader of the notebook sees below the check."""
+        why = f"\nWhy it works: {self.why}" if self.why else ""
+        return f"{_MARK[self.outcome]} {self.outcome}: {self.message}{why}"
 
 
 class Exercise:
@@ -38,6 +46,8 @@ class Exercise:
         if not path.exists() or spec is None or spec.loader is None:
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.py"))) or "none"
             raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
+        if str(notebooks()) not in sys.path:
+            sys.path.insert(0, str(notebooks()))  # where the lessons' own modules are
         self._material: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self._material)
         self._hints = iter(self._material.HINTS)
@@ -45,16 +55,16 @@ class Exercise:
     def check(self, answer: Callable[..., Any]) -> Verdict:
         """Judge an answer by what it does under load, and say what was seen."""
         if _is_untouched(answer):
-            verdict = Verdict("not attempted", "Replace the `...` by your answer, and run again.")
-        else:
-            try:
-                verdict = self._material.check(answer)
-            except LabError as error:
-                verdict = Verdict("raised", str(error))
-        show(f"{_MARK[verdict.outcome]} {verdict.outcome}: {verdict.message}")
-        if verdict.outcome == "pass":
-            show(f"Why it works: {self._material.WHY}")
-        return verdict
+            return Verdict("not attempted", "Replace the `...` by your answer, and run again.")
+        if not inspect.iscoroutinefunction(answer):
+            return Verdict(
+                "not yet", f"Expected a coroutine function (`async def`): {answer!r:.80}."
+            )
+        try:
+            verdict: Verdict = self._material.check(answer)
+        except LabError as error:
+            return Verdict("raised", str(error))
+        return replace(verdict, why=self._material.WHY if verdict.outcome == "pass" else "")
 
     def hint(self) -> None:
         """Show the next hint."""

@@ -23,12 +23,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from labkit.errors import LabError
-from labkit.stall import Collection, Evidence, LateLook, Look, Stall, judge, walk
+from labkit.stall import Collection, Evidence, LateLook, Look, Seen, Stall, judge, walk
 
 log = logging.getLogger(__name__)
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
 _CLOCKS_EVERY = 0.001  # s; see Probe._begin
+_KEPT_WAITING = 0.003  # s; the sampler itself was late, so somebody may have kept the interpreter
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
 
@@ -61,6 +62,7 @@ class Probe:
         self._looks: list[Look] = []
         self._late: deque[LateLook] = deque(maxlen=200)
         self._collections: deque[Collection] = deque(maxlen=64)
+        self._calm: dict[int, Seen] = {}
         self._overdue: deque[Evidence] = deque(maxlen=10_000)
         self._stalls: deque[Stall] = deque(maxlen=10_000)
         self._lag: deque[tuple[float, float]] = deque(maxlen=200_000)
@@ -232,13 +234,16 @@ class Probe:
         # switch interval, 5 ms) before a stall of exactly the threshold is over.
         first = max(self._threshold / 5, self._threshold / 2 - sys.getswitchinterval())
         idle, every = self._threshold / 2, self._threshold / 10
+        self._calm, calm_at = self._look_around(), 0.0
         delay, asked = idle, perf_counter()
         while not self._leave.acquire(timeout=delay):
             now, since = perf_counter(), self._since
             due, age = asked + delay, now - since
             try:
-                if now - due > 0.003:
-                    self._look_around(due, now)
+                if now - due > _KEPT_WAITING:
+                    self._late.append(LateLook(due, now, self._look_around()))
+                elif age < 0 and self._late and self._late[-1].at > calm_at:
+                    self._calm, calm_at = self._look_around(), now
                 if age >= first:
                     self._look(since, age)
                 elif age < 0:
@@ -262,18 +267,21 @@ class Probe:
             self._looks = []
         self._looks.append(Look(since, age, walk(frame), frame.f_lasti, name))
 
-    def _look_around(self, due: float, now: float) -> None:
-        names = {t.ident: t.name for t in threading.enumerate()}
+    def _look_around(self) -> dict[int, Seen]:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
         not_these = (self._thread, threading.get_ident())
-        frames = {i: f for i, f in sys._current_frames().items() if i not in not_these}
-        threads = {names.get(i, "?"): (walk(f), f.f_lasti) for i, f in frames.items()}
-        self._late.append(LateLook(due, now, threads))
+        return {
+            ident: Seen(names.get(ident, "a nameless thread"), walk(frame), frame.f_lasti)
+            for ident, frame in sys._current_frames().items()
+            if ident not in not_these
+        }
 
     def _judge(self) -> None:
         with self._judging:
             while self._overdue:
                 seen = self._overdue.popleft()
-                stall = judge(seen, self._entered, list(self._late), list(self._collections))
+                late, collections = list(self._late), list(self._collections)
+                stall = judge(seen, self._entered, late, self._calm, collections)
                 if stall is None:
                     self._noise.append(seen.busy)
                 else:

@@ -17,6 +17,9 @@ _LIBRARY = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purel
 _NOT_THE_USERS = (*_LIBRARY, os.path.dirname(__file__), "<frozen")
 # A thread whose innermost frame is in one of these waits for something and hogs nothing.
 _WAITING = ("threading.py", "selectors.py", "queue.py", "socket.py", "thread.py")
+# Of a stall's time, the CPU time from which on somebody was running. On a busy machine even a
+# thread that only computes gets no more than its share.
+_SHARE = 0.3
 
 
 class Frame(NamedTuple):
@@ -100,12 +103,20 @@ class Look(NamedTuple):
     task: str | None
 
 
+class Seen(NamedTuple):
+    """Another thread, as the sampler found it."""
+
+    thread: str
+    stack: Stack
+    instruction: int
+
+
 class LateLook(NamedTuple):
     """All the other threads, when something had kept the sampler itself from running."""
 
     due: float
     at: float
-    threads: dict[str, tuple[Stack, int]]  # name -> stack, instruction
+    threads: dict[int, Seen]
 
 
 class Collection(NamedTuple):
@@ -129,7 +140,11 @@ class Evidence(NamedTuple):
 
 
 def judge(
-    seen: Evidence, entered: float, late: list[LateLook], collections: list[Collection]
+    seen: Evidence,
+    entered: float,
+    late: list[LateLook],
+    calm: dict[int, Seen],
+    collections: list[Collection],
 ) -> Stall | None:
     """Decide on cause and line, or find that the machine, and not this process, was late.
 
@@ -137,6 +152,7 @@ def judge(
         seen: The overdue iteration.
         entered: When the probe was entered, which is second 0.
         late: Looks at the other threads, of any time.
+        calm: Where the other threads were while nothing kept the sampler: they wait there.
         collections: Garbage collections, of any time.
 
     Returns:
@@ -155,14 +171,13 @@ def judge(
         longest = max(inside, key=lambda c: c.took)
         thread, stacks = longest.thread, [longest.stack]
         cause = "starved by another thread" if thread else "collecting garbage"
-    elif seen.cpu > busy / 2:
+    elif seen.cpu > max(_SHARE * busy, seen.other_cpu):
         cause = "computing"
-    elif seen.other_cpu > busy / 2 and (seen.woken_late or not stuck):
+    elif seen.other_cpu > _SHARE * busy and (seen.woken_late or not stuck):
         cause = "starved by another thread"
-        threads = [look.threads for look in late if look.due < until and look.at > since]
-        thread = _busiest(threads)
-        if thread:
-            stacks = [t[thread][0] for t in threads if thread in t]
+        culprit = _busiest([x for x in late if x.due < until and x.at > since], calm)
+        if culprit:
+            thread, stacks = culprit[0].thread, [found.stack for found in culprit]
     elif seen.woken_late:
         return None
     named = Counter(frame for stack in stacks if (frame := users_frame(stack)))
@@ -210,11 +225,13 @@ def _is_library(file: str) -> bool:
     return file.startswith(_NOT_THE_USERS) or "site-packages" in parts or "dist-packages" in parts
 
 
-def _busiest(looks: list[dict[str, tuple[Stack, int]]]) -> str | None:
-    """The thread that was seen in the most different places, not counting those that wait."""
-    places: dict[str, set[tuple[Frame, int]]] = {}
-    for threads in looks:
-        for name, (stack, instruction) in threads.items():
-            if not stack[-1].file.endswith(_WAITING):
-                places.setdefault(name, set()).add((stack[-1], instruction))
-    return max(places, key=lambda name: len(places[name]), default=None)
+def _busiest(looks: list[LateLook], calm: dict[int, Seen]) -> list[Seen]:
+    """All that was seen of the thread that was in the most different places, waiters left out."""
+    seen: dict[int, list[Seen]] = {}
+    for look in looks:
+        for ident, found in look.threads.items():
+            waits = found.stack[-1].file.endswith(_WAITING) or found == calm.get(ident)
+            if not waits:
+                seen.setdefault(ident, []).append(found)
+    places = [({(x.stack[-1], x.instruction) for x in found}, found) for found in seen.values()]
+    return max(places, key=lambda place: len(place[0]), default=(set(), []))[1]
