@@ -62,7 +62,9 @@ def compare(
     middle = min(range(len(pairs)), key=lambda i: abs(ratios[i] - median(ratios)))
     b, a = pairs[middle]
     p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
-    title = title or f"{offer}: p99 went from {p99}, a ratio of {spread(ratios)}"
+    lower = median(ratios) >= 1
+    by = f"{spread(ratios if lower else [1 / r for r in ratios])} {'lower' if lower else 'higher'}"
+    title = title or f"{offer}: p99 from {p99}, {by}"
     figure, [above, below] = _panels(height=5.2, rows=2)
     for axes, run, when, colour in ((above, b, "before", VERMILION), (below, a, "after", BLUE)):
         _dots(axes, run, offer, colour)
@@ -74,21 +76,18 @@ def compare(
     summary([b, a])
 
 
-def bars(values: Mapping[str, float], *, title: str, unit: str, log: bool = False) -> None:
+def bars(values: Mapping[str, float], *, title: str, unit: str) -> None:
     """Chart one figure for each of several things.
 
     Args:
         values: The name of each thing, and its figure.
         title: The chart's message, as a sentence.
         unit: What the figures are, with their unit: "p99 (ms)".
-        log: Whether the axis is logarithmic.
     """
     figure, [axes] = _panels(height=1.3 + 0.42 * len(values))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
     axes.bar_label(drawn, [_number(v) for v in values.values()], padding=4, fontsize=10)
     axes.invert_yaxis()
-    if log:
-        axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     axes.grid(axis="y", visible=False)

@@ -85,8 +85,8 @@ def spread(ratios: Sequence[float]) -> str:
     """A ratio in words; of several, the median and the range."""
     if len(ratios) == 1:
         return _times(ratios[0])
-    few = f"{_times(min(ratios))} to {_times(max(ratios))}"
-    return f"{_times(median(ratios))} (median of {len(ratios)} pairs, {few})"
+    low, middle, high = (_times(r) for r in (min(ratios), median(ratios), max(ratios)))
+    return f"{middle} (median of {len(ratios)} pairs, {low} to {high})"
 
 
 def _times(ratio: float) -> str:
