@@ -4,7 +4,7 @@
 are first used, so that a service that takes only the probe home does not pay for them.
 """
 
-from labkit.charts import bars, compare, show_table, stalls, summary, timeline
+from labkit.charts import bars, compare, dots, gauges, lines, stacked, timeline
 from labkit.claims import Claim, at_least, verify
 from labkit.database import Dsn, database
 from labkit.display import show
@@ -14,6 +14,7 @@ from labkit.experiment import Latency, Run, measure, measure_pairs
 from labkit.load import Load
 from labkit.probe import Probe
 from labkit.stall import Frame, Stall
+from labkit.tables import show_table, stalls, summary
 
 __all__ = [
     "Claim",
@@ -31,10 +32,14 @@ __all__ = [
     "bars",
     "compare",
     "database",
+    "dots",
+    "gauges",
+    "lines",
     "measure",
     "measure_pairs",
     "show",
     "show_table",
+    "stacked",
     "stalls",
     "summary",
     "timeline",

@@ -1,4 +1,4 @@
-"""Pictures and tables of runs: one message each, and a text that says the same."""
+"""Pictures of runs: one message each, and a text that says the same."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from labkit.claims import as_runs, spread
 from labkit.display import show
 from labkit.experiment import Run, ms
+from labkit.tables import number, summary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; never colour alone.
 BLUE, VERMILION, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#222222"
+_SERIES = (VERMILION, BLUE, GREEN, ORANGE, "#CC79A7")
+_HATCHES = ("", "//", "", "..", "xx")
+_DASHES = ("-", "--", "-.", ":", "-")
+_MARKERS = ("o", "s", "^", "D", "v")
 _WIDTH, _DPI = 9.0, 144  # inches; twice the pixels that are shown, for sharp screens
 
 
@@ -86,70 +90,144 @@ def bars(values: Mapping[str, float], *, title: str, unit: str) -> None:
     """
     figure, [axes] = _panels(height=1.3 + 0.42 * len(values))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
-    axes.bar_label(drawn, [_number(v) for v in values.values()], padding=4, fontsize=10)
+    axes.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=10)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     axes.grid(axis="y", visible=False)
-    said = "; ".join(f"{name}: {_number(value)}" for name, value in values.items())
+    said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
     _show(figure, title, f"{title}. {unit}: {said}.")
 
 
-def stalls(run: Run) -> None:
-    """Tabulate what held the loop: a row for each line, the costliest first."""
-    import pandas as pd
+def stacked(parts: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
+    """Chart what several things are made of: a bar each, cut into its parts.
 
-    rows: dict[tuple[str, ...], list[float]] = {}
-    for stall in run.stalls:
-        where = str(stall.frame or "no look found it")
-        rows.setdefault((where, stall.source, stall.cause), []).append(stall.duration_ms)
-    table = pd.DataFrame(
-        [(*key, len(times), max(times), sum(times)) for key, times in rows.items()],
-        columns=["line", "source", "cause", "stalls", "longest (ms)", "in all (ms)"],
-    ).sort_values("in all (ms)", ascending=False)
-    if table.empty:
-        show(f"{run.name}: nothing held the loop.")
-    else:
-        show_table(table)
-
-
-def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:
-    """Tabulate runs, one a row."""
-    import pandas as pd
-
-    rows = []
-    for run in runs:
-        of = offer or run.victim
-        latency = run.latency(of)
-        longest = max((stall.duration_ms for stall in run.stalls), default=0.0)
-        name = run.name + " (debug mode was on)" * run.debug
-        rows.append(
-            (
-                name,
-                latency.count,
-                run.failed(of),
-                latency.p50,
-                latency.p99,
-                latency.max,
-                len(run.stalls),
-                longest,
-            )
+    Args:
+        parts: For each bar's name, its parts' names and figures, in the order of the bar.
+        title: The chart's message, as a sentence.
+        unit: What the figures are, with their unit.
+    """
+    figure, [axes] = _panels(height=1.6 + 0.5 * len(parts))
+    names = list(dict.fromkeys(name for bar in parts.values() for name in bar))
+    left = dict.fromkeys(parts, 0.0)
+    for name, colour, hatch in zip(names, _SERIES, _HATCHES, strict=False):
+        widths = {bar: values.get(name, 0.0) for bar, values in parts.items()}
+        axes.barh(
+            list(widths),
+            list(widths.values()),
+            left=list(left.values()),
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            height=0.6,
+            label=name,
         )
-    columns = ["run", "completed", "failed", "p50 (ms)", "p99 (ms)", "max (ms)", "stalls"]
-    show_table(pd.DataFrame(rows, columns=[*columns, "longest stall (ms)"]))
+        left = {bar: left[bar] + widths[bar] for bar in parts}
+    for bar, total in left.items():
+        axes.annotate(f" {number(total)}", (total, bar), va="center", fontsize=10, color=INK)
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.1 * max(left.values()))
+    axes.set_xlabel(unit)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
+    said = "; ".join(
+        f"{bar}: " + ", ".join(f"{name} {number(value)}" for name, value in values.items())
+        for bar, values in parts.items()
+    )
+    _show(figure, title, f"{title}. {unit}: {said}.")
 
 
-def show_table(table: pd.DataFrame) -> None:
-    """Show a table as HTML and as text."""
-    written: Any = {"index": False, "float_format": _number}
-    html = table.to_html(border=0, **written)
-    show(table.to_string(**written), html=html)
+def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
+    """Chart a run's gauges over time, with the loop's stalls behind them.
+
+    Args:
+        run: A run whose scenario called `load.gauge`.
+        title: The chart's message, as a sentence.
+        unit: What the gauges count.
+    """
+    figure, [axes] = _panels(height=3.2)
+    readings = run.gauges
+    for name, colour, dashes in zip(readings, _SERIES, _DASHES, strict=False):
+        axes.step(readings.index, readings[name], where="post", color=colour, ls=dashes, label=name)
+    _shade(axes, run)
+    axes.set_xlim(0, run.seconds)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel(unit)
+    figure.legend(
+        loc="outside lower center", ncols=len(readings.columns), fontsize=9, frameon=False
+    )
+    said = "; ".join(
+        f"{name}: {number(readings[name].min())} to {number(readings[name].max())}, "
+        f"median {number(readings[name].median())}"
+        for name in readings
+    )
+    _show(figure, title, f"{title}. {unit}: {said}.")
 
 
-def _number(value: float) -> str:
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def lines(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x_unit: str,
+    unit: str,
+    log: bool = False,
+) -> None:
+    """Chart how figures change with a size, a rate, or a position.
+
+    Args:
+        x: Where each figure stands.
+        series: For each line's name, a figure for each x; NaN leaves a gap.
+        title: The chart's message, as a sentence.
+        x_unit: What x is, with its unit.
+        unit: What the figures are, with their unit.
+        log: Whether figures differ by orders, and the axis is logarithmic.
+    """
+    figure, [axes] = _panels(height=3.4)
+    for (name, values), colour, dashes, marker in zip(
+        series.items(), _SERIES, _DASHES, _MARKERS, strict=False
+    ):
+        axes.plot(x, values, color=colour, ls=dashes, marker=marker, ms=5, label=name)
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plainly)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(x_unit)
+    axes.set_ylabel(unit)
+    axes.legend(loc="best", fontsize=9)
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{number(v)} at {number(at)}" for at, v in zip(x, vs, strict=True))
+        for name, vs in series.items()
+    )
+    _show(figure, title, f"{title}. {unit} over {x_unit}: {said}.")
+
+
+def dots(table: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
+    """Chart several figures for each of several things, on a logarithmic axis.
+
+    Args:
+        table: For each row's name, the figures by name.
+        title: The chart's message, as a sentence.
+        unit: What the figures are, with their unit.
+    """
+    figure, [axes] = _panels(height=1.6 + 0.42 * len(table))
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    for name, colour, marker in zip(names, _SERIES, _MARKERS, strict=False):
+        values = [row.get(name, float("nan")) for row in table.values()]
+        axes.plot(values, list(table), color=colour, marker=marker, ms=8, ls="", label=name)
+    axes.invert_yaxis()
+    axes.margins(y=0.1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_plainly)
+    axes.set_xlabel(unit)
+    figure.legend(loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
+    said = "; ".join(
+        f"{row}: " + ", ".join(f"{name} {number(value)}" for name, value in values.items())
+        for row, values in table.items()
+    )
+    _show(figure, title, f"{title}. {unit}: {said}.")
 
 
 def _said(run: Run, offer: str) -> str:
@@ -174,9 +252,7 @@ def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
                 alpha=0.7,
                 label=label,
             )
-    for stall in run.stalls:
-        begin = stall.start_s
-        axes.axvspan(begin, begin + stall.duration_ms / 1e3, color=ORANGE, alpha=0.35, lw=0)
+    _shade(axes, run)
     if run.stalls:
         longest = max(run.stalls, key=lambda stall: stall.duration_ms)
         axes.annotate(
@@ -201,22 +277,32 @@ def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
     axes.set_ylabel("latency (ms)")
 
 
-def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
-    from matplotlib.ticker import FuncFormatter
+def _shade(axes: Axes, run: Run) -> None:
+    for stall in run.stalls:
+        end = stall.start_s + stall.duration_ms / 1e3
+        axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
 
+
+def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
     times = [t for r in runs for t in r.requests.latency_ms[r.requests.offer == offer] if t > 0]
     for axes in panels:
         axes.set_yscale("log")
         axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
         axes.set_xlim(0, max(run.seconds for run in runs))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(_plainly)
+
+
+def _plainly(value: float, position: float) -> str:
+    return f"{value:g}"
 
 
 def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A card of its own colour: as readable in a dark theme as in a light one."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
+    margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout=margins)
     panels = list(figure.subplots(rows, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels:
         axes.grid(axis="both", color="#dddddd", lw=0.6)
