@@ -10,9 +10,10 @@ from labkit.database import Dsn, database
 from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
-from labkit.experiment import Latency, Run, measure, measure_pairs
+from labkit.experiment import measure, measure_pairs
 from labkit.load import Load
 from labkit.probe import Probe
+from labkit.run import Latency, Run
 from labkit.stall import Frame, Stall
 from labkit.tables import show_table, stalls, summary
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.claims import as_runs, spread
 from labkit.display import show
-from labkit.experiment import Run, ms
+from labkit.run import Run, ms
 from labkit.tables import number, summary
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from html import escape
 from statistics import median
 
 from labkit.display import show
-from labkit.experiment import Run, ms
+from labkit.run import Run, ms
 
 _MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
 

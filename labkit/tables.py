@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.display import show
-from labkit.experiment import Run
+from labkit.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

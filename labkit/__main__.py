@@ -1,0 +1,82 @@
+"""The command line: `python -m labkit run` and `python -m labkit start`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit import exercises
+from labkit.errors import LabError
+
+FIRST = "00_start_here.ipynb"
+NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit status.
+
+    0: all is well; 1: a notebook raised, or a claim did not hold; 2: not done; 130: Ctrl-C.
+    """
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console or a file that has no ✔
+    # However it is told to end, the kernels are shut down.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    parser = argparse.ArgumentParser("labkit", description="The asyncpg stall workbook.")
+    commands = parser.add_subparsers(required=True, dest="command")
+    run = commands.add_parser("run", help="execute the notebooks and say what they found")
+    only: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NN"}
+    run.add_argument("--only", help="execute these only: 01, for example", **only)
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    start = commands.add_parser("start", help="open the workbook in JupyterLab")
+    start.add_argument("--no-browser", action="store_true", help="only print its address")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "start":
+            return _start(options.no_browser)
+        from labkit.runner import run as execute  # not at the top: --help need not wait for it
+
+        return execute(options.only, options.json)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _start(no_browser: bool) -> int:
+    import zmq
+    from jupyterlab.labapp import LabApp
+
+    if not ((root := exercises.notebooks()) / FIRST).exists():
+        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
+    encryption = "auto" if zmq.has("curve") else "disabled"
+    options = [
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}",
+        "--ServerApp.kernel_spec_manager_class=labkit.runner.OnlyThisPython",
+        f"--KernelManager.transport_encryption={encryption}",
+        "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
+        *["--no-browser"] * no_browser,
+        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),
+    ]
+    with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
+        (Path(config) / "labconfig").mkdir()
+        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)
+        places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
+        LabApp.launch_instance(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
