@@ -23,7 +23,7 @@ _SERIES = (VERMILION, BLUE, GREEN, ORANGE, "#CC79A7")
 _HATCHES = ("", "//", "", "..", "xx")
 _DASHES = ("-", "--", "-.", ":", "-")
 _MARKERS = ("o", "s", "^", "D", "v")
-_WIDTH, _DPI = 9.0, 144  # inches; twice the pixels that are shown, for sharp screens
+_WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp screens
 
 
 def timeline(run: Run, *, offer: str | None = None, title: str | None = None) -> None:
