@@ -20,10 +20,7 @@ NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit status.
-
-    0: all is well; 1: a notebook raised, or a claim did not hold; 2: not done; 130: Ctrl-C.
-    """
+    """Return 0: all is well; 1: a notebook raised, or a claim did not hold; 2: not done."""
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔
@@ -53,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start(no_browser: bool) -> int:
+    if not ((root := exercises.notebooks()) / FIRST).exists():
+        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     import zmq
     from jupyterlab.labapp import LabApp
 
-    if not ((root := exercises.notebooks()) / FIRST).exists():
-        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
     encryption = "auto" if zmq.has("curve") else "disabled"
     options = [

@@ -136,15 +136,14 @@ class Run:
         return sum(r.error is not None and offer in (None, r.offer) for r in self._requests)
 
     def figures(self) -> dict[str, Any]:
-        """The run in plain numbers, for a scoreboard."""
+        """The run in plain numbers, for a scoreboard; None where no request completed."""
         latency = self.latency()
+        times = {"p50_ms": latency.p50, "p99_ms": latency.p99, "max_ms": latency.max}
         return {
             "name": self.name,
             "requests": len(self._requests),
             "errors": self.failed(),
-            "p50_ms": round(latency.p50, 3),
-            "p99_ms": round(latency.p99, 3),
-            "max_ms": round(latency.max, 3),
+            **{name: round(time, 3) if latency.count else None for name, time in times.items()},
             "stalls": len(self.stalls),
             "lag_max_ms": round(self.lag_max_ms, 3),
         }
