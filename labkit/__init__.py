@@ -4,13 +4,14 @@
 are first used, so that a service that takes only the probe home does not pay for them.
 """
 
-from labkit.charts import bars, compare, dots, gauges, lines, stacked, timeline
+from labkit.charts import compare, gauges, timeline
 from labkit.claims import Claim, at_least, verify
 from labkit.database import Dsn, database
 from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
 from labkit.experiment import measure, measure_pairs
+from labkit.figures import bars, dots, lines, stacked
 from labkit.load import Load
 from labkit.probe import Probe
 from labkit.run import Latency, Run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import asdict, astuple, dataclass
 from statistics import median
 
 from labkit.display import show
 from labkit.run import Run, ms
+from labkit.tables import as_html
 
 _MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
 
@@ -32,8 +32,8 @@ def at_least(
     """Claim that a figure in milliseconds is at least so many times smaller after than before.
 
     Each time is known to within its run's `noise_ms`, so each pair's ratio lies between a low and
-    a high; the claim held if every low reaches `times`, is broken if no high does, and is
-    inconclusive otherwise.
+    a high. The claim held if the median of the lows reaches `times`, is broken if the median of
+    the highs does not, and is inconclusive otherwise.
 
     Args:
         claim: The sentence.
@@ -49,13 +49,10 @@ def at_least(
         ratios.append(slow / fast)
         lows.append((slow - b.noise_ms) / fast)
         highs.append(slow / (fast - a.noise_ms) if fast > a.noise_ms else float("inf"))
-    held = True if min(lows) >= times else False if max(highs) < times else None
-    return Claim(
-        claim,
-        held,
-        f"{spread(ratios)}, {ms(figure(pairs[0][0]))} → "
-        f"{ms(figure(pairs[0][1]))} ms" + " (the machine is busy: run it again)" * (held is None),
-    )
+    held = True if median(lows) >= times else False if median(highs) < times else None
+    shown = " → ".join(ms(figure(run)) for run in pairs[typical(ratios)])
+    busy = "; the machine is busy: run it again" * (held is None)
+    return Claim(claim, held, f"{spread(ratios)}, {shown} ms{busy}")
 
 
 def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
@@ -63,22 +60,24 @@ def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
 
     A claim is what `at_least` returns, or a tuple: the sentence, whether it held, the figure.
     """
-    checked = [claim if isinstance(claim, Claim) else Claim(*claim) for claim in claims]
+    checked = []
+    for claim in claims:
+        text, held, figure = astuple(claim) if isinstance(claim, Claim) else claim
+        checked.append(Claim(text, None if held is None else bool(held), figure))  # numpy's, too
     lines = [f"{_MARK[c.held][0]} {_MARK[c.held][1]}: {c.claim} ({c.figure})" for c in checked]
-    rows = "".join(
-        f"<tr><td>{_MARK[c.held][0]} {_MARK[c.held][1]}</td>"
-        f"<td style='text-align:left'>{escape(c.claim)}</td>"
-        f"<td style='text-align:left'>{escape(c.figure)}</td></tr>"
-        for c in checked
-    )
-    head = "<tr><th>verdict</th><th style='text-align:left'>claim</th>"
-    html = f"<table>{head}<th style='text-align:left'>figure</th></tr>{rows}</table>"
+    rows = [(" ".join(_MARK[c.held]), c.claim, c.figure) for c in checked]
+    html = as_html(["verdict", "claim", "figure"], rows)
     show("\n".join(lines), html=html, data={"claims": [asdict(c) for c in checked]})
 
 
 def as_runs(runs: Run | Sequence[Run]) -> list[Run]:
     """One run or several, as a list."""
     return [runs] if isinstance(runs, Run) else list(runs)
+
+
+def typical(ratios: Sequence[float]) -> int:
+    """Which of several ratios is closest to their median."""
+    return min(range(len(ratios)), key=lambda i: abs(ratios[i] - median(ratios)))
 
 
 def spread(ratios: Sequence[float]) -> str:

@@ -84,13 +84,14 @@ class Run:
 
     @cached_property
     def gauges(self) -> pd.DataFrame:
-        """A row a moment (index: seconds), a column a gauge."""
+        """A row a moment (index: seconds), a column a gauge, which holds until its next reading."""
         import pandas as pd
 
         rows = [(r.at, r.name, r.value) for r in self._readings]
         frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
         frame["at_s"] = frame.at_s.round(2)
-        return frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
+        table = frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
+        return table.ffill()  # two gauges that were read in one turn may round to two moments
 
     @cached_property
     def lag(self) -> pd.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING
 
 from labkit.display import show
 from labkit.run import Run
@@ -54,10 +56,22 @@ def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:
 
 
 def show_table(table: pd.DataFrame) -> None:
-    """Show a table as HTML and as text."""
-    written: Any = {"index": False, "float_format": number}
-    html = table.to_html(border=0, **written)
-    show(table.to_string(**written), html=html)
+    """Show a table as HTML and as text; its index is left out."""
+    html = as_html(list(table), list(table.itertuples(index=False)))
+    show(table.to_string(index=False, float_format=number), html=html)
+
+
+def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as HTML: numbers to the right, words to the left."""
+
+    def cell(value: object) -> str:
+        side = "right" if isinstance(value, numbers.Number) else "left"
+        text = number(value) if isinstance(value, float) else f"{value}"
+        return f'<td style="text-align:{side}">{escape(text)}</td>'
+
+    top = "".join(f'<th scope="col" style="text-align:left">{escape(str(h))}</th>' for h in head)
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def number(value: float) -> str:

@@ -1,0 +1,164 @@
+"""Exercise of notebook 02: the pool of a service. This file is meant to be read.
+
+An answer is judged by what its pool does: which connections answer, and who waits for them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+import labkit as lab
+
+GRANTED = 8  # connections
+HONEST = 0.25  # s; the slowest query that has to be answered
+LOCKED = 1.8  # s; how long the row is stuck
+WANTED = 10  # requests per second for the stuck row
+
+HINTS = [
+    "Three arguments of `asyncpg.create_pool` matter here, besides the dsn: which does each of "
+    "the four terms speak of? And a pool has no connection before it is awaited.",
+    "All eight connections have to be open when your function returns: so the pool can neither "
+    "shrink nor grow. A request for the stuck row keeps its connection until a timeout ends it, so "
+    "they take 10 × timeout of the eight.",
+    "`return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=…)`: at 0.8 s "
+    "they would take all eight, and a query of 0.25 s needs some room. Half way between is good.",
+]
+
+SOLUTION = """
+async def open_pool(dsn):
+    return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5)
+"""
+
+WHY = (
+    "`min_size` equal to `max_size` means that every connection is opened before the first request "
+    "and none later. At 10 requests per second, 0.5 s takes 5 connections, which leaves 3 for the "
+    "lookups, and an honest query of 0.25 s has twice the time it needs. "
+    "`init_size=8` with a smaller `min_size` passes too, until five idle minutes are over. "
+    "When not to use it: where queries differ widely, one `command_timeout` cannot fit them all. "
+    "Give the slow ones a `timeout=` of their own, or a pool of their own; and where many "
+    "instances share a server, warm connections that nobody uses are taken from the others."
+)
+
+LOOKUP = "SELECT amount FROM labkit.orders WHERE id = 7"
+
+
+def check(answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.Verdict:
+    """Send bursts through the pool; if it stands them, lock a row that many requests want."""
+    dsn = lab.database()
+    return _bursts(dsn, answer) or _locked_row(dsn, answer)
+
+
+def _bursts(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.Verdict | None:
+    """Twenty at once, and an honest slow query. A verdict, if the pool does not stand it."""
+    backends: set[int] = set()
+    warm = 0
+
+    async def bursts(load: lab.Load) -> None:
+        nonlocal warm
+        pool = await _opened(dsn, answer)
+
+        async def who() -> None:
+            backends.add(await pool.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.05)"))
+
+        try:
+            warm = pool.get_size()
+            load.offer("lookup", who, rate=2, burst=20)
+            load.offer("report", lambda: pool.fetchval(f"SELECT pg_sleep({HONEST})"), rate=2)
+            await load.run(seconds=1)
+        finally:
+            await _closed(pool)
+
+    run = lab.measure(bursts)
+    for offer, what in (("lookup", "lookups"), ("report", f"honest queries of {HONEST} s")):
+        asked = run.requests[run.requests.offer == offer]
+        if run.failed(offer):
+            error = asked.error.dropna().iloc[0]
+            failed = f"{run.failed(offer)} of {len(asked)} {what} failed: {error}."
+            return lab.Verdict("not yet", failed)
+    if len(backends) != GRANTED:
+        return lab.Verdict(
+            "not yet",
+            f"20 requests at once were answered by {len(backends)} connections. The service is "
+            f"granted {GRANTED}, and uses them all when it is busy.",
+        )
+    if warm < GRANTED:
+        return lab.Verdict(
+            "not yet",
+            f"{warm} connections were open when open_pool returned, and {GRANTED} answered "
+            f"a burst: the others were opened while requests waited for them. "
+            f"The requests of the bursts: {run.latency()}.",
+        )
+    return None
+
+
+def _locked_row(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.Verdict:
+    """Lookups, while a row is locked that others want."""
+    released = 0.0
+
+    async def locked_row(load: lab.Load) -> None:
+        async def forget() -> None:
+            nonlocal released
+            connection = await asyncpg.connect(dsn)
+            try:
+                async with connection.transaction():
+                    await connection.fetchval(f"{LOOKUP} FOR UPDATE")
+                    await asyncio.sleep(LOCKED)
+                    released = load.elapsed
+            finally:
+                await connection.close()
+
+        pool = await _opened(dsn, answer)
+        try:
+            load.offer("lookup", lambda: pool.fetchval(LOOKUP), rate=50)
+            load.offer("reserve", lambda: pool.fetchval(f"{LOOKUP} FOR UPDATE"), rate=WANTED)
+            load.gauge("idle", pool.get_idle_size)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(forget())
+                await load.run(seconds=LOCKED + 0.2)
+        finally:
+            await _closed(pool)
+
+    run = lab.measure(locked_row)
+    lookups = run.requests[run.requests.offer == "lookup"]
+    during = lookups[lookups.intended_s < released]
+    hanging = int((during.started_s + during.service_ms / 1e3 >= released).sum())
+    idle = run.gauges["idle"][run.gauges.index < released]
+    exhausted = (idle == 0).mean()
+    if exhausted > 1 / 3:
+        return lab.Verdict(
+            "not yet",
+            f"while the row was locked, no connection was idle for {exhausted:.0%} of the time, "
+            f"and {hanging} of {len(during)} lookups hung until it was free: those who wanted the "
+            f"row had taken the pool. The lookups: {run.latency()}.",
+        )
+    if run.failed("lookup"):
+        error = lookups.error.dropna().iloc[0]
+        failed = f"{run.failed('lookup')} of {len(lookups)} lookups failed: {error}."
+        return lab.Verdict("not yet", f"while the row was locked, {failed}")
+    return lab.Verdict(
+        "pass",
+        f"{GRANTED} connections, all warm, none opened later. While a row was locked "
+        f"{idle.median():.0f} of them were idle, and the lookups went on: {run.latency()}.",
+    )
+
+
+async def _opened(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> asyncpg.Pool:
+    async with asyncio.timeout(10):
+        pool = await answer(dsn)
+    if isinstance(pool, asyncpg.Pool):
+        return pool
+    if isinstance(pool, asyncpg.Connection):
+        await pool.close()
+    what = type(pool).__name__
+    raise lab.LabError(f"open_pool returned a {what}. Expected an asyncpg pool.")
+
+
+async def _closed(pool: asyncpg.Pool) -> None:
+    try:
+        async with asyncio.timeout(2):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+    except asyncpg.InterfaceError:
+        pass  # it was never opened
