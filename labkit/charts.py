@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from labkit.claims import as_runs, spread, typical
-from labkit.figures import BLUE, DASHES, INK, ORANGE, SERIES, VERMILION, panels, plainly, save
+from labkit.figures import BLUE, DASHES, INK, ORANGE, SERIES, VERMILION, panels, plain_numbers, save
 from labkit.run import Run, ms
 from labkit.tables import number, summary
 
@@ -151,4 +151,4 @@ def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
         axes.set_yscale("log")
         axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
         axes.set_xlim(0, max(run.seconds for run in runs))
-        axes.yaxis.set_major_formatter(plainly)
+        plain_numbers(axes.yaxis)
