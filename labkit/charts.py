@@ -117,12 +117,15 @@ def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
     _shade(axes, run)
     if run.stalls:
         longest = max(run.stalls, key=lambda stall: stall.duration_ms)
+        end = longest.start_s + longest.duration_ms / 1e3
+        late = end > 0.8 * run.seconds  # no room to its right
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "fontsize": 10}
         axes.annotate(
-            f" loop held {ms(longest.duration_ms)} ms",
-            (longest.start_s + longest.duration_ms / 1e3, 0.6),
-            xycoords=("data", "axes fraction"),
-            fontsize=10,
+            f" loop held {ms(longest.duration_ms)} ms ",
+            (longest.start_s if late else end, 0.6),
+            ha="right" if late else "left",
             color=INK,
+            **where,
         )
     if run.failed(offer):
         axes.legend(loc="lower right", fontsize=9)

@@ -167,7 +167,7 @@ def panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 def save(figure: Figure, title: str, said: str, data: dict[str, Any] | None = None) -> None:
     """Give a figure its title, and show it with the text that says the same."""
-    lines = textwrap.fill(title, 95)
+    lines = textwrap.fill(title, 80)
     figure.suptitle(lines, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=_DPI)

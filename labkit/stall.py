@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 Cause = Literal["blocked", "computing", "collecting garbage", "starved by another thread"]
 
 _LIBRARY = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
-_NOT_THE_USERS = (*_LIBRARY, os.path.dirname(__file__), "<frozen")
+_LABKIT = os.path.dirname(__file__)
+_NOT_THE_USERS = (*_LIBRARY, _LABKIT, "<frozen")
 # A thread whose innermost frame is in one of these waits for something and hogs nothing.
 _WAITING = ("threading.py", "selectors.py", "queue.py", "socket.py", "thread.py")
 # Of a stall's time, the CPU time from which on somebody was running. On a busy machine even a
@@ -207,9 +208,10 @@ def walk(frame: FrameType | None) -> Stack:
 
 
 def users_frame(stack: Stack) -> Frame | None:
-    """The innermost frame that is the user's own, or the innermost of all."""
+    """The innermost frame that is the user's own; else, the innermost that is not labkit's."""
     users = (frame for frame in reversed(stack) if not _is_library(frame.file))
-    return next(users, stack[-1] if stack else None)
+    others = (frame for frame in reversed(stack) if not frame.file.startswith(_LABKIT))
+    return next(users, None) or next(others, None)
 
 
 def _label(file: str) -> str:

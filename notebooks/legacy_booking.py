@@ -1,6 +1,6 @@
 """Booking an order, written when the service had one connection. It belongs to an exercise."""
 
-import asyncpg
+from typing import Any
 
 LIMIT = 500  # an order that costs more is refused
 
@@ -8,7 +8,7 @@ RESERVE = "INSERT INTO labkit.bookings VALUES ($1, 'reserved')"
 AMOUNT = "SELECT amount FROM labkit.orders, pg_sleep(0.02) WHERE id = $1"  # the server is slow
 CHARGE = "INSERT INTO labkit.bookings VALUES ($1, 'charged')"
 
-connection: asyncpg.Connection | None = None  # opened at start-up, for everybody
+connection: Any = None  # an asyncpg connection, opened at start-up, for everybody
 
 
 class TooDear(Exception):  # noqa: N818 (nothing went wrong: it is an answer)

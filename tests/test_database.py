@@ -23,7 +23,7 @@ import asyncpg
 import fasteners
 import psycopg2
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from labkit.database import COMPOSE_URL, ROWS, Dsn, database
 from labkit.errors import LabError

@@ -98,7 +98,7 @@ class Bench:
     @property
     def held(self) -> int:
         """Connections that are out of the pool at this moment."""
-        return self.pool.get_size() - self.pool.get_idle_size()
+        return int(self.pool.get_size() - self.pool.get_idle_size())
 
     async def book(self, order: int) -> None:
         """Call the answer, but not for ever."""
