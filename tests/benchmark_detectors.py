@@ -1,0 +1,233 @@
+"""Detectors of loop stalls side by side, measured here: `python -m tests.benchmark_detectors`.
+
+Takes about four minutes. `--nest` measures the same under nest_asyncio, `--quick` less of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from statistics import mean, median
+from time import perf_counter
+
+import aiodebug.log_slow_callbacks
+import asyncpg
+import nest_asyncio
+from blockbuster import BlockingError, blockbuster_ctx
+
+import labkit
+from labkit.load import Load
+from tests.stalls import KINDS, Detector, Outcome, Report, outcome, outcomes, probe
+
+MS = 10  # what counts as a stall
+NOT_ONE_CALLBACK = ("crowd of 60", "C call in a thread", "Python threads")
+
+
+def lines_in(text: str) -> frozenset[tuple[str, int]]:
+    """Every FILE:LINE that a message names, whatever it says of it."""
+    return frozenset((file, int(line)) for file, line in re.findall(r"(/[^\s:]+):(\d+)", text))
+
+
+class Warnings(logging.Handler):
+    """Makes a report of each of asyncio's warnings of a slow callback."""
+
+    def __init__(self, reports: list[Report]) -> None:
+        super().__init__()
+        self.reports = reports
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if took := re.search(r"took ([\d.]+) seconds", text):
+            self.reports.append(Report(1e3 * float(took[1]), None, lines_in(text)))
+
+
+@contextmanager
+def asyncio_debug(threshold_ms: float) -> Iterator[list[Report]]:
+    """asyncio's debug mode."""
+    reports: list[Report] = []
+    loop, log, handler = asyncio.get_running_loop(), logging.getLogger("asyncio"), Warnings(reports)
+    log.addHandler(handler)
+    loop.slow_callback_duration = threshold_ms / 1e3
+    loop.set_debug(True)
+    try:
+        yield reports
+    finally:
+        loop.set_debug(False)
+        log.removeHandler(handler)
+
+
+@contextmanager
+def aiodebug_slow_callbacks(threshold_ms: float) -> Iterator[list[Report]]:
+    """aiodebug, which knows how to begin and not how to end."""
+    reports: list[Report] = []
+    handle = asyncio.events.Handle
+    before = handle._run
+    aiodebug.log_slow_callbacks.enable(
+        threshold_ms / 1e3,
+        lambda name, took: reports.append(Report(1e3 * took, None, lines_in(name))),
+    )
+    try:
+        yield reports
+    finally:
+        handle._run = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def blockbuster(threshold_ms: float) -> Iterator[list[Report]]:
+    """blockbuster, which has no threshold, and raises in place of a blocking call."""
+    reports: list[Report] = []
+    try:
+        with blockbuster_ctx():
+            yield reports
+    except BlockingError as error:
+        seen = frozenset(
+            (f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)
+        )
+        reports.append(Report(None, None, seen))
+
+
+DETECTORS: dict[str, Detector] = {
+    "asyncio debug mode": asyncio_debug,
+    "aiodebug": aiodebug_slow_callbacks,
+    "blockbuster": blockbuster,
+    "labkit.Probe": probe,
+}
+
+
+def quiet(dsn: str, detector: Detector, seconds: float) -> int:
+    """How many reports there are while 200 lookups a second meet no stall."""
+
+    async def main() -> int:
+        async with asyncpg.create_pool(dsn, min_size=5, max_size=5) as pool:
+            sql = "select * from labkit.orders where id = $1"
+            load = Load()
+            load.offer("lookup", lambda: pool.fetchrow(sql, 7), rate=200)
+            with detector(MS) as reports:
+                await load.run(seconds=seconds)
+            return len(reports)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(main())
+
+
+def harmless(dsn: str, detector: Detector) -> str:
+    """How many calls of 2 ms are reported all the same; a collection is never as short."""
+    kinds = [kind for kind in KINDS if kind.name != "garbage"]
+    found = [outcome(kind, 0.002, dsn, detector, MS) for kind in kinds for _ in range(2)]
+    short = [o for o in found if o.took_ms is None or o.took_ms < MS / 2]
+    return f"{sum(o.report is not None for o in short)}/{len(short)}"
+
+
+def kept(dsn: str, watch: Callable[[], AbstractContextManager[object]], pairs: int) -> list[float]:
+    """Throughput of a saturated loop with a detector over without.
+
+    Each pair is made of five short slices with and five without, in turn, so that a busy machine
+    meets both alike.
+    """
+
+    async def client(pool: asyncpg.Pool, until: float) -> int:
+        answers = 0
+        async with pool.acquire() as connection:
+            while perf_counter() < until:
+                await connection.fetchval("select 1")
+                answers += 1
+        return answers
+
+    async def rate(pool: asyncpg.Pool) -> float:
+        began = perf_counter()
+        answers = await asyncio.gather(*(client(pool, began + 0.1) for _ in range(10)))
+        return sum(answers) / (perf_counter() - began)
+
+    async def pair(pool: asyncpg.Pool) -> float:
+        on, off = 0.0, 0.0
+        for _ in range(5):
+            off += await rate(pool)
+            with watch():
+                on += await rate(pool)
+        return on / off
+
+    async def main() -> list[float]:
+        async with asyncpg.create_pool(dsn, min_size=10, max_size=10) as pool:
+            await rate(pool)
+            return [await pair(pool) for _ in range(pairs)]
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(main())
+
+
+def share(found: list[Outcome], true: Callable[[Outcome], bool]) -> str:
+    return f"{sum(map(true, found))}/{len(found)}"
+
+
+def row(name: str, detector: Detector, dsn: str, few: int, pairs: int) -> list[str]:
+    found = outcomes(dsn, few, detector, MS)
+    others = [o for o in found if o.kind.name in NOT_ONE_CALLBACK]
+    ordinary = [o for o in found if o.kind.name not in NOT_ONE_CALLBACK]
+    errors = [o.error_ms for o in ordinary if o.error_ms is not None]
+    ratios = kept(dsn, partial(detector, MS), pairs)
+    return [
+        name,
+        share(ordinary, lambda o: o.report is not None),
+        share(others, lambda o: o.report is not None),
+        f"{mean(o.line_named for o in found):.0%}",
+        f"{mean(o.cause_right for o in found):.0%}",
+        f"{median(errors):.2f} ms" if errors else "-",
+        str(quiet(dsn, detector, 5)),
+        harmless(dsn, detector),
+        f"{median(ratios):.2f}",
+    ]
+
+
+def spread(ratios: list[float]) -> str:
+    few = f"{len(ratios)} pairs, {min(ratios):.2f} to {max(ratios):.2f}"
+    return f"{median(ratios):.3f} (median of {few})"
+
+
+TITLES = [
+    "detector          ",
+    "found",
+    "crowd, GIL",
+    "line",
+    "cause",
+    "  error",
+    "alarms in 5 s",
+    "harmless",
+    "throughput kept",
+]
+NOTES = f"""
+Stalls of 10 to 120 ms, threshold {MS} ms. found: where one callback was slow. crowd, GIL: where 60
+were short, or another thread had the interpreter. line: the guilty one is among those named, of
+all stalls. alarms in 5 s: of 200 lookups a second. harmless: reports of calls of 2 ms.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nest", action="store_true", help="under nest_asyncio")
+    parser.add_argument("--quick", action="store_true", help="fewer stalls and pairs")
+    options = parser.parse_args()
+    few, pairs = (3, 4) if options.quick else (7, 10)
+    logging.getLogger("asyncio").propagate = False
+    dsn = labkit.database()
+    if options.nest:
+        nest_asyncio.apply(asyncio.new_event_loop())
+
+    print("  ".join(TITLES))
+    for name, detector in DETECTORS.items():
+        cells = zip(row(name, detector, dsn, few, pairs), TITLES, strict=True)
+        print("  ".join(f"{cell:{'>' if i else '<'}{len(t)}}" for i, (cell, t) in enumerate(cells)))
+    print(NOTES)
+    print("throughput of a saturated loop, with over without, paired in one process:")
+    print("  no detector twice", spread(kept(dsn, nullcontext, pairs)))
+    for threshold in (50, 10):
+        print(f"  probe at {threshold} ms   ", spread(kept(dsn, partial(probe, threshold), pairs)))
+
+
+if __name__ == "__main__":
+    main()
