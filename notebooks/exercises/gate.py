@@ -1,0 +1,226 @@
+"""Exercise of notebook 05: a gate with a deadline. This file is meant to be read.
+
+An answer is judged by what becomes of each request in an overload, and of works that fail.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pandas as pd
+from overloaded import Overloaded
+
+import labkit as lab
+
+HINTS = [
+    "Two things happen in turn: waiting for a place, and the work. Which of them may the deadline "
+    "break off? Only that one belongs inside `asyncio.timeout()`.",
+    "`async with gate:` takes a place, runs the block and gives the place back, all in one. To put "
+    "a deadline around the first part alone, use `await gate.acquire()` and `gate.release()`.",
+    "`try: async with asyncio.timeout(0.1): await gate.acquire()`, then `except TimeoutError: "
+    "raise Overloaded(...) from None`. Below that, outside of both, `try: return await work()` and "
+    "`finally: gate.release()`.",
+]
+
+SOLUTION = """
+async def admit(gate, work):
+    try:
+        async with asyncio.timeout(0.1):
+            await gate.acquire()
+    except TimeoutError:
+        raise Overloaded("no place within 100 ms: try again later") from None
+    try:
+        return await work()
+    finally:
+        gate.release()
+"""
+
+WHY = (
+    "the deadline bounds the waiting and nothing else, so a request is refused before it has cost "
+    "anything, or it is served to its end. `finally` gives the place back after an error and after "
+    "a cancellation alike. Do not use a deadline where the caller has nowhere to go with a refusal "
+    "(the reminders of this notebook can wait), nor in place of a repair: if the loop is blocked, "
+    "the gate refuses requests that PostgreSQL would have answered in time."
+)
+
+Admit = Callable[[asyncio.Semaphore, Callable[[], Awaitable[object]]], Awaitable[object]]
+
+PLACES = 5
+DEADLINE_MS = 100
+REPORT = "SELECT pg_sleep(0.02)"
+RATE = 1.5 * PLACES / 0.02  # what the gate can serve, and half as much again
+
+
+class Seen:
+    """What the works saw, while the answer let them in."""
+
+    def __init__(self) -> None:
+        self.inside = self.most_inside = self.broken_off = self.wrong = 0
+
+    async def report(self, pool: asyncpg.Pool) -> object:
+        """A work. What it returns is new each time, so that it cannot be guessed."""
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            await pool.fetchval(REPORT)
+        except asyncio.CancelledError:
+            self.broken_off += 1
+            raise
+        finally:
+            self.inside -= 1
+        return object()
+
+
+def check(answer: Admit) -> lab.Verdict:
+    """Offer the answer an overload for a second and a half, then works that end badly."""
+    dsn = lab.database()
+    seen, after = Seen(), []
+
+    async def your_gate(load: lab.Load) -> None:
+        gate = asyncio.Semaphore(PLACES)
+
+        async def report() -> None:
+            made: list[object] = []
+
+            async def work() -> object:
+                made.append(await seen.report(pool))
+                return made[0]
+
+            got = await answer(gate, work)
+            seen.wrong += not made or got is not made[0]
+
+        async with asyncpg.create_pool(dsn, min_size=20, max_size=20) as pool:
+            lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
+            load.offer("lookup", lambda: pool.fetchval(lookup), rate=50)
+            load.offer("report", report, rate=RATE)
+            await load.run(seconds=1.5)
+        after.append(await _after_bad_ends(answer))
+
+    run = lab.measure(your_gate)
+    return _of_the_overload(run, seen) or after[0] or _passed(run, seen)
+
+
+def _of_the_overload(run: lab.Run, seen: Seen) -> lab.Verdict | None:
+    reports = run.requests[run.requests.offer == "report"]
+    errors = reports.error.dropna()
+    refused = reports[reports.error.fillna("").str.startswith(Overloaded.__name__)]
+    if seen.most_inside > PLACES:
+        return _not_yet(
+            f"{seen.most_inside} works ran at once, with {PLACES} places in the gate. Each has to "
+            f"take a place before it begins, and to give back no more than that."
+        )
+    if seen.broken_off:
+        return _not_yet(
+            f"{seen.broken_off} of {len(reports)} works were broken off in the middle of their "
+            f"query: the deadline ran on when they had their place. What PostgreSQL had done for "
+            f"them was lost."
+        )
+    strange = errors[~errors.index.isin(refused.index)]
+    if len(strange):
+        said = strange.value_counts()
+        what = f"{len(strange)} of {len(reports)} reports: {said.index[0]}"
+        if said.index[0].startswith("TimeoutError"):
+            return _not_yet(
+                f"{what}. From this nobody can tell a full service from a slow query: "
+                f"expected Overloaded."
+            )
+        return lab.Verdict("raised", f"{what}. Expected a result, or Overloaded.")
+    if seen.wrong:
+        return _not_yet(f"{seen.wrong} answers were not what `work()` had returned.")
+    if seen.most_inside < PLACES:
+        return _not_yet(
+            f"{seen.most_inside} works at most ran at once, with {PLACES} places in the gate."
+        )
+    return _of_the_refusals(run, reports, refused)
+
+
+def _of_the_refusals(
+    run: lab.Run, reports: pd.DataFrame, refused: pd.DataFrame
+) -> lab.Verdict | None:
+    if refused.empty:
+        return _not_yet(
+            f"nobody was refused. The {len(reports)} reports were all served, at a p99 of "
+            f"{run.latency('report').p99:.0f} ms, and it would have gone on growing."
+        )
+    early = refused[refused.service_ms < 0.9 * DEADLINE_MS]
+    if len(early):
+        return _not_yet(
+            f"{len(early)} of {len(reports)} reports were refused too early, the first after "
+            f"{early.service_ms.iloc[0]:.1f} ms: they were to wait {DEADLINE_MS} ms for a place, "
+            f"so that a short burst is served."
+        )
+    if refused.service_ms.median() > 4 * DEADLINE_MS:
+        return _not_yet(
+            f"the refusals came after {refused.service_ms.median():.0f} ms, where {DEADLINE_MS} ms "
+            f"were agreed."
+        )
+    return None
+
+
+async def _after_bad_ends(answer: Admit) -> lab.Verdict | None:
+    """Let works fail, be slow and be cancelled; then count the places."""
+    gate = asyncio.Semaphore(PLACES)
+
+    async def slow() -> str:
+        await asyncio.sleep(3 * DEADLINE_MS / 1e3)
+        return "slow"
+
+    async def fail(error: Exception) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def end(work: Callable[[], Awaitable[object]]) -> object:
+        """What came back, or was raised."""
+        task = asyncio.ensure_future(answer(gate, work))
+        await asyncio.wait([task], timeout=5)
+        if not task.done():
+            task.cancel()
+            return "no end within 5 s"
+        return task.exception() or task.result()
+
+    for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
+        got = await end(partial(fail, error))
+        if got is not error:
+            return _not_yet(
+                f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
+                f"errors are to pass through."
+            )
+    if (got := await end(slow)) != "slow":
+        return _not_yet(f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}.")
+    cancelled = asyncio.ensure_future(answer(gate, slow))
+    await asyncio.sleep(DEADLINE_MS / 1e3 / 2)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    return _of_the_places(await _places(gate))
+
+
+async def _places(gate: asyncio.Semaphore) -> int:
+    """How many places are free in a gate that nobody uses."""
+    free = 0
+    while not gate.locked():
+        await gate.acquire()
+        free += 1
+    return free
+
+
+def _of_the_places(free: int) -> lab.Verdict | None:
+    if free == PLACES:
+        return None
+    return _not_yet(
+        f"four works have ended (two with an error, one was slow, one was cancelled), and "
+        f"{free} of {PLACES} places are free. Whatever happens, each place taken is given back, "
+        f"once."
+    )
+
+
+def _passed(run: lab.Run, seen: Seen) -> lab.Verdict:
+    latency, refused = run.latency("report"), run.failed("report")
+    return lab.Verdict(
+        "pass",
+        f"{latency.count} reports served, at a p99 of {latency.p99:.0f} ms; {refused} refused, "
+        f"none early; {seen.most_inside} at once, none broken off, no place lost.",
+    )
+
+
+def _not_yet(message: str) -> lab.Verdict:
+    return lab.Verdict("not yet", message)
