@@ -118,7 +118,7 @@ def lines(
         axes.locator_params("x", integer=True)
     few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # enough to read aloud
     said = "; ".join(
-        f"{name}: " + ", ".join(f"{number(values[i])} at {number(x[i])}" for i in few)
+        f"{name}: " + ", ".join(f"{number(list(values)[i])} at {number(list(x)[i])}" for i in few)
         for name, values in series.items()
     )
     save(figure, title, f"{title}. {unit} over {x_unit}: {said}.")

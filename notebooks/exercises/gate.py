@@ -5,6 +5,7 @@ An answer is judged by what becomes of each request in an overload, and of works
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import asyncpg
 import pandas as pd

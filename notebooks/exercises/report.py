@@ -22,7 +22,7 @@ HINTS = [
     "`return await asyncio.to_thread(...)`.",
 ]
 
-SOLUTION = '''
+SOLUTION = """
 async def monthly_orders(dsn, customer):
     connection = await asyncpg.connect(dsn)
     try:
@@ -34,7 +34,7 @@ async def monthly_orders(dsn, customer):
         return {row["month"]: row["count"] for row in await connection.fetch(months, customer)}
     finally:
         await connection.close()
-'''
+"""
 
 WHY = (
     "every wait is an `await`, so while this request waits the loop serves the others. "
