@@ -56,7 +56,7 @@ def compare(
     b, a = pairs[typical(ratios)]
     p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
     lower = median(ratios) >= 1
-    by = f"{spread(ratios if lower else [1 / r for r in ratios])} {'lower' if lower else 'higher'}"
+    by = spread(ratios, "lower") if lower else spread([1 / r for r in ratios], "higher")
     title = title or f"{offer}: p99 from {p99}, {by}"
     figure, [above, below] = panels(height=5.2, rows=2)
     for axes, run, when, colour in ((above, b, "before", VERMILION), (below, a, "after", BLUE)):

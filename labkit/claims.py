@@ -80,12 +80,11 @@ def typical(ratios: Sequence[float]) -> int:
     return min(range(len(ratios)), key=lambda i: abs(ratios[i] - median(ratios)))
 
 
-def spread(ratios: Sequence[float]) -> str:
-    """A ratio in words; of several, the median and the range."""
-    if len(ratios) == 1:
-        return _times(ratios[0])
+def spread(ratios: Sequence[float], word: str = "") -> str:
+    """A ratio in words, with a word to it ("lower"); of several, the median and the range."""
     low, middle, high = (_times(r) for r in (min(ratios), median(ratios), max(ratios)))
-    return f"{middle} (median of {len(ratios)} pairs, {low} to {high})"
+    several = f" (median of {len(ratios)} pairs, {low} to {high})" if len(ratios) > 1 else ""
+    return f"{middle} {word}".rstrip() + several
 
 
 def _times(ratio: float) -> str:

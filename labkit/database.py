@@ -70,19 +70,19 @@ class Dsn(str):
     """A connection URL that hides its password wherever it would be shown.
 
     Drivers, `urllib.parse` and `pickle` get the real characters; `print(dsn)`, an f-string and
-    the last line of a cell get `postgresql://lab:…@127.0.0.1:54320/lab`.
+    the last line of a cell get `postgresql://lab:***@127.0.0.1:54320/lab`.
 
     Example:
         >>> Dsn("postgresql://lab:secret@localhost/lab")
-        'postgresql://lab:…@localhost/lab'
+        'postgresql://lab:***@localhost/lab'
     """
 
     __slots__ = ()
 
     def __str__(self) -> str:
         # Up to the last @, since people forget to encode one in a password.
-        shown = re.sub(r"//([^:@/]*):.*@", r"//\1:…@", self[:])
-        return re.sub(r"(?i)\b((?:ssl)?password=)[^&\s]*", r"\1…", shown)
+        shown = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", self[:])
+        return re.sub(r"(?i)\b((?:ssl)?password=)[^&\s]*", r"\1***", shown)
 
     def __repr__(self) -> str:
         return repr(str(self))

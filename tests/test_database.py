@@ -127,7 +127,7 @@ def answers_as_postgresql_13(client: socket.socket) -> None:
 
 def test_a_dsn_shows_its_password_nowhere() -> None:
     dsn = Dsn(f"postgresql://lab:{SECRET}@localhost:5433/lab")
-    shown = "postgresql://lab:…@localhost:5433/lab"
+    shown = "postgresql://lab:***@localhost:5433/lab"
     assert str(dsn) == shown
     assert repr(dsn) == repr(shown)
     assert f"{dsn}" == shown
@@ -143,7 +143,7 @@ def test_a_dsn_shows_its_password_nowhere() -> None:
         (f"postgresql://h/d?password={SECRET}&user=u", "postgresql://h/d?password=…&user=u"),
         (f"postgresql://h/d?user=u&PASSWORD={SECRET}", "postgresql://h/d?user=u&PASSWORD=…"),
         (f"postgresql://h/d?sslpassword={SECRET}", "postgresql://h/d?sslpassword=…"),
-        (f"postgresql://u:a@b/{SECRET}@h/d", "postgresql://u:…@h/d"),
+        (f"postgresql://u:a@b/{SECRET}@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
         ("postgresql://h:5432/d", "postgresql://h:5432/d"),
     ],
@@ -187,7 +187,7 @@ def test_without_anything_it_is_the_embedded_server_and_one_line_says_so(
         assert database() == dsn
     line = capsys.readouterr().out
     assert line.startswith("PostgreSQL 18.")
-    assert ", embedded (no DATABASE_URL, nothing on 127.0.0.1:54320): postgresql://lab:…@" in line
+    assert ", embedded (no DATABASE_URL, nothing on 127.0.0.1:54320): postgresql://lab:***@" in line
     assert line.endswith("/lab, 200,000 orders ready\n")
     assert str(urlsplit(dsn).password) not in line
 
