@@ -140,9 +140,9 @@ def test_a_dsn_shows_its_password_nowhere() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        (f"postgresql://h/d?password={SECRET}&user=u", "postgresql://h/d?password=…&user=u"),
-        (f"postgresql://h/d?user=u&PASSWORD={SECRET}", "postgresql://h/d?user=u&PASSWORD=…"),
-        (f"postgresql://h/d?sslpassword={SECRET}", "postgresql://h/d?sslpassword=…"),
+        (f"postgresql://h/d?password={SECRET}&user=u", "postgresql://h/d?password=***&user=u"),
+        (f"postgresql://h/d?user=u&PASSWORD={SECRET}", "postgresql://h/d?user=u&PASSWORD=***"),
+        (f"postgresql://h/d?sslpassword={SECRET}", "postgresql://h/d?sslpassword=***"),
         (f"postgresql://u:a@b/{SECRET}@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
         ("postgresql://h:5432/d", "postgresql://h:5432/d"),
