@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import cycle
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from labkit.claims import as_runs, spread, typical
+from labkit.errors import LabError
 from labkit.figures import BLUE, DASHES, INK, ORANGE, SERIES, VERMILION, panels, plain_numbers, save
 from labkit.run import Run, ms
 from labkit.tables import number, summary
@@ -53,6 +55,8 @@ def compare(
     offer = offer or befores[0].victim
     pairs = list(zip(befores, afters, strict=True))
     ratios = [b.latency(offer).p99 / a.latency(offer).p99 for b, a in pairs]
+    if any(map(math.isnan, ratios)):
+        raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
     p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
     lower = median(ratios) >= 1
@@ -65,8 +69,8 @@ def compare(
     below.set_xlabel("intended start of the request (s)")
     _limits([above, below], [b, a], offer)
     said = f"Before: {_said(b, offer)} After: {_said(a, offer)}"
-    save(figure, title, f"{title}. {said}", {"pair": [b.figures(), a.figures()]})
-    summary([b, a])
+    save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
+    summary([b, a], offer=offer)
 
 
 def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
@@ -79,6 +83,8 @@ def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
     """
     figure, [axes] = panels(height=3.2)
     readings = run.gauges
+    if readings.empty:
+        raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
     for name, colour, dashes in zip(readings, cycle(SERIES), cycle(DASHES), strict=False):
         axes.step(readings.index, readings[name], where="post", color=colour, ls=dashes, label=name)
     _shade(axes, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from statistics import median
@@ -46,9 +47,11 @@ def at_least(
     lows, highs, ratios = [], [], []
     for b, a in pairs:
         slow, fast = figure(b), figure(a)
-        ratios.append(slow / fast)
-        lows.append((slow - b.noise_ms) / fast)
-        highs.append(slow / (fast - a.noise_ms) if fast > a.noise_ms else float("inf"))
+        if math.isnan(slow) or math.isnan(fast):
+            return Claim(claim, False, "no figure: no such request completed")
+        ratios.append(slow / fast if fast else math.inf)
+        lows.append((slow - b.noise_ms) / fast if fast else math.inf)
+        highs.append(slow / (fast - a.noise_ms) if fast > a.noise_ms else math.inf)
     held = True if median(lows) >= times else False if median(highs) < times else None
     shown = " → ".join(ms(figure(run)) for run in pairs[typical(ratios)])
     busy = "; the machine is busy: run it again" * (held is None)

@@ -1,15 +1,17 @@
 """Which PostgreSQL the lab works on, and the table of orders that it finds there."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
+import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from labkit.errors import LabError
+from labkit.errors import LabError, Stopped
 
 T = TypeVar("T")
 
@@ -67,7 +69,7 @@ UNREADABLE = (
 
 
 class Dsn(str):
-    """A connection URL that hides its password wherever it would be shown.
+    """A connection URL that hides its password from print, f-strings and the end of a cell.
 
     Drivers, `urllib.parse` and `pickle` get the real characters; `print(dsn)`, an f-string and
     the last line of a cell get `postgresql://lab:***@127.0.0.1:54320/lab`.
@@ -134,13 +136,32 @@ def _is_readable(url: str) -> bool:
 
 def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine where no loop runs yet, even under nest_asyncio or another loop policy."""
+    future: Future[T] = Future()
+    task: asyncio.Task[Any] | None = None
 
-    def run() -> T:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(coroutine)
+    async def main() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        return await coroutine
 
-    with ThreadPoolExecutor(1, "labkit-database") as thread:
-        return thread.submit(run).result()
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                future.set_result(runner.run(main()))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="labkit-database", daemon=True).start()
+    try:
+        while not wait([future], timeout=0.1).done:
+            pass
+    except KeyboardInterrupt:
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        wait([future], timeout=1.5)
+        raise Stopped("database() was stopped.") from None
+    return future.result()
 
 
 async def _why_not_compose() -> str | None:
@@ -177,9 +198,13 @@ async def _prepare(dsn: Dsn) -> str:
                     await connection.execute(DATASET)
         finally:
             await connection.close(timeout=5)
-    except (OSError, ValueError, asyncpg.PostgresError) as error:
-        raise LabError(_explain(dsn, error)) from None
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (
+        OSError,
+        ValueError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:
         raise LabError(_explain(dsn, error)) from None
     return version
 
@@ -196,7 +221,7 @@ def _explain(dsn: Dsn, error: Exception) -> str:
     """What happened, what was expected and what to do, for an error met while preparing."""
     import asyncpg
 
-    place = urlsplit(dsn).netloc.rpartition("@")[2] or "the default host"
+    place = urlsplit(str(dsn)).netloc.rpartition("@")[2] or "the default host"
     place += "" if re.search(r":\d+$", place) else ":5432"
     said = (str(error).splitlines() or ["no answer"])[0]
     match error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import logging
@@ -45,7 +46,7 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             f"        await load.run(seconds=4)"
         )
     refuse_patched_asyncio()
-    name = name or scenario.__name__.replace("_", " ")
+    name = name or getattr(scenario, "__name__", "scenario").replace("_", " ")
     work = _Work(scenario, name, threshold_ms)
     thread = threading.Thread(target=work.run, name=f"labkit: {name}", daemon=True)
     progress = Progress()
@@ -63,8 +64,14 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
                 progress.update(f"{name} {bar} {work.load.elapsed:.1f} s, loop lag {lag:.0f} ms")
     except KeyboardInterrupt:
         work.cancel()
-        ended = work.done.wait(1.5)
-        held = "" if ended else f"; its loop is still held at {_held_at(thread)}"
+        held = ""
+        if not work.done.wait(1.5):
+            held = (
+                f"; its loop is still held at {_held_at(thread)}"
+                if work.probe.lag_now_ms > 100
+                else "; its clean-up still waits, for a thread that it started or a connection "
+                "that was not given back. Restart the kernel if that does not end"
+            )
         progress.close(f"{name}: stopped after {work.load.elapsed:.1f} s{held}")
         raise Stopped(f"{name} was stopped{held}.") from None
     finally:
@@ -91,9 +98,10 @@ def measure_pairs(
 def refuse_patched_asyncio() -> None:
     """Raise a LabError if something (nest_asyncio, as a rule) has replaced the loop's engine."""
     engine = asyncio.SelectorEventLoop._run_once  # type: ignore[attr-defined]
-    if engine.__module__ != asyncio.base_events.__name__:
+    by = "nest_asyncio" if hasattr(asyncio, "_nest_patched") else engine.__module__
+    if by != asyncio.base_events.__name__:
         raise LabError(
-            f"This process runs on an event loop patched by {engine.__module__}: asyncio's "
+            f"This process runs on an event loop patched by {by}: asyncio's "
             "slow-callback warnings are gone, and every task is slower. Nothing measured here "
             "would hold for your service. Expected: asyncio as Python ships it. Remove "
             "nest_asyncio.apply() and restart the kernel; measure() needs no patch to run in a "
@@ -112,7 +120,6 @@ class _Work:
         self.error: BaseException | None = None
         self._scenario, self._name = scenario, name
         self._warnings: list[str] = []
-        self._debug = False
         self._cancelled = False
         self._task: asyncio.Task[None] | None = None
 
@@ -136,11 +143,7 @@ class _Work:
         self._task = asyncio.current_task()
         if self._cancelled:
             return
-        loop = asyncio.get_running_loop()
-        try:
-            await self._scenario(self.load)
-        finally:
-            self._debug = loop.get_debug()
+        await self._scenario(self.load)
         if not self.load.ran:
             raise LabError(
                 f"The scenario {self._name!r} ended without offering any load. Expected, before "
@@ -151,15 +154,17 @@ class _Work:
         """Ask the scenario to end; from any thread."""
         self._cancelled = True
         if self._task is not None:
-            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def result(self) -> Run:
         """What was seen."""
         load, probe = self.load, self.probe
         return Run(
             name=self._name,
+            victim=load.victim,
             seconds=load.seconds,
-            debug=self._debug,
+            debug=load.debug,
             noise_ms=probe.noise_ms,
             stalls=tuple(probe.stalls),
             warnings=tuple(self._warnings),

@@ -89,11 +89,14 @@ class Load:
         self.readings: list[Reading] = []
         self.seconds = 0.0
         self.ran = False
+        self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
         self._offers: dict[str, _Offer] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
+        self._began = math.nan
+        self._over = False
 
     @property
     def elapsed(self) -> float:
@@ -137,13 +140,24 @@ class Load:
             raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
         self._offers[name] = _Offer(name, request, rate, burst)
 
+    @property
+    def victim(self) -> str:
+        """The name of the first offer: the innocent traffic that suffers."""
+        return next(iter(self._offers), "")
+
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Read a number off the service every 20 ms while the load runs."""
         self._gauges[name] = read
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Time a part of a request: `with load.span("acquire"): ...`."""
+        """Time a part of a request: `with load.span("acquire"): ...`.
+
+        Raises:
+            LabError: The load does not run yet.
+        """
+        if not self.ran:
+            raise LabError(f"span({name!r}) came before run(). Spans time parts of requests.")
         start = perf_counter()
         try:
             yield
@@ -170,9 +184,16 @@ class Load:
                 "run() was called, but nothing is offered. Expected before it, for example:\n"
                 '    load.offer("lookup", lambda: lookup(pool), rate=200)'
             )
+        for offer in self._offers.values():
+            if round(offer.rate * seconds) < 1:
+                raise LabError(
+                    f"offer({offer.name!r}) at rate={offer.rate:g} brings no request in "
+                    f"{seconds:g} seconds. Raise the rate, or the time."
+                )
         self.seconds = seconds
+        loop = asyncio.get_running_loop()
         with self._watch:
-            self._began, self.ran = perf_counter(), True
+            self._began, self.ran, self.debug = perf_counter(), True, loop.get_debug()
             schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
             gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
             try:
@@ -181,7 +202,9 @@ class Load:
                     raise self._misuse
                 if self._tasks:
                     await asyncio.wait(self._tasks, timeout=_DRAIN)
+                self._over = True
             finally:
+                self.debug |= loop.get_debug()
                 left = [task for task in (*schedules, *gauges, *self._tasks) if not task.done()]
                 for task in left:
                     task.cancel()
@@ -193,10 +216,10 @@ class Load:
 
     async def _keep_offering(self, offer: _Offer) -> None:
         """Start each request when it is due; all that are overdue, at once."""
-        for arrival in range(max(1, round(offer.rate * self.seconds))):
+        for arrival in range(round(offer.rate * self.seconds)):
             intended = (arrival + 0.5) / offer.rate
-            wait = self._began + intended - perf_counter()
-            if wait > 0:
+            # More than once where timers tick coarsely and fire a little early (Windows).
+            while (wait := self._began + intended - perf_counter()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             if self._misuse:
                 raise self._misuse
@@ -224,7 +247,8 @@ class Load:
             await awaitable
             record.error = None
         except asyncio.CancelledError:
-            record.error = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
+            late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
+            record.error = late if self._over else "CancelledError: cancelled"
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from labkit.errors import LabError
-from labkit.stall import Collection, Evidence, LateLook, Look, Seen, Stall, judge, walk
+from labkit.stall import Collection, Evidence, Frame, LateLook, Look, Seen, Stall, judge, walk
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Probe:
         selector: The loop's selector, if you made the loop with one of yours
             (`asyncio.SelectorEventLoop(selector)`). Without it the probe finds the selector in
             the loop; a loop that has none (uvloop) is watched by a heartbeat, and durations are
-            then right within a tenth of the threshold.
+            then right within a tenth of the threshold. On Windows, whose CPU clocks tick every
+            16 ms, the cause of a stall shorter than two ticks is a guess.
 
     Raises:
         LabError: There is no running loop, it is being watched already, or the self-test failed.
@@ -58,7 +59,8 @@ class Probe:
             raise LabError(f"threshold_ms is {threshold_ms!r}; expected at least 1 millisecond.")
         self.threshold_ms = threshold_ms
         self._threshold = threshold_ms / 1e3
-        self._selector = selector
+        self._given = self._selector = selector
+        self._since = math.inf  # when the present iteration became overdue, or will
         self._looks: list[Look] = []
         self._late: deque[LateLook] = deque(maxlen=200)
         self._collections: deque[Collection] = deque(maxlen=64)
@@ -111,9 +113,14 @@ class Probe:
         if hasattr(self._loop, "_labkit_probe"):
             raise LabError("This loop is being watched by a probe already: use that one.")
         _self_test()
-        if self._selector is None:
-            # No public door leads to the selector of a loop that somebody else made.
-            self._selector = getattr(self._loop, "_selector", None)
+        # No public door leads to the selector of a loop that somebody else made.
+        found = getattr(self._loop, "_selector", None)
+        if self._given not in (None, found):
+            raise LabError(
+                "Probe(selector=...) was given a selector that is not this loop's. Expected the "
+                "one that the loop was made with; or leave it out."
+            )
+        self._selector = found
         self._thread = threading.get_ident()
         self._entered = self._since = self._gc_began = perf_counter()
         self._clocks_at, self._cpu, self._process = self._entered, thread_time(), process_time()
@@ -124,7 +131,12 @@ class Probe:
         self._leave = threading.Lock()
         self._leave.acquire()
         self._sampler = threading.Thread(target=self._watch, name="labkit-probe", daemon=True)
-        self._sampler.start()
+        try:
+            self._sampler.start()
+        except BaseException:  # no more threads, for example: then nothing stays behind
+            self._undo()
+            gc.callbacks.remove(self._on_gc)
+            raise
         # uvloop's loop takes no attributes; there, two heartbeats beside each other do no harm.
         with contextlib.suppress(AttributeError):
             self._loop._labkit_probe = self  # type: ignore[attr-defined]
@@ -139,6 +151,7 @@ class Probe:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._undo()
         self._end(perf_counter())
+        self._since = math.inf
         self._leave.release()
         self._sampler.join()
         gc.callbacks.remove(self._on_gc)
@@ -151,14 +164,16 @@ class Probe:
     def _time_selector(self) -> Callable[[], None]:
         selector: Any = self._selector
         wait, clock, begin, end = selector.select, perf_counter, self._begin, self._end
-        before = vars(selector).get("select")
+        before, beat = vars(selector).get("select"), self._threshold / 5
 
         def select(timeout: float | None = None) -> Any:
             now = clock()
             end(now)
             # Where another thread keeps the interpreter, select() returns late: it is then
-            # overdue from the moment when it should have returned.
-            self._since = math.inf if timeout is None else now + timeout
+            # overdue from the moment when it should have returned. So it never waits for longer
+            # than a beat; asyncio takes an early and empty return in its stride.
+            timeout = beat if timeout is None else min(timeout, beat)
+            self._since = now + timeout
             events = wait(timeout)
             begin(clock())
             return events
@@ -310,8 +325,9 @@ def _self_test() -> None:
                     _known_stall(seconds)
                     await asyncio.sleep(0)
                     # Not after leaving, which ends every iteration, seen or not.
-                    known = _known_stall.__name__
-                    found.extend(s for s in probe.stalls if known in [f.function for f in s.stack])
+                    line = _known_stall.__code__.co_firstlineno + 1
+                    known = Frame(__file__, line, _known_stall.__name__)
+                    found.extend(stall for stall in probe.stalls if known in stall.stack)
 
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(main())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from labkit.errors import LabError
 from labkit.load import Reading, Request, Span
 from labkit.stall import Stall
 
@@ -39,6 +40,7 @@ class Run:
 
     Attributes:
         name: The scenario's name.
+        victim: The first offer: the innocent traffic that suffers.
         seconds: For how long requests were offered.
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
         noise_ms: How late the machine woke a sleeping thread (p99): no time is surer than that.
@@ -47,6 +49,7 @@ class Run:
     """
 
     name: str
+    victim: str
     seconds: float
     debug: bool
     noise_ms: float
@@ -108,20 +111,23 @@ class Run:
         """The longest the loop was busy without a look at anybody else."""
         return max((lag for _, lag in self._lag), default=0.0)
 
-    @property
-    def victim(self) -> str:
-        """The first offer: the innocent traffic that suffers."""
-        return self._requests[0].offer
-
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the completed requests of an offer (the victim's, if none is named).
 
         Percentiles are interpolated between ranks, as numpy does by default. A failed request is
         counted by `failed`, not here: a quick failure is no quick answer.
+
+        Raises:
+            LabError: There is no such offer.
         """
         import numpy as np
 
         name = offer or self.victim
+        if name not in (known := {r.offer for r in self._requests}):
+            raise LabError(
+                f"There is no offer {name!r} in {self.name!r}. "
+                f"Expected one of: {', '.join(sorted(known))}."
+            )
         times = [
             1e3 * (r.finished - r.intended)
             for r in self._requests
@@ -136,9 +142,9 @@ class Run:
         """How many requests of an offer (of all, if none is named) did not complete."""
         return sum(r.error is not None and offer in (None, r.offer) for r in self._requests)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self, offer: str | None = None) -> dict[str, Any]:
         """The run in plain numbers, for a scoreboard; None where no request completed."""
-        latency = self.latency()
+        latency = self.latency(offer)
         times = {"p50_ms": latency.p50, "p99_ms": latency.p99, "max_ms": latency.max}
         return {
             "name": self.name,

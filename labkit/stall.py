@@ -16,8 +16,9 @@ Cause = Literal["blocked", "computing", "collecting garbage", "starved by anothe
 _LIBRARY = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
 _LABKIT = os.path.dirname(__file__)
 _NOT_THE_USERS = (*_LIBRARY, _LABKIT, "<frozen")
-# A thread whose innermost frame is in one of these waits for something and hogs nothing.
-_WAITING = ("threading.py", "selectors.py", "queue.py", "socket.py", "thread.py")
+# A thread whose innermost frame is in one of the library's files of these names waits for
+# something, and hogs nothing.
+_WAITING = {"threading.py", "selectors.py", "queue.py", "socket.py", "thread.py"}
 # Of a stall's time, the CPU time from which on somebody was running. On a busy machine even a
 # thread that only computes gets no more than its share.
 _SHARE = 0.3
@@ -209,9 +210,11 @@ def walk(frame: FrameType | None) -> Stack:
 
 def users_frame(stack: Stack) -> Frame | None:
     """The innermost frame that is the user's own; else, the innermost that is not labkit's."""
-    users = (frame for frame in reversed(stack) if not _is_library(frame.file))
-    others = (frame for frame in reversed(stack) if not frame.file.startswith(_LABKIT))
-    return next(users, None) or next(others, None)
+    others = [frame for frame in reversed(stack) if not frame.file.startswith(_LABKIT)]
+    users = [frame for frame in others if not _is_library(frame.file)]
+    # Code that was generated, as a dataclass's __init__ is, has no file: rather its caller.
+    written = [frame for frame in users if not frame.file.startswith("<")]
+    return next(iter(written or users or others), None)
 
 
 def _label(file: str) -> str:
@@ -232,8 +235,9 @@ def _busiest(looks: list[LateLook], calm: dict[int, Seen]) -> list[Seen]:
     seen: dict[int, list[Seen]] = {}
     for look in looks:
         for ident, found in look.threads.items():
-            waits = found.stack[-1].file.endswith(_WAITING) or found == calm.get(ident)
-            if not waits:
+            file = found.stack[-1].file
+            waits = os.path.basename(file) in _WAITING and _is_library(file)
+            if not waits and found != calm.get(ident):
                 seen.setdefault(ident, []).append(found)
     places = [({(x.stack[-1], x.instruction) for x in found}, found) for found in seen.values()]
     return max(places, key=lambda place: len(place[0]), default=(set(), []))[1]

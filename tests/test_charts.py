@@ -91,7 +91,7 @@ def test_of_several_pairs_the_one_in_the_middle_is_drawn(notebook: Notebook) -> 
     afters = [a_run(1.0, name=f"after {i}") for i in range(3)]
     labkit.compare(befores, afters)
     said, data = picture(notebook)
-    assert "p99 from 50.0 to 1.0 ms, 50× (median of 3 pairs, 20× to 90×) lower" in said
+    assert "p99 from 50.0 to 1.0 ms, 50× lower (median of 3 pairs, 20× to 90×)" in said
     assert [run["name"] for run in data["pair"]] == ["before 50.0", "after 1"]
 
 

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ def a_run(*latencies_ms: float, noise_ms: float = 0.0, name: str = "a run", **mo
         for i, latency in enumerate(latencies_ms)
     ]
     fields: dict[str, Any] = {
+        "victim": "lookup",
         "seconds": len(latencies_ms) / 100,
         "debug": False,
         "stalls": (),
@@ -178,3 +180,16 @@ def test_in_a_notebook_claims_are_a_table_and_data_for_the_scoreboard(
         }
     }
     assert capsys.readouterr().out == ""
+
+
+def test_a_figure_that_is_none_breaks_the_claim_and_blames_no_machine() -> None:
+    none = a_run(math.nan)
+    assert claim(20, a_run(100), none) == Claim(
+        "p99 is smaller", False, "no figure: no such request completed"
+    )
+
+
+def test_a_figure_that_has_gone_to_nothing_holds() -> None:
+    before, after = a_run(100), a_run(1)
+    result = at_least("it is gone", 20, before, after, lambda run: 100.0 * (run is before))
+    assert result.held is True

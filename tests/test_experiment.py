@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import gc
 import logging
 import signal
@@ -14,6 +15,7 @@ import psycopg2
 import pytest
 
 from labkit import LabError, Load, Run, measure, measure_pairs
+from labkit.exercises import notebooks
 
 
 async def no_op() -> None:
@@ -409,3 +411,39 @@ def test_pairs_are_measured_in_turn() -> None:
     assert order == ["before", "after"] * 2
     assert [run.name for run in befores] == ["before"] * 2
     assert [run.name for run in afters] == ["after"] * 2
+
+
+def test_an_offer_that_there_is_not_is_told_with_those_that_there_are(full: Run) -> None:
+    with pytest.raises(LabError, match=r"There is no offer 'typo' in .* Expected one of: "):
+        full.latency("typo")
+
+
+def test_a_partial_scenario_can_be_measured() -> None:
+    async def scenario(rate: int, load: Load) -> None:
+        load.offer("lookup", no_op, rate=rate)
+        await load.run(seconds=0.1)
+
+    assert len(measure(functools.partial(scenario, 20)).requests) == 2
+
+
+def test_labkit_is_imported_quickly() -> None:
+    code = "import time; t = time.perf_counter(); import labkit; print(time.perf_counter() - t)"
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(times) < 0.3
+
+
+def test_the_probe_needs_nothing_but_the_standard_library() -> None:
+    code = (
+        "import asyncio, sys, time; sys.path.insert(0, '.'); import labkit\n"
+        "async def main():\n"
+        "    with labkit.Probe() as probe:\n"
+        "        await asyncio.sleep(0); time.sleep(0.1); await asyncio.sleep(0)\n"
+        "    print(len(probe.stalls), 'numpy' in sys.modules)\n"
+        "asyncio.run(main())"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]  # -S: without site-packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=notebooks().parent)
+    assert done.stdout.split() == ["1", "False"], done.stderr

@@ -457,3 +457,45 @@ def test_a_lookups_p50_agrees_with_pgbench(
 
     ours, expected = unless_busy(both, lambda pair: pair[0] <= 1.15 * pair[1])
     assert expected / 2 <= ours <= 1.15 * expected
+
+
+# What is foreseen.
+
+
+def test_the_victim_is_the_first_offer_however_seldom_it_comes() -> None:
+    load = run(load_of(0.5, ("lookup", no_op, 10), ("report", no_op, 100)))
+    assert load.victim == "lookup"
+    assert load.requests[0].offer == "report"
+
+
+def test_a_rate_too_low_for_the_time_is_refused() -> None:
+    with pytest.raises(LabError, match=r"brings no request in 0\.1 seconds"):
+        run(load_of(0.1, ("lookup", no_op, 1)))
+
+
+def test_a_span_before_the_run_is_refused() -> None:
+    with (
+        pytest.raises(LabError, match=r"span\('connect'\) came before run\(\)"),
+        Load().span("connect"),
+    ):
+        pass
+
+
+def test_a_request_that_somebody_cancels_is_not_called_unfinished() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    load = run(load_of(0.1, ("lookup", cancelled, 10)))
+    assert [request.error for request in load.requests] == ["CancelledError: cancelled"]
+
+
+def test_debug_mode_is_noticed_though_it_is_switched_off_again() -> None:
+    async def main() -> bool:
+        loop, load = asyncio.get_running_loop(), Load()
+        loop.set_debug(True)
+        load.offer("lookup", no_op, rate=10)
+        await load.run(seconds=0.1)
+        loop.set_debug(False)
+        return load.debug
+
+    assert run(main())

@@ -3,6 +3,7 @@ import gc
 import json
 import logging
 import selectors
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
-from labkit import LabError, Probe, Stall
+from labkit import Frame, LabError, Probe, Stall
 from labkit import probe as probe_module
 from labkit.load import Load
+from labkit.stall import Evidence, LateLook, Seen, judge, users_frame
 from tests.stalls import json_dump, json_rate, scores, ticking, unless_busy
 
 T = TypeVar("T")
@@ -363,7 +365,7 @@ def test_a_blind_probe_refuses_to_watch(blinded: str, monkeypatch: pytest.Monkey
 def test_it_tests_itself_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def _known_stall(seconds: float) -> None:
+    def sleep(seconds: float) -> None:
         calls.append(seconds)
         time.sleep(seconds)
 
@@ -373,7 +375,7 @@ def test_it_tests_itself_once_per_process(monkeypatch: pytest.MonkeyPatch) -> No
                 pass
 
     monkeypatch.setattr(probe_module, "_tested", False)
-    monkeypatch.setattr(probe_module, "_known_stall", _known_stall)
+    monkeypatch.setattr(probe_module, "sleep", sleep)
     run(main())
     assert calls[0] == 0.025
     assert len(calls) == len(set(calls))  # longer ones, where the machine is busy; none twice
@@ -394,3 +396,72 @@ def test_a_failing_sampler_is_switched_off_and_the_body_goes_on(
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
         "the probe's sampler failed and is switched off"
     ]
+
+
+def test_a_probe_can_be_entered_again_on_another_loop() -> None:
+    probe = Probe(threshold_ms=10)
+
+    async def main() -> int:
+        with probe:
+            await settle()
+            block(0.05)
+            await settle()
+        return len(probe.stalls)
+
+    assert run(main()) == 1
+    assert run(main()) == 2
+
+
+def test_a_selector_of_another_loop_is_refused() -> None:
+    async def main() -> None:
+        with Probe(selector=selectors.DefaultSelector()):
+            pass
+
+    with pytest.raises(LabError, match="not this loop's"):
+        run(main())
+
+
+def test_a_loop_that_waits_for_a_socket_only_is_watched_too() -> None:
+    async def main() -> list[Stall]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+
+        def hog() -> None:
+            theirs.send(b"!")
+            json.dumps([1] * 5_000_000)
+
+        with ours, theirs, Probe(threshold_ms=25) as probe:
+            thread = threading.Thread(target=hog, name="hog")
+            asyncio.get_running_loop().call_soon(thread.start)
+            await asyncio.get_running_loop().sock_recv(ours, 1)
+            while thread.is_alive():
+                await asyncio.sleep(0.001)
+        return probe.stalls
+
+    assert "starved by another thread" in {stall.cause for stall in run(main())}
+
+
+def test_after_leaving_there_is_no_lag() -> None:
+    async def main() -> Probe:
+        with Probe(threshold_ms=10) as probe:
+            await settle()
+        return probe
+
+    assert run(main()).lag_now_ms == 0
+    assert Probe().lag_now_ms == 0
+
+
+def test_generated_code_is_not_taken_for_the_users_line() -> None:
+    made = Frame("<string>", 2, "__init__")
+    caller = Frame("orders.py", 7, "load_orders")
+    assert users_frame((caller, made)) == caller
+    assert users_frame((made,)) == made
+
+
+def test_a_users_file_is_not_taken_for_the_librarys_by_its_name() -> None:
+    assert users_frame((Frame("socket.py", 3, "hog"),)) == Frame("socket.py", 3, "hog")
+    busy = LateLook(0.0, 1.0, {1: Seen("hog", (Frame("export_thread.py", 3, "hog"),), 0)})
+    seen = Evidence(0.5, 0.4, True, 0.0, 0.4, [])
+    stall = judge(seen, 0.0, [busy], {}, [])
+    assert stall is not None
+    assert stall.thread == "hog"
