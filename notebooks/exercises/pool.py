@@ -79,8 +79,8 @@ def _bursts(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.V
     if warm < len(backends):
         return lab.Verdict(
             "not yet",
-            f"{warm} connections were open when open_pool returned, and "
-            f"{len(backends)} answered a burst: the others were opened while requests waited for them. "
+            f"{warm} connections were open when open_pool returned, and {len(backends)} answered "
+            f"a burst: the others were opened while requests waited for them. "
             f"The requests of the bursts: {run.latency()}.",
         )
     if len(backends) != GRANTED:
