@@ -70,6 +70,7 @@ class Probe:
         self._lag: deque[tuple[float, float]] = deque(maxlen=200_000)
         self._noise: deque[float] = deque(maxlen=10_000)
         self._judging = threading.Lock()
+        self._log = log
 
     @property
     def method(self) -> str:
@@ -299,7 +300,7 @@ class Probe:
                     self._noise.append(seen.busy)
                 else:
                     self._stalls.append(stall)
-                    log.info("%s", stall)
+                    self._log.info("%s", stall)
 
 
 _testing = threading.Lock()
@@ -320,7 +321,10 @@ def _self_test() -> None:
 
         def test(seconds: float) -> None:
             async def main() -> None:
-                with Probe(threshold_ms=10) as probe:
+                probe = Probe(threshold_ms=10)
+                probe._log = log.getChild("self-test")
+                probe._log.propagate = False  # nobody's stall
+                with probe:
                     await asyncio.sleep(0)
                     _known_stall(seconds)
                     await asyncio.sleep(0)

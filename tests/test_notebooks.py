@@ -120,6 +120,15 @@ def test_01_lowers_the_lookups_p99(executed: dict[str, Any]) -> None:
     assert 0 == before["errors"] == after["errors"]
 
 
+def test_the_readme_has_no_dead_link_and_no_gap() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    local = [link for link in re.findall(r"\]\(([^)]+)\)", readme) if "://" not in link]
+    assert [link for link in local if not (ROOT / link).exists()] == []
+    known = {"DATABASE_URL", "LABKIT_HOME", "PATH_TO_THIS_CHECKOUT"}
+    assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", readme)) <= known
+    assert sum(f"notebooks/{path.name}" in readme for path in PATHS) == len(PATHS)
+
+
 def test_the_readmes_test_command_is_the_one_that_ci_runs() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     found = re.findall(r"^python3 -m venv .*pytest$", readme, re.MULTILINE)

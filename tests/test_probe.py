@@ -226,6 +226,19 @@ def test_stalls_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 # Which loops.
 
 
+def test_the_self_tests_stall_is_not_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        with Probe():
+            pass
+
+    monkeypatch.setattr(probe_module, "_tested", False)
+    with caplog.at_level(logging.INFO):
+        run(main())
+    assert caplog.messages == []
+
+
 def test_it_watches_a_loop_that_somebody_else_made() -> None:
     watching, stall = run(blocked_for(0.03), asyncio.new_event_loop)
     assert watching.method == "selector timing"
