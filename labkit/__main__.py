@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔
     # However it is told to end, the kernels are shut down.
+    # A shell that starts this in the background has SIGINT ignored; to be ended is to be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     parser = argparse.ArgumentParser("labkit", description="The asyncpg stall workbook.")
     commands = parser.add_subparsers(required=True, dest="command")

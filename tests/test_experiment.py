@@ -310,7 +310,10 @@ def test_a_process_patched_by_nest_asyncio_is_refused() -> None:
 # The stop button.
 
 STOPPED = """
-import asyncio, sys, threading, time, asyncpg, labkit
+import asyncio, signal, sys, time, asyncpg, labkit
+
+# A shell that runs the tests in the background hands SIGINT down ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def scenario(load):
     async with asyncpg.create_pool(sys.argv[1], min_size=3, max_size=3) as pool:
