@@ -58,13 +58,14 @@ def _bursts(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.V
         nonlocal warm
         pool = await _opened(dsn, answer)
 
-        async def who() -> None:
-            backends.add(await pool.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.05)"))
+        async def who(seconds: float) -> None:
+            query = f"SELECT pg_backend_pid() FROM pg_sleep({seconds})"
+            backends.add(await pool.fetchval(query))
 
         try:
             warm = pool.get_size()
-            load.offer("lookup", who, rate=2, burst=20)
-            load.offer("report", lambda: pool.fetchval(f"SELECT pg_sleep({HONEST})"), rate=2)
+            load.offer("lookup", lambda: who(0.05), rate=2, burst=20)
+            load.offer("report", lambda: who(HONEST), rate=2)
             await load.run(seconds=1)
         finally:
             await _closed(pool)
