@@ -32,9 +32,9 @@ def at_least(
 ) -> Claim:
     """Claim that a figure in milliseconds is at least so many times smaller after than before.
 
-    Each time is known to within its run's `noise_ms`, so each pair's ratio lies between a low and
-    a high. The claim held if the median of the lows reaches `times`, is broken if the median of
-    the highs does not, and is inconclusive otherwise.
+    Each time is known to within its run's noise, so each pair's ratio lies between a low and a
+    high. The claim held if the median pair's low reaches `times`, is broken if no pair's high
+    does, and is inconclusive otherwise.
 
     Args:
         claim: The sentence.
@@ -51,8 +51,9 @@ def at_least(
             return Claim(claim, False, "no figure: no such request completed")
         ratios.append(slow / fast if fast else math.inf)
         lows.append((slow - b.noise_ms) / fast if fast else math.inf)
-        highs.append(slow / (fast - a.noise_ms) if fast > a.noise_ms else math.inf)
-    held = True if median(lows) >= times else False if median(highs) < times else None
+        noise = max(a.noise_ms, a.noise_max_ms)
+        highs.append(slow / (fast - noise) if fast > noise else math.inf)
+    held = True if median(lows) >= times else False if max(highs) < times else None
     shown = " → ".join(ms(figure(run)) for run in pairs[typical(ratios)])
     busy = "; the machine is busy: run it again" * (held is None)
     return Claim(claim, held, f"{spread(ratios)}, {shown} ms{busy}")

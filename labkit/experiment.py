@@ -146,8 +146,8 @@ class _Work:
         await self._scenario(self.load)
         if not self.load.ran:
             raise LabError(
-                f"The scenario {self._name!r} ended without offering any load. Expected, before "
-                f"its end:\n    await load.run(seconds=4)"
+                f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
+                f"    await load.run(seconds=4)"
             )
 
     def cancel(self) -> None:
@@ -166,6 +166,7 @@ class _Work:
             seconds=load.seconds,
             debug=load.debug,
             noise_ms=probe.noise_ms,
+            noise_max_ms=probe.noise_max_ms,
             stalls=tuple(probe.stalls),
             warnings=tuple(self._warnings),
             _requests=load.requests,

@@ -178,5 +178,9 @@ def plain_numbers(axis: Axis) -> None:
     """Label a logarithmic axis 1, 10, 100, and between them only where it is short of a decade."""
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))

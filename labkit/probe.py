@@ -102,6 +102,11 @@ class Probe:
         late = sorted(self._noise)
         return 1e3 * late[int(0.99 * (len(late) - 1))] if late else 0.0
 
+    @property
+    def noise_max_ms(self) -> float:
+        """How late the machine was at the worst, in milliseconds."""
+        return 1e3 * max(list(self._noise), default=0.0)
+
     def __enter__(self) -> Self:
         """Begin to watch the running loop."""
         try:

@@ -68,8 +68,6 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
             report.open("a").close()  # find out now, rather than after minutes
         database()  # holds the embedded server until the last kernel is gone: it starts once
         pages.mkdir(exist_ok=True)
-        for old in pages.glob("*.html"):
-            old.unlink()
         results = _execute_all(notebooks, pages)
         (pages / "index.html").write_text(index(results), "utf-8")
         if report is not None:
@@ -82,7 +80,12 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         ) from None
     print_scoreboard(results)
     print(f"\nAs pages: {pages / 'index.html'}")
-    return 0 if all(result.verdict.startswith("✔") for result in results) else 1
+    unwell = [result for result in results if not result.verdict.startswith("✔")]
+    print(f"{len(results) - len(unwell)} of {len(results)} notebooks ran, and all they claim held.")
+    for result in unwell:
+        claims = [claim["claim"] for claim in result.claims if claim["held"] is not True]
+        print(f"{result.notebook}: {result.verdict}: {'; '.join(claims) or 'see above'}")
+    return 1 if unwell else 0
 
 
 def _read(only: Sequence[str]) -> dict[Path, NotebookNode]:

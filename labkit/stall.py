@@ -19,9 +19,9 @@ _NOT_THE_USERS = (*_LIBRARY, _LABKIT, "<frozen")
 # A thread whose innermost frame is in one of the library's files of these names waits for
 # something, and hogs nothing.
 _WAITING = {"threading.py", "selectors.py", "queue.py", "socket.py", "thread.py"}
-# Of a stall's time, the CPU time from which on somebody was running. On a busy machine even a
-# thread that only computes gets no more than its share.
-_SHARE = 0.3
+# Of a stall's time, the CPU time from which on the loop's thread was computing, or another thread
+# was running. Far below all of it: on a busy machine even who only computes gets but a share.
+_COMPUTING, _STARVING = 0.15, 0.3
 
 
 class Frame(NamedTuple):
@@ -173,9 +173,9 @@ def judge(
         longest = max(inside, key=lambda c: c.took)
         thread, stacks = longest.thread, [longest.stack]
         cause = "starved by another thread" if thread else "collecting garbage"
-    elif seen.cpu > max(_SHARE * busy, seen.other_cpu):
+    elif seen.cpu > max(_COMPUTING * busy, seen.other_cpu):
         cause = "computing"
-    elif seen.other_cpu > _SHARE * busy and (seen.woken_late or not stuck):
+    elif seen.other_cpu > _STARVING * busy and (seen.woken_late or not stuck):
         cause = "starved by another thread"
         culprit = _busiest([x for x in late if x.due < until and x.at > since], calm)
         if culprit:
