@@ -275,7 +275,9 @@ def test_a_scenario_that_never_runs_the_load_is_told() -> None:
     async def idle(load: Load) -> None:
         load.offer("lookup", no_op, rate=10)
 
-    with pytest.raises(LabError, match=r"'idle' ended before it ran its load(.|\n)*await load\.run\(seconds="):
+    with pytest.raises(
+        LabError, match=r"'idle' ended before it ran its load(.|\n)*await load\.run\(seconds="
+    ):
         measure(idle)
 
 
