@@ -9,7 +9,6 @@ overdue, a thread looks at what the loop's thread is executing: that is the line
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import math
@@ -21,14 +20,17 @@ from collections.abc import Callable
 from time import perf_counter, process_time, sleep, thread_time
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from labkit.errors import LabError
 from labkit.stall import Collection, Evidence, Frame, LateLook, Look, Seen, Stall, judge, walk
 
 log = logging.getLogger(__name__)
 
+_watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
-_CLOCKS_EVERY = 0.001  # s; see Probe._begin
+_TICK = 0.001  # s; see Probe._tick
 _KEPT_WAITING = 0.003  # s; the sampler itself was late, so somebody may have kept the interpreter
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
@@ -116,7 +118,7 @@ class Probe:
                 "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
-        if hasattr(self._loop, "_labkit_probe"):
+        if self._loop in _watched:
             raise LabError("This loop is being watched by a probe already: use that one.")
         _self_test()
         # No public door leads to the selector of a loop that somebody else made.
@@ -129,8 +131,8 @@ class Probe:
         self._selector = found
         self._thread = threading.get_ident()
         self._entered = self._since = self._gc_began = perf_counter()
-        self._clocks_at, self._cpu, self._process = self._entered, thread_time(), process_time()
-        self._woken_late = False
+        self._cpu, self._process = thread_time(), process_time()
+        self._woken_late = 0.0  # when the last select() that returned late should have returned
         self._window_end, self._window_lag = self._entered + _LAG_WINDOW, 0.0
         self._undo = self._time_selector() if self._selector is not None else self._beat()
         gc.callbacks.append(self._on_gc)
@@ -143,9 +145,7 @@ class Probe:
             self._undo()
             gc.callbacks.remove(self._on_gc)
             raise
-        # uvloop's loop takes no attributes; there, two heartbeats beside each other do no harm.
-        with contextlib.suppress(AttributeError):
-            self._loop._labkit_probe = self  # type: ignore[attr-defined]
+        _watched.add(self._loop)
         return self
 
     def __exit__(
@@ -161,36 +161,50 @@ class Probe:
         self._leave.release()
         self._sampler.join()
         gc.callbacks.remove(self._on_gc)
-        with contextlib.suppress(AttributeError):
-            del self._loop._labkit_probe  # type: ignore[attr-defined]
+        _watched.discard(self._loop)
         self._judge()
 
     # On the loop's thread: two clock readings an iteration, and the evidence of a stall.
 
     def _time_selector(self) -> Callable[[], None]:
         selector: Any = self._selector
-        wait, clock, begin, end = selector.select, perf_counter, self._begin, self._end
-        before, beat = vars(selector).get("select"), self._threshold / 5
+        wait, clock, tick, end = selector.select, perf_counter, self._tick, self._end
+        beat = self._threshold / 5
+        notable = next_tick = 0.0
 
+        # It runs ten thousand times a second: hence locals, and no call that is not needed.
         def select(timeout: float | None = None) -> Any:
+            nonlocal notable, next_tick
             now = clock()
-            end(now)
+            if now - self._since > notable:
+                notable = end(now)
+            if timeout == 0:  # callbacks are waiting: this select() is part of the next iteration
+                self._since = now
+                if now > next_tick:
+                    notable, next_tick = tick(now), now + _TICK
+                return wait(0)
             # Where another thread keeps the interpreter, select() returns late: it is then
             # overdue from the moment when it should have returned. So it never waits for longer
             # than a beat; asyncio takes an early and empty return in its stride.
             timeout = beat if timeout is None else min(timeout, beat)
-            self._since = now + timeout
+            self._since = due = now + timeout
             events = wait(timeout)
-            begin(clock())
+            now = clock()
+            if now - due > _WOKEN_LATE:
+                self._woken_late = due
+            else:
+                self._since = now
+                notable = tick(now)
             return events
 
         def undo() -> None:
-            if before is None:
-                del selector.select
-            else:
-                selector.select = before
+            del selector.select
+            if selector.select != wait:  # it was not the class's, but put there by somebody
+                selector.select = wait
 
-        selector.select = select  # on the instance: it hides the class's, and can be taken off
+        # On the instance, it hides the class's and can be taken off. (To look into its __dict__
+        # would make each of the loop's attributes slower to read.)
+        selector.select = select
         return undo
 
     def _beat(self) -> Callable[[], None]:
@@ -203,38 +217,36 @@ class Probe:
             # A stall began between the last beat and this one's due time: half a period, in mean.
             self._end(now, extra=period / 2)
             handle = self._loop.call_later(period, beat)
-            self._read_clocks(now)
+            self._tick(now)
             self._since = now + period
 
         handle = self._loop.call_later(0, beat)
         return lambda: handle.cancel()
 
-    def _begin(self, now: float) -> None:
-        self._woken_late = now - self._since > _WOKEN_LATE
-        if not self._woken_late:
-            self._since = now
-            # These two clocks cost 0.6 us each. Read once a millisecond, not in every iteration,
-            # they still tell the CPU time of a stall to within that millisecond.
-            if now - self._clocks_at > _CLOCKS_EVERY:
-                self._read_clocks(now)
+    def _tick(self, now: float) -> float:
+        """Read the CPU clocks, and say how long the next iteration worth an `_end` is.
 
-    def _read_clocks(self, now: float) -> None:
-        self._clocks_at, self._cpu, self._process = now, thread_time(), process_time()
-
-    def _end(self, now: float, extra: float = 0.0) -> None:
-        busy = now - self._since
-        if busy > extra:
-            busy += extra
-        if busy > self._window_lag:
-            self._window_lag = busy
-        if busy >= self._threshold:
-            cpu, process = thread_time() - self._cpu, process_time() - self._process
-            late = self._woken_late
-            self._overdue.append(Evidence(self._since, busy, late, cpu, process - cpu, self._looks))
-            self._read_clocks(now)
+        These two clocks cost 0.6 us each. Read once a millisecond, not in every iteration, they
+        still tell the CPU time of a stall to within that millisecond.
+        """
+        self._cpu, self._process = thread_time(), process_time()
         if now >= self._window_end:
             self._lag.append((now, self._window_lag))
             self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
+        return min(self._window_lag, self._threshold)
+
+    def _end(self, now: float, extra: float = 0.0) -> float:
+        busy = now - self._since
+        if busy > extra:
+            busy += extra
+        self._window_lag = max(busy, self._window_lag)
+        if busy >= self._threshold:
+            cpu, process = thread_time() - self._cpu, process_time() - self._process
+            late = self._since == self._woken_late
+            self._overdue.append(Evidence(self._since, busy, late, cpu, process - cpu, self._looks))
+        elif now < self._window_end:
+            return min(self._window_lag, self._threshold)
+        return self._tick(now)
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         now = perf_counter()

@@ -1,6 +1,6 @@
 """Detectors of loop stalls side by side, measured here: `python -m tests.benchmark_detectors`.
 
-Takes about four minutes. `--nest` measures the same under nest_asyncio, `--quick` less of it.
+Takes about five minutes. `--nest` measures the same under nest_asyncio, `--quick` less of it.
 """
 
 from __future__ import annotations
@@ -127,35 +127,44 @@ def harmless(dsn: str, detector: Detector) -> str:
 def kept(dsn: str, watch: Callable[[], AbstractContextManager[object]], pairs: int) -> list[float]:
     """Throughput of a saturated loop with a detector over without.
 
-    Each pair is made of five short slices with and five without, in turn, so that a busy machine
-    meets both alike.
+    The clients never pause. Each pair is made of ten slices of 0.1 s with and ten without, in
+    the order on, off, off, on, so that a machine that is faster or busier for a while helps both.
     """
 
-    async def client(pool: asyncpg.Pool, until: float) -> int:
-        answers = 0
-        async with pool.acquire() as connection:
-            while perf_counter() < until:
-                await connection.fetchval("select 1")
-                answers += 1
-        return answers
-
-    async def rate(pool: asyncpg.Pool) -> float:
-        began = perf_counter()
-        answers = await asyncio.gather(*(client(pool, began + 0.1) for _ in range(10)))
-        return sum(answers) / (perf_counter() - began)
-
-    async def pair(pool: asyncpg.Pool) -> float:
-        on, off = 0.0, 0.0
-        for _ in range(5):
-            off += await rate(pool)
-            with watch():
-                on += await rate(pool)
-        return on / off
-
     async def main() -> list[float]:
+        answers = 0
+
+        async def client(pool: asyncpg.Pool) -> None:
+            nonlocal answers
+            async with pool.acquire() as connection:
+                while True:
+                    await connection.fetchval("select 1")
+                    answers += 1
+
+        async def rate(watch: Callable[[], AbstractContextManager[object]]) -> float:
+            with watch():
+                await asyncio.sleep(0.03)  # beginning is not what is measured
+                before, began = answers, perf_counter()
+                await asyncio.sleep(0.1)
+                return (answers - before) / (perf_counter() - began)
+
+        async def pair() -> float:
+            on = off = 0.0
+            for _ in range(5):
+                on += await rate(watch)
+                off += await rate(nullcontext) + await rate(nullcontext)
+                on += await rate(watch)
+            return on / off
+
         async with asyncpg.create_pool(dsn, min_size=10, max_size=10) as pool:
-            await rate(pool)
-            return [await pair(pool) for _ in range(pairs)]
+            clients = [asyncio.create_task(client(pool)) for _ in range(10)]
+            try:
+                await rate(watch)
+                return [await pair() for _ in range(pairs)]
+            finally:
+                for task in clients:
+                    task.cancel()
+                await asyncio.gather(*clients, return_exceptions=True)
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(main())

@@ -298,7 +298,6 @@ def traces() -> tuple[Any, ...]:
     loop: Any = asyncio.get_running_loop()
     names = sorted(thread.name for thread in threading.enumerate())
     return (
-        set(vars(loop)),
         loop._selector.select,
         dict(vars(loop._selector)),
         gc.callbacks[:],
