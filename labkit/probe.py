@@ -2,7 +2,7 @@
 
 A loop is healthy while it keeps coming back to its selector. The probe times exactly that: from
 each return of `select()` to the next call of it, the loop was busy with callbacks, one or many,
-and everybody else waited. That is the stall's length, to the microsecond. While an iteration is
+and everybody else waited. (A `select()` that is told not to wait is part of being busy.) That is the stall's length, to the microsecond. While an iteration is
 overdue, a thread looks at what the loop's thread is executing: that is the line.
 """
 
@@ -47,8 +47,8 @@ class Probe:
         selector: The loop's selector, if you made the loop with one of yours
             (`asyncio.SelectorEventLoop(selector)`). Without it the probe finds the selector in
             the loop; a loop that has none (uvloop) is watched by a heartbeat, and durations are
-            then right within a tenth of the threshold. On Windows, whose CPU clocks tick every
-            16 ms, the cause of a stall shorter than two ticks is a guess.
+            then right within a tenth of the threshold, or half a millisecond. On Windows, whose
+            CPU clocks tick every 16 ms, the cause of a stall shorter than two ticks is a guess.
 
     Raises:
         LabError: There is no running loop, it is being watched already, or the self-test failed.
@@ -88,7 +88,7 @@ class Probe:
     @property
     def lag(self) -> list[tuple[float, float]]:
         """(seconds since entry, the longest iteration in ms), for each 20 ms that had one."""
-        return [(at - self._entered, 1e3 * busy) for at, busy in list(self._lag)]
+        return list(self._lag)
 
     @property
     def lag_now_ms(self) -> float:
@@ -130,11 +130,7 @@ class Probe:
             )
         self._selector = found
         self._thread = threading.get_ident()
-        self._entered = self._since = self._gc_began = perf_counter()
-        self._cpu, self._process = thread_time(), process_time()
-        self._woken_late = 0.0  # when the last select() that returned late should have returned
-        self._window_end, self._window_lag = self._entered + _LAG_WINDOW, 0.0
-        self._undo = self._time_selector() if self._selector is not None else self._beat()
+        self._begin()
         gc.callbacks.append(self._on_gc)
         self._leave = threading.Lock()
         self._leave.acquire()
@@ -156,7 +152,9 @@ class Probe:
     ) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._undo()
-        self._end(perf_counter())
+        now = self._window_end = perf_counter()  # the last window is shorter
+        self._end(now)
+        self._tick(now)
         self._since = math.inf
         self._leave.release()
         self._sampler.join()
@@ -164,7 +162,15 @@ class Probe:
         _watched.discard(self._loop)
         self._judge()
 
-    # On the loop's thread: two clock readings an iteration, and the evidence of a stall.
+    # On the loop's thread: a clock reading or two an iteration, and the evidence of a stall.
+
+    def _begin(self) -> None:
+        self._entered = self._since = self._gc_began = perf_counter()
+        self._cpu, self._process = thread_time(), process_time()
+        self._woken_late = 0.0  # when the last select() that returned late should have returned
+        self._window_end, self._window_lag = self._entered + _LAG_WINDOW, 0.0
+        self._unsure = 0.0  # s; a heartbeat's iteration began up to this before it was overdue
+        self._undo = self._time_selector() if self._selector is not None else self._beat()
 
     def _time_selector(self) -> Callable[[], None]:
         selector: Any = self._selector
@@ -177,16 +183,17 @@ class Probe:
             nonlocal notable, next_tick
             now = clock()
             if now - self._since > notable:
-                notable = end(now)
+                end(now)
+                next_tick = now
+            if now >= next_tick:  # before a wait too: if it ends late, the iteration began in it
+                notable, next_tick = tick(now), now + _TICK
             if timeout == 0:  # callbacks are waiting: this select() is part of the next iteration
                 self._since = now
-                if now > next_tick:
-                    notable, next_tick = tick(now), now + _TICK
                 return wait(0)
             # Where another thread keeps the interpreter, select() returns late: it is then
             # overdue from the moment when it should have returned. So it never waits for longer
             # than a beat; asyncio takes an early and empty return in its stride.
-            timeout = beat if timeout is None else min(timeout, beat)
+            timeout = beat if timeout is None else min(max(timeout, 0), beat)
             self._since = due = now + timeout
             events = wait(timeout)
             now = clock()
@@ -194,28 +201,33 @@ class Probe:
                 self._woken_late = due
             else:
                 self._since = now
-                notable = tick(now)
+                if now >= next_tick:
+                    notable, next_tick = tick(now), now + _TICK
             return events
 
         def undo() -> None:
+            if selector.select is not select:  # somebody wrapped or removed it since: theirs now
+                return
             del selector.select
             if selector.select != wait:  # it was not the class's, but put there by somebody
                 selector.select = wait
 
         # On the instance, it hides the class's and can be taken off. (To look into its __dict__
-        # would make each of the loop's attributes slower to read.)
+        # would make each of its attributes slower to read.)
         selector.select = select
         return undo
 
     def _beat(self) -> Callable[[], None]:
-        period = self._threshold / 5
+        period = max(self._threshold / 5, 0.001)  # uvloop takes less than half of that for none
+        # A stall began between the last beat and this one's due time: half a period, in mean.
+        self._unsure = period / 2
+        self._since += self._unsure  # except the first, whose beginning is known
         handle: asyncio.TimerHandle
 
         def beat() -> None:
             nonlocal handle
             now = perf_counter()
-            # A stall began between the last beat and this one's due time: half a period, in mean.
-            self._end(now, extra=period / 2)
+            self._end(now)
             handle = self._loop.call_later(period, beat)
             self._tick(now)
             self._since = now + period
@@ -224,29 +236,26 @@ class Probe:
         return lambda: handle.cancel()
 
     def _tick(self, now: float) -> float:
-        """Read the CPU clocks, and say how long the next iteration worth an `_end` is.
+        """Read the CPU clocks, close the window of lag, say which iteration is worth an `_end`.
 
         These two clocks cost 0.6 us each. Read once a millisecond, not in every iteration, they
         still tell the CPU time of a stall to within that millisecond.
         """
         self._cpu, self._process = thread_time(), process_time()
         if now >= self._window_end:
-            self._lag.append((now, self._window_lag))
+            self._lag.append((now - self._entered, 1e3 * self._window_lag))
             self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
         return min(self._window_lag, self._threshold)
 
-    def _end(self, now: float, extra: float = 0.0) -> float:
+    def _end(self, now: float) -> None:
         busy = now - self._since
-        if busy > extra:
-            busy += extra
+        if busy > self._unsure:
+            busy += self._unsure
         self._window_lag = max(busy, self._window_lag)
         if busy >= self._threshold:
             cpu, process = thread_time() - self._cpu, process_time() - self._process
             late = self._since == self._woken_late
             self._overdue.append(Evidence(self._since, busy, late, cpu, process - cpu, self._looks))
-        elif now < self._window_end:
-            return min(self._window_lag, self._threshold)
-        return self._tick(now)
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         now = perf_counter()
@@ -290,13 +299,14 @@ class Probe:
 
     def _look(self, since: float, age: float) -> None:
         frame = sys._current_frames()[self._thread]
+        stack, instruction = walk(frame), frame.f_lasti
         if self._since != since:
             return  # the iteration ended meanwhile: this would be another one's line
         task = asyncio.current_task(self._loop)
         name = task.get_name() if task else None
         if not self._looks or self._looks[0].iteration != since:
             self._looks = []
-        self._looks.append(Look(since, age, walk(frame), frame.f_lasti, name))
+        self._looks.append(Look(since, age, stack, instruction, name))
 
     def _look_around(self) -> dict[int, Seen]:
         names = {thread.ident: thread.name for thread in threading.enumerate()}

@@ -55,6 +55,7 @@ class Result:
     title: str
     seconds: float = 0.0  # of all attempts
     attempts: int = 0
+    unclear: list[str] = field(default_factory=list)  # claims, in the attempt before this one
     error: str | None = None
     runs: list[Figures] = field(default_factory=list)
     pairs: list[list[Figures]] = field(default_factory=list)  # before, after

@@ -119,7 +119,8 @@ def _execute_all(notebooks: dict[Path, NotebookNode], pages: Path) -> list[Resul
             result, notebook = _execute(path, source, bar)
             html = page(notebook, [path.stem for path in notebooks])
             (pages / f"{path.stem}.html").write_text(html, "utf-8")
-            console.print(f"{path.stem} … {result.seconds:.0f} s, {result.verdict}")
+            again = f" (inconclusive at first: {'; '.join(result.unclear)})" * bool(result.unclear)
+            console.print(f"{path.stem} … {result.seconds:.0f} s, {result.verdict}{again}")
             results.append(result)
     return results
 
@@ -136,8 +137,10 @@ def _execute(path: Path, source: NotebookNode, bar: Progress) -> tuple[Result, N
         step = [step, *_headings(cell)][-1]
         bar.update(task, completed=cell_index, description=step[:25])
 
+    unclear: list[str] = []
     for attempt in (1, 2):
-        notebook, result = copy.deepcopy(source), Result(path.stem, title, attempts=attempt)
+        notebook = copy.deepcopy(source)
+        result = Result(path.stem, title, attempts=attempt, unclear=unclear)
         try:
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 runner.run(_in_a_kernel(notebook, path.parent, on_cell))
@@ -146,6 +149,7 @@ def _execute(path: Path, source: NotebookNode, bar: Progress) -> tuple[Result, N
         collect(notebook, result)
         if result.verdict != VERDICT[None]:
             break
+        unclear = [claim["claim"] for claim in result.claims if claim["held"] is None]
     bar.remove_task(task)
     result.seconds = round(time.monotonic() - started, 1)
     return result, notebook

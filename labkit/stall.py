@@ -166,6 +166,8 @@ def judge(
     stacks = [look.stack for look in looks]
     # A starved loop gets on a little between two looks; a blocked one stays where it is.
     stuck = len(looks) > 2 and len({(look.stack, look.instruction) for look in looks}) == 1
+    # A select() that does not wait can be kept from returning too: every look then finds it.
+    kept = seen.woken_late or (bool(stacks) and all(map(_in_select, stacks)))
     inside = [c for c in collections if since - c.took < c.began < until]
     cause: Cause = "blocked"
     thread = None
@@ -175,12 +177,12 @@ def judge(
         cause = "starved by another thread" if thread else "collecting garbage"
     elif seen.cpu > max(_COMPUTING * busy, seen.other_cpu):
         cause = "computing"
-    elif seen.other_cpu > _STARVING * busy and (seen.woken_late or not stuck):
+    elif seen.other_cpu > _STARVING * busy and (kept or not stuck):
         cause = "starved by another thread"
         culprit = _busiest([x for x in late if x.due < until and x.at > since], calm)
         if culprit:
             thread, stacks = culprit[0].thread, [found.stack for found in culprit]
-    elif seen.woken_late:
+    elif kept:
         return None
     named = Counter(frame for stack in stacks if (frame := users_frame(stack)))
     frame = named.most_common(1)[0][0] if named else None
@@ -241,3 +243,7 @@ def _busiest(looks: list[LateLook], calm: dict[int, Seen]) -> list[Seen]:
                 seen.setdefault(ident, []).append(found)
     places = [({(x.stack[-1], x.instruction) for x in found}, found) for found in seen.values()]
     return max(places, key=lambda place: len(place[0]), default=(set(), []))[1]
+
+
+def _in_select(stack: Stack) -> bool:
+    return any(f.function == "select" and f.file.startswith(_LABKIT) for f in stack)

@@ -160,7 +160,9 @@ def kept(dsn: str, watch: Callable[[], AbstractContextManager[object]], pairs: i
             clients = [asyncio.create_task(client(pool)) for _ in range(10)]
             try:
                 await rate(watch)
-                return [await pair() for _ in range(pairs)]
+                ratios = [await pair() for _ in range(pairs)]
+                assert not any(task.done() for task in clients), "a client failed"
+                return ratios
             finally:
                 for task in clients:
                     task.cancel()

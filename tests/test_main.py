@@ -162,8 +162,8 @@ def test_each_notebook_is_reported_in_a_line_and_nothing_else_is_on_stderr(
     assert lines == [
         "00_held … N s, ✔ held",
         "01_broken … N s, ✘ broken",
-        "02_busy_at_first … N s, ✔ held",
-        "03_busy … N s, ? inconclusive",
+        "02_busy_at_first … N s, ✔ held (inconclusive at first: p99 is 20 times lower)",
+        "03_busy … N s, ? inconclusive (inconclusive at first: p99 is 20 times lower)",
         "04_raises … N s, ✘ raised",
         "05_lab_error … N s, ✘ raised",
         "06_nan … N s, ✔ ran",

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import pytest
 from labkit import Frame, LabError, Probe, Stall
 from labkit import probe as probe_module
 from labkit.load import Load
-from labkit.stall import Evidence, LateLook, Seen, judge, users_frame
+from labkit.stall import Evidence, LateLook, Look, Seen, judge, users_frame
 from tests.stalls import json_dump, json_rate, scores, ticking, unless_busy
 
 T = TypeVar("T")
@@ -84,6 +85,70 @@ def test_the_duration_is_right_to_a_millisecond(scored: Any) -> None:
     assert scored["error_ms"] < 1
 
 
+# The arithmetic, on clocks that stand still.
+
+
+class Machine:
+    """Clocks, a selector that waits on them, and a probe between the two."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, threshold_ms: float) -> None:
+        self.now, self.cpu, self.late, self.probe = 100.0, 0.0, 0.0, Probe(threshold_ms)
+        monkeypatch.setattr(probe_module, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(probe_module, "thread_time", lambda: self.cpu)
+        monkeypatch.setattr(probe_module, "process_time", lambda: self.cpu)
+        self.probe._selector = self  # type: ignore[assignment]
+        self.probe._begin()
+
+    def select(self, timeout: float) -> list[Any]:
+        self.now += timeout + self.late
+        return []
+
+    def compute(self, seconds: float) -> None:
+        self.now, self.cpu = self.now + seconds, self.cpu + seconds
+
+    def verdicts(self) -> list[Stall | None]:
+        seen = list(self.probe._overdue)
+        return [judge(evidence, 100.0, [], {}, []) for evidence in seen]
+
+
+def test_every_window_of_lag_ends_though_each_wait_ends_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, threshold_ms=50)
+    machine.late = 0.005
+    for _ in range(1000):
+        machine.select(0.01)
+        machine.compute(0.0002)
+    ends = [at for at, _ in machine.probe.lag]
+    assert max(b - a for a, b in pairwise(ends)) < 0.04
+    assert machine.verdicts() == []
+
+
+def test_the_cpu_time_of_earlier_iterations_is_not_a_late_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, threshold_ms=10)
+    machine.select(0.002)
+    machine.compute(0.009)
+    machine.late = 0.012
+    machine.select(0.002)
+    machine.select(0)
+    assert machine.verdicts() == [None]  # nobody of this process ran: the machine was late
+
+
+def test_a_select_that_need_not_wait_and_is_kept_all_the_same_is_nobodys_stall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, threshold_ms=10)
+    machine.late = 0.015
+    machine.select(0)
+    machine.select(0)
+    seen = machine.probe._overdue[-1]
+    inside = (Frame("/srv/app.py", 9, "<module>"), Frame(probe_module.__file__, 1, "select"))
+    machine.probe._overdue[-1] = seen._replace(looks=[Look(seen.since, 0.006, inside, 2, None)])
+    assert machine.verdicts()[-1] is None
+
+
 # What is no stall.
 
 
@@ -97,7 +162,7 @@ def test_five_quiet_seconds_of_lookups_have_no_stall(dsn: str) -> None:
                 await load.run(seconds=5)
             return [str(stall) for stall in watching.stalls]
 
-    assert unless_busy(lambda: run(main()), lambda stalls: stalls == []) == []
+    assert unless_busy(lambda: run(main()), lambda stalls: stalls == [], quiet=True) == []
 
 
 def test_many_short_calls_are_no_stall() -> None:
@@ -223,9 +288,6 @@ def test_stalls_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert f"ms, blocked, at test_probe.py:{block_line()} in block: time.sleep" in str(stall)
 
 
-# Which loops.
-
-
 def test_the_self_tests_stall_is_not_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +299,9 @@ def test_the_self_tests_stall_is_not_logged(
     with caplog.at_level(logging.INFO):
         run(main())
     assert caplog.messages == []
+
+
+# Which loops.
 
 
 def test_it_watches_a_loop_that_somebody_else_made() -> None:
@@ -298,6 +363,7 @@ def traces() -> tuple[Any, ...]:
     loop: Any = asyncio.get_running_loop()
     names = sorted(thread.name for thread in threading.enumerate())
     return (
+        loop in probe_module._watched,
         loop._selector.select,
         dict(vars(loop._selector)),
         gc.callbacks[:],
