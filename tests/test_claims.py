@@ -84,16 +84,16 @@ def test_noise_that_could_lower_it_below_makes_it_inconclusive(
     ("noise_after", "held"),
     [
         (0, False),  # 100 / 10 = 10
-        (4.9, False),  # at most 100 / (10 - 4.9) = 19.6
-        (5.1, None),  # 100 / 4.9 = 20.4
-        (10, None),  # it may be nothing at all
-        (11, None),
+        (0.98, False),  # at most 100 / (10 - 5 * 0.98) = 19.6
+        (1.02, None),  # 100 / 4.9 = 20.4
+        (2, None),  # it may be nothing at all
+        (3, None),
     ],
 )
 def test_noise_that_could_raise_it_above_makes_it_inconclusive(
     noise_after: float, held: bool | None
 ) -> None:
-    found = claim(20, a_run(100), a_run(10, noise_ms=noise_after))
+    found = claim(20, a_run(100), a_run(10, noise_max_ms=noise_after))
     assert found.held is held
     assert ("run it again" in found.figure) is (held is None)
 
