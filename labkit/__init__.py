@@ -13,6 +13,7 @@ from labkit.exercises import Exercise, Verdict
 from labkit.experiment import measure, measure_pairs
 from labkit.figures import bars, dots, lines, stacked
 from labkit.load import Load
+from labkit.mystery import mystery
 from labkit.probe import Probe
 from labkit.run import Latency, Run
 from labkit.stall import Frame, Stall
@@ -39,6 +40,7 @@ __all__ = [
     "lines",
     "measure",
     "measure_pairs",
+    "mystery",
     "show",
     "show_table",
     "stacked",

