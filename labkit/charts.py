@@ -104,10 +104,8 @@ def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
 
 
 def _said(run: Run, offer: str) -> str:
-    longest = max((stall.duration_ms for stall in run.stalls), default=0.0)
-    held = f"{len(run.stalls)} stalls, the longest {ms(longest)} ms" if run.stalls else "no stall"
     failed = f", {run.failed(offer):,} failed" if run.failed(offer) else ""
-    return f"{run.name}: {run.latency(offer)}{failed}; {held}."
+    return f"{run.name}: {run.latency(offer)}{failed}; {run.held}."
 
 
 def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:

@@ -2,8 +2,9 @@
 
 A loop is healthy while it keeps coming back to its selector. The probe times exactly that: from
 each return of `select()` to the next call of it, the loop was busy with callbacks, one or many,
-and everybody else waited. (A `select()` that is told not to wait is part of being busy.) That is the stall's length, to the microsecond. While an iteration is
-overdue, a thread looks at what the loop's thread is executing: that is the line.
+and everybody else waited. That is the stall's length, to the microsecond. (A `select()` that is
+told not to wait is part of being busy.) While an iteration is overdue, a thread looks at what the
+loop's thread is executing: that is the line.
 """
 
 from __future__ import annotations

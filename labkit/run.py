@@ -157,15 +157,20 @@ class Run:
             "lag_max_ms": round(self.lag_max_ms, 3),
         }
 
+    @property
+    def held(self) -> str:
+        """The loop's stalls in words."""
+        longest = ms(max((stall.duration_ms for stall in self.stalls), default=0.0))
+        several = f"{len(self.stalls)} stalls, the longest {longest} ms"
+        return {0: "no stall", 1: f"1 stall of {longest} ms"}.get(len(self.stalls), several)
+
     def __str__(self) -> str:
         """One line."""
         errors = Counter(r.error for r in self._requests if r.error is not None)
         failed = f", {errors.total():,} failed ({errors.most_common(1)[0][0]})" if errors else ""
-        longest = max((s.duration_ms for s in self.stalls), default=0.0)
-        stalls = f"{len(self.stalls)} stalls, the longest {ms(longest)} ms"
         return (
             f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
-            f"{self.latency()}; {stalls if self.stalls else 'no stall'}"
+            f"{self.latency()}; {self.held}"
             + ("; DEBUG MODE WAS ON: these are not your service's latencies" * self.debug)
         )
 

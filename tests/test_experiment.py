@@ -121,7 +121,7 @@ def test_a_run_says_in_a_line_what_it_saw(full: Run) -> None:
     text = str(full)
     assert text.startswith("everything: 61 requests, 10 failed (ValueError: no such order); lookup")
     assert str(full.latency()) in text
-    assert text.endswith(f"; 1 stalls, the longest {full.stalls[0].duration_ms:.0f} ms")
+    assert text.endswith(f"; 1 stall of {full.stalls[0].duration_ms:.0f} ms")
     assert repr(full) == text
 
 
