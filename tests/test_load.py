@@ -68,12 +68,18 @@ def test_a_stall_each_second_is_in_p99_and_a_naive_measurer_misses_it() -> None:
         await load.run(seconds=4)
         measurer.cancel()
 
-    run = measure(stalled)
+    def attempt() -> tuple[float, float, int]:
+        naive.clear()
+        run = measure(stalled)
+        return run.latency().p99, quantiles(naive, n=100)[98], len(run.stalls)
+
     # Requests that fall due at a constant rate within a stall of D ms each P ms wait for between
     # D and 0, evenly: the share x of all waits for at least D - x P. Here 120 - 0.01 x 1000 = 110.
-    assert 95 <= run.latency().p99 <= 135
-    assert quantiles(naive, n=100)[98] < 20
-    assert len(run.stalls) == 4
+    def as_predicted(seen: tuple[float, float, int]) -> bool:
+        return 95 <= seen[0] <= 135 and seen[1] < 20 and seen[2] == 4
+
+    seen = unless_busy(attempt, as_predicted)
+    assert as_predicted(seen), seen
 
 
 def start_delays(run: Run) -> list[float]:
