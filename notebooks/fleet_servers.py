@@ -225,12 +225,12 @@ def keep_pooler() -> None:
         ini = PGBOUNCER.format(**server, **own)
         ini += order["setting"] + "\n"
         users = "".join(f'"{url.username}" "{url.password}"\n' for url in (admin, service))
+        directory.chmod(0o700)  # before the passwords are in it
         for name, text in {"ini": ini, "users": users}.items():
             (directory / name).write_text(text)
         if embedded.AS_OWNER:
             for path in (directory, *directory.iterdir()):
                 shutil.chown(path, embedded.AS_OWNER["user"], embedded.AS_OWNER["group"])
-        directory.chmod(0o700)
         options = embedded.DETACHED | embedded.AS_OWNER | {"stderr": log}
         process = subprocess.Popen([order["path"], str(directory / "ini")], **options)
         try:

@@ -226,6 +226,7 @@ def test_what_the_lab_did_not_make_is_named(theirs: str) -> None:
     ("thing", "named"),
     [
         ("CREATE VIEW seen AS SELECT id FROM labkit.orders", "on public.seen"),
+        ("CREATE VIEW labkit AS SELECT id FROM labkit.orders", "on public.labkit"),
         (
             "CREATE TABLE bought (id int CONSTRAINT known REFERENCES labkit.orders)",
             "known on public.bought",

@@ -243,6 +243,11 @@ class Bench:
                 f"and the sales are {self.sales}. No money was taken. A CancelledError is no "
                 f"Exception."
             )
+        if not task.cancelled():
+            return _not_yet(
+                "the request was cancelled, all was undone, and the CancelledError was swallowed: "
+                "raise it again, or whoever cancelled takes it for done."
+            )
         return None
 
     async def the_database_refuses(self) -> lab.Verdict | None:
