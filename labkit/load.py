@@ -97,6 +97,7 @@ class Load:
         self._misuse: LabError | None = None
         self._began = math.nan
         self._over = False
+        self.broken_off = False  # by measure(): what has not begun is not to begin
 
     @property
     def elapsed(self) -> float:
@@ -236,6 +237,8 @@ class Load:
         _current.set(index)
         record.started = perf_counter() - self._began
         try:
+            if self.broken_off:
+                raise asyncio.CancelledError
             awaitable = offer.request()
             if not inspect.isawaitable(awaitable):
                 self._misuse = LabError(

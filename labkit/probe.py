@@ -13,7 +13,6 @@ import asyncio
 import gc
 import logging
 import math
-import selectors
 import sys
 import threading
 from collections import deque
@@ -43,26 +42,23 @@ class Probe:
     a stall of its own (about 50 ms), so that it cannot be blind unnoticed. Each stall is also
     logged, at level INFO, by the logger `labkit.probe`.
 
+    A loop that has no selector (uvloop) is watched by a heartbeat, and durations are then right
+    within a tenth of the threshold, or half a millisecond. On Windows, whose CPU clocks tick every
+    16 ms, the cause of a stall shorter than two ticks is a guess.
+
     Args:
         threshold_ms: What counts as a stall, in milliseconds.
-        selector: The loop's selector, if you made the loop with one of yours
-            (`asyncio.SelectorEventLoop(selector)`). Without it the probe finds the selector in
-            the loop; a loop that has none (uvloop) is watched by a heartbeat, and durations are
-            then right within a tenth of the threshold, or half a millisecond. On Windows, whose
-            CPU clocks tick every 16 ms, the cause of a stall shorter than two ticks is a guess.
 
     Raises:
         LabError: There is no running loop, it is being watched already, or the self-test failed.
     """
 
-    def __init__(
-        self, threshold_ms: float = 50.0, *, selector: selectors.BaseSelector | None = None
-    ) -> None:
+    def __init__(self, threshold_ms: float = 50.0) -> None:
         if not threshold_ms >= 1:
             raise LabError(f"threshold_ms is {threshold_ms!r}; expected at least 1 millisecond.")
         self.threshold_ms = threshold_ms
         self._threshold = threshold_ms / 1e3
-        self._given = self._selector = selector
+        self._selector: Any = None  # the loop's, if it has one
         self._since = math.inf  # when the present iteration became overdue, or will
         self._looks: list[Look] = []
         self._late: deque[LateLook] = deque(maxlen=200)
@@ -123,13 +119,7 @@ class Probe:
             raise LabError("This loop is being watched by a probe already: use that one.")
         _self_test()
         # No public door leads to the selector of a loop that somebody else made.
-        found = getattr(self._loop, "_selector", None)
-        if self._given not in (None, found):
-            raise LabError(
-                "Probe(selector=...) was given a selector that is not this loop's. Expected the "
-                "one that the loop was made with; or leave it out."
-            )
-        self._selector = found
+        self._selector = getattr(self._loop, "_selector", None)
         self._thread = threading.get_ident()
         self._begin()
         gc.callbacks.append(self._on_gc)
@@ -175,7 +165,7 @@ class Probe:
         self._undo: Callable[[], None] = self._time_selector() if timed else self._beat()
 
     def _time_selector(self) -> Callable[[], None]:
-        selector: Any = self._selector
+        selector = self._selector
         wait, clock, tick, end = selector.select, perf_counter, self._tick, self._end
         beat = self._threshold / 5
         notable = next_tick = 0.0
@@ -195,7 +185,8 @@ class Probe:
             # Where another thread keeps the interpreter, select() returns late: it is then
             # overdue from the moment when it should have returned. So it never waits for longer
             # than a beat; asyncio takes an early and empty return in its stride.
-            timeout = beat if timeout is None else min(max(timeout, 0), beat)
+            if timeout is None or timeout > beat:
+                timeout = beat
             self._since = due = now + timeout
             events = wait(timeout)
             now = clock()

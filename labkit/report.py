@@ -25,10 +25,15 @@ PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}  #
 Figures = dict[str, Any]  # of a run or of a claim
 
 # nbconvert's page for lab, without the scripts that it loads from the network (it opens without),
-# and with the text that stands for a picture.
+# with the text that stands for a picture, and with enough contrast to be read.
 PAGE = """{% extends 'index.html.j2' %}
 {% block html_head_js %}{% endblock %}{% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>
+:root { --jp-mirror-editor-number-color: #070; --jp-mirror-editor-comment-color: #366;
+ --jp-mirror-editor-operator-color: #71c; --jp-cell-prompt-not-active-opacity: 1 }
+.jp-RenderedMarkdown a:any-link { text-decoration: underline }
+</style>{% endblock %}
 {% block body_header %}{{ super() }}<p><a href="index.html">All notebooks</a></p>{% endblock %}
 {% block data_png scoped %}{% set picture = output.metadata.get('image/png', {}) %}
 <img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
@@ -37,7 +42,8 @@ PAGE = """{% extends 'index.html.j2' %}
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>The asyncpg stall workbook, executed</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root { color-scheme: light dark } @media (prefers-color-scheme: dark) { body { color: #ddd } }
+:root { color-scheme: light dark }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #121212 } }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }
 th, td { text-align: left; padding: .4rem 1.2rem .4rem 0; border-bottom: 1px solid #8888 }
 </style></head><body><main><h1>The asyncpg stall workbook, executed</h1>

@@ -2,17 +2,12 @@
 
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from labkit import embedded
-from labkit.database import Dsn, choose, explain
+from labkit.database import Dsn, choose, session
 from labkit.errors import LabError
-
-T = TypeVar("T")
 
 # Whatever stands in the schema itself, and then whatever would go with it, near or far.
 CONTENTS = """
@@ -22,7 +17,7 @@ WITH RECURSIVE doomed AS (
     UNION
     SELECT d.classid, d.objid, d.objsubid, false FROM pg_depend d JOIN doomed
         ON d.refclassid = doomed.classid AND d.refobjid = doomed.objid)
-SELECT inside, objid, it.type, it.identity
+SELECT inside, objid, it.type, it.identity, concat_ws(' ', it.type, it.identity) AS name
     FROM doomed, pg_identify_object(classid, objid, objsubid) AS it
     WHERE inside OR it.schema NOT IN ('labkit', 'pg_toast')
         OR it.schema IS NULL AND it.identity !~ '(^|[ (])labkit\\.'
@@ -31,7 +26,6 @@ SELECT inside, objid, it.type, it.identity
 SIZE = """
 SELECT pg_size_pretty(pg_total_relation_size($1::oid)), has_table_privilege($1::oid, 'SELECT')
 """
-KINDS_WITH_ROWS = ("table", "materialized view")
 
 
 def reset(yes: bool) -> int:
@@ -53,44 +47,43 @@ def reset(yes: bool) -> int:
     if dsn is None:
         return _reset_embedded(which, yes)
     status = _reset_schema(dsn, which, yes)
-    if embedded.belongings(home := embedded.place()):
+    if (home := embedded.place()).exists():
         print(f"(The embedded server in {home} is another one. To remove that too, run this again")
         print("without DATABASE_URL, and with Compose's server down.)")
     return status
 
 
-def _agreed(question: str, yes: bool) -> bool:
+def agreed(question: str, yes: bool) -> bool:
+    """Ask the user, unless they have agreed in advance."""
     if yes:
         return True
     if not sys.stdin.isatty():
         raise LabError(
-            "Nothing was removed: there is nobody to ask. Expected a terminal, or consent given "
-            "in advance. To do: run `python -m labkit reset` in a terminal, or add --yes."
+            "Nothing was changed: there is nobody to ask. Expected a terminal, or consent given "
+            "in advance. To do: run the same command in a terminal, or add --yes."
         )
     with contextlib.suppress(EOFError):
         if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
             return True
-    print("Nothing was removed.")
+    print("Nothing was changed.")
     return False
 
 
 def _reset_embedded(which: str, yes: bool) -> int:
     home = embedded.place()
     print(f"The server: {which}, in {home}")
+    if not home.exists():
+        print("Nothing to remove: there is none.")
+        return 0
+    in_use = LabError(
+        f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
+        "notebook and no other program uses it. To do: shut down their kernels, run it again."
+    )
     try:
-        if not (mine := embedded.belongings(home)):
-            print("Nothing to remove: there is none.")
-            return 0
-        in_use = LabError(
-            f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
-            "notebook and no other program uses it. To do: shut down their kernels, run it again."
-        )
         if embedded.is_used(home):
             raise in_use
-        size = sum(map(_size, mine)) / 2**20
-        print(*mine, sep="\n")
-        print(f"This stops it and deletes its data, {size:,.0f} MB, and nothing else.")
-        if not _agreed("Delete it?", yes):
+        print("This stops it and deletes that directory, and nothing else.")
+        if not agreed("Delete it?", yes):
             return 2
         if not embedded.remove(home):
             raise in_use
@@ -103,88 +96,59 @@ def _reset_embedded(which: str, yes: bool) -> int:
     return 0
 
 
-def _size(directory: Path) -> int:
-    """Bytes in it; a server that is just being stopped deletes some files meanwhile."""
-    size = 0
-    for place, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                size += os.lstat(os.path.join(place, name)).st_size
-    return size
-
-
 def _reset_schema(dsn: Dsn, which: str, yes: bool) -> int:
     print(f"The server: {which}: {str(dsn).partition('?')[0]}")
-    if not (contents := asyncio.run(_on(dsn, _look))):
+    if not (shown := asyncio.run(_look(dsn))):
         print("Nothing to remove: there is no schema labkit.")
         return 0
-    print("This drops, and nothing else:", *contents, sep="\n  ")
-    if not _agreed("Drop it?", yes):
+    print("This drops, and nothing else:", *map("".join, shown.items()), sep="\n  ")
+    if not agreed("Drop it?", yes):
         return 2
-    asyncio.run(_on(dsn, _drop))
+    asyncio.run(_drop(dsn, shown))
     print("Gone. Nothing of labkit is left in this database.")
     return 0
 
 
-async def _on(dsn: Dsn, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """Do some work on a connection to the server; say in words what goes wrong."""
-    import asyncpg
+async def _look(dsn: Dsn) -> dict[str, str]:
+    async with session(dsn) as connection:
+        return await _contents(connection)
 
-    try:
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
-        try:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL lock_timeout = '5s'")
-                return await work(connection)
-        finally:
-            await connection.close(timeout=5)
-    except asyncpg.LockNotAvailableError:
-        raise LabError(
-            "The schema labkit is in use, and was left as it is. Expected that nobody reads or "
-            "writes it. To do: shut down the notebooks that use it, and run this again."
-        ) from None
-    except (
-        OSError,
-        ValueError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-    ) as error:
-        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+
+async def _drop(dsn: Dsn, shown: dict[str, str]) -> None:
+    async with session(dsn) as connection:
+        if new := (await _contents(connection)).keys() - shown.keys():
             raise LabError(
-                f"The schema labkit was left as it is: {error}. Expected the role that owns it. "
-                "To do: name that role in DATABASE_URL."
-            ) from None
-        raise LabError(explain(dsn, error)) from None
+                f"The schema labkit was left as it is: {'; '.join(sorted(new))} came into it "
+                "while you were asked. Expected what is listed above, and no more. "
+                "To do: run this again, and read the new list."
+            )
+        await connection.execute("DROP SCHEMA IF EXISTS labkit CASCADE")
 
 
-async def _look(connection: Any) -> list[str]:
-    """What would go, in words; refuse if something that is not in the schema would go as well."""
+async def _contents(connection: Any) -> dict[str, str]:
+    """Each thing that would go, and a remark; refuse if one that is not in the schema would."""
+    await connection.execute("SET LOCAL lock_timeout = '5s'")
     if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
-        return []
+        return {}
     found = await connection.fetch(CONTENTS)
-    if others := [f"{it['type']} {it['identity']}" for it in found if not it["inside"]]:
+    if others := [it["name"] for it in found if not it["inside"]]:
         raise LabError(
             "The schema labkit was left as it is: other people's things would go with it, namely "
             f"{'; '.join(others)}. Expected that nothing outside of it depends on it. "
             "To do: drop or change these yourself, and run this again."
         )
-    lines = ["schema labkit"]
+    remarks = {"schema labkit": ""}
     for it in found:
-        lines.append(f"{it['type']} {it['identity']}")
-        if it["type"] in KINDS_WITH_ROWS:
+        remark = ""
+        if it["type"] in ("table", "materialized view"):
             size, readable = await connection.fetchrow(SIZE, it["objid"])
             if readable:
                 rows = await connection.fetchval(f"SELECT count(*) FROM {it['identity']}")
-                lines[-1] += f", {rows:,} rows"
-            lines[-1] += f", {size}"
+                remark += f", {rows:,} rows"
+            remark += f", {size}"
         if it["identity"] == "labkit.orders":
-            lines[-1] += ": the dataset"
+            remark += ": the dataset"
         elif it["type"] != "type":
-            lines[-1] += ": not the dataset; left by a notebook that was killed, or not labkit's"
-    return lines
-
-
-async def _drop(connection: Any) -> None:
-    await _look(connection)  # somebody may have come to depend on it meanwhile
-    await connection.execute("DROP SCHEMA labkit CASCADE")
+            remark += ": not the dataset; left by a notebook that was killed, or not labkit's"
+        remarks[it["name"]] = remark
+    return remarks

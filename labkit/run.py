@@ -45,6 +45,7 @@ class Run:
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
         noise_ms: How late the machine woke a sleeping thread (p99): no time is surer than that.
         noise_max_ms: How late it did so at the worst.
+        idle: The share of the machine's processors that nobody used meanwhile.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
     """
@@ -61,6 +62,7 @@ class Run:
     _readings: list[Reading] = field(repr=False)
     _lag: list[tuple[float, float]] = field(repr=False)
     noise_max_ms: float = 0.0
+    idle: float = 1.0
 
     @cached_property
     def requests(self) -> pd.DataFrame:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import os
 import sys
 import sysconfig
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from types import FrameType
@@ -200,13 +202,26 @@ def judge(
     )
 
 
+_walking = threading.RLock()
+
+
 def walk(frame: FrameType | None) -> Stack:
     """A frame and its callers, outermost first."""
     frames = []
-    while frame is not None:
-        code = frame.f_code
-        frames.append(Frame(code.co_filename, frame.f_lineno or 0, code.co_name))
-        frame = frame.f_back
+    # In Python 3.11 `f_back` makes an object. That may start a collection, in which the thread that
+    # is looked at may run on: its frames are then gone, and the interpreter crashes.
+    with _walking:  # for else the first of two to end would switch it on again
+        collecting = sys.version_info < (3, 12) and gc.isenabled()
+        if collecting:
+            gc.disable()
+        try:
+            while frame is not None:
+                code = frame.f_code
+                frames.append(Frame(code.co_filename, frame.f_lineno or 0, code.co_name))
+                frame = frame.f_back
+        finally:
+            if collecting:
+                gc.enable()
     return tuple(reversed(frames))
 
 

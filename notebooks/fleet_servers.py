@@ -197,7 +197,7 @@ def keep_server() -> None:
         except lab.LabError as error:
             say(problem=str(error))
         finally:
-            embedded.stop(home)
+            embedded.stop(embedded.place())
 
 
 async def _make_roles(admin: str, place: str) -> dict[str, str]:

@@ -105,8 +105,7 @@ class Collector:
 async def watched(how: str, copies: int) -> dict[str, Any]:
     """Run one of the two, and say what it took."""
     export = {"at_once": at_once, "in_batches": in_batches}[how]
-    named = {"application_name": os.environ.get("PGAPPNAME", "giant_result")}
-    connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=named)
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
     collector = Collector()
     gc.callbacks.append(collector)
     try:

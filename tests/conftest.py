@@ -1,4 +1,6 @@
 import shutil
+import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,19 +8,28 @@ from pathlib import Path
 import pytest
 
 from labkit import embedded
-from labkit.database import Dsn, database
+from labkit.database import COMPOSE_PLACE, Dsn, database
+
+# A shell that runs the tests in the background hands SIGINT down ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def session_home() -> Iterator[Path]:
     """Keep every test away from the server and the database that belong to the user."""
+    host, _, port = COMPOSE_PLACE.partition(":")
+    with socket.socket() as caller:
+        if caller.connect_ex((host, int(port))) == 0:
+            pytest.exit(
+                "Compose's server would be used by these tests: `docker compose down` first"
+            )
     home = Path(tempfile.mkdtemp(prefix="labkit-tests-")).resolve()
     home.chmod(0o755)  # pytest's own directories are closed to the user nobody
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL", raising=False)
         patch.setenv("LABKIT_HOME", str(home))
         yield home
-    embedded.stop(home)
+        embedded.stop(embedded.place())
     shutil.rmtree(home)
 
 

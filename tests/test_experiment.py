@@ -16,6 +16,7 @@ import pytest
 
 from labkit import LabError, Load, Run, measure, measure_pairs
 from labkit.exercises import notebooks
+from labkit.experiment import TooLong, left_behind, limited
 
 
 async def no_op() -> None:
@@ -452,3 +453,17 @@ def test_the_probe_needs_nothing_but_the_standard_library() -> None:
     command = [sys.executable, "-I", "-S", "-c", code]  # -S: without site-packages
     done = subprocess.run(command, capture_output=True, text=True, cwd=notebooks().parent)
     assert done.stdout.split() == ["1", "False"], done.stderr
+
+
+def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
+    async def spin() -> None:
+        while True:
+            pass
+
+    async def crowded(load: Load) -> None:
+        load.offer("spin", spin, rate=2, burst=10)
+        await load.run(seconds=1)
+
+    with limited(0.5), pytest.raises(TooLong, match=r"its loop was held at .* in spin"):
+        measure(crowded)
+    assert left_behind() is None

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import pytest
 import yaml
 
 from labkit.exercises import notebooks
+from tests.test_embedded import told, until
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(notebooks())
@@ -72,19 +72,6 @@ def poolers(server: Server) -> Iterator[list[Pooler]]:
     yield poolers
     for pooler in poolers:
         pooler.close()
-
-
-def until(what: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it has not happened in time"
-        time.sleep(0.02)
-
-
-def told(word: str) -> list[psutil.Process]:
-    """The processes with this in a word of their command line."""
-    processes = psutil.process_iter(["cmdline"])
-    return [p for p in processes if any(word in each for each in p.info["cmdline"] or ())]
 
 
 def gone(temporary: Path) -> bool:

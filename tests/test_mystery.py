@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psycopg2
@@ -24,8 +24,10 @@ import labkit as lab
 from labkit import LabError, Run
 from labkit.database import CONTENT, CONTENT_QUERY, Dsn
 from labkit.exercises import notebooks
-from labkit.mystery import Case, Finding
 from tests.stalls import unless_busy
+
+if TYPE_CHECKING:
+    from mystery.case import Case, Finding
 
 SEEDS = range(50)
 
@@ -149,7 +151,7 @@ def test_the_modules_can_be_read_though_they_are_in_no_file(tmp_path: Path) -> N
         assert f"def {function}(" in source
         assert source in inspect.getsource(case.modules[module])
         assert not Path(case.modules[module].__file__ or "").exists()
-    assert not list((notebooks() / "mystery").glob("case*"))
+    assert not list((notebooks() / "mystery").glob("case_*"))
 
 
 def test_no_source_tells_what_it_is_in_the_deck(deck: Any) -> None:

@@ -96,7 +96,7 @@ class Machine:
         monkeypatch.setattr(probe_module, "perf_counter", lambda: self.now)
         monkeypatch.setattr(probe_module, "thread_time", lambda: self.cpu)
         monkeypatch.setattr(probe_module, "process_time", lambda: self.cpu)
-        self.probe._selector = self  # type: ignore[assignment]
+        self.probe._selector = self
         self.probe._begin()
 
     def select(self, timeout: float) -> list[Any]:
@@ -310,18 +310,12 @@ def test_it_watches_a_loop_that_somebody_else_made() -> None:
     assert (stall.line, stall.cause) == (block_line(), "blocked")
 
 
-def test_it_watches_through_the_selector_it_is_given() -> None:
-    selector = selectors.SelectSelector()
+def test_it_watches_through_any_selector() -> None:
+    def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
-    async def main() -> list[Stall]:
-        with Probe(threshold_ms=10, selector=selector) as watching:
-            await settle()
-            block(0.03)
-            await settle()
-        return watching.stalls
-
-    stalls = run(main(), lambda: asyncio.SelectorEventLoop(selector))
-    assert block_line() in {stall.line for stall in stalls}
+    _, stall = run(blocked_for(0.03), loop)
+    assert block_line() == stall.line
 
 
 @pytest.mark.parametrize("threshold_ms", [10, 50])
@@ -490,15 +484,6 @@ def test_a_probe_can_be_entered_again_on_another_loop() -> None:
     assert run(main()) == 2
 
 
-def test_a_selector_of_another_loop_is_refused() -> None:
-    async def main() -> None:
-        with Probe(selector=selectors.DefaultSelector()):
-            pass
-
-    with pytest.raises(LabError, match="not this loop's"):
-        run(main())
-
-
 def test_a_loop_that_waits_for_a_socket_only_is_watched_too() -> None:
     async def main() -> list[Stall]:
         ours, theirs = socket.socketpair()
@@ -543,3 +528,42 @@ def test_a_users_file_is_not_taken_for_the_librarys_by_its_name() -> None:
     stall = judge(seen, 0.0, [busy], {}, [])
     assert stall is not None
     assert stall.thread == "hog"
+
+
+# A look at a thread whose frames come and go, while each object made may start a collection, in
+# which Python code lets the thread run on. In Python 3.11 that crashed the interpreter.
+LOOKS = """
+import gc, random, sys, threading, time
+from labkit.stall import walk
+
+gc.callbacks.append(lambda phase, info: time.sleep(0))
+gc.set_threshold(20)
+going, functions = True, []
+for size in range(1, 12):  # frames of different sizes
+    local = "; ".join(f"v{i} = n + {i}" for i in range(size))
+    then = f"return functions[(n * 7 + {size}) % len(functions)](n - 1) if n else [[], [], []]"
+    exec(f"def function(n):\\n {local}\\n {then}")
+    functions.append(function)
+
+def work():
+    while going:
+        random.choice(functions)(random.randrange(5, 60))
+
+thread = threading.Thread(target=work)
+thread.start()
+end = time.monotonic() + 3
+try:
+    while time.monotonic() < end:
+        deepest = len(walk(sys._current_frames()[thread.ident]))
+        assert deepest < 500, deepest
+finally:
+    going = False
+thread.join()
+print("survived", gc.isenabled())
+"""
+
+
+def test_a_look_survives_the_collections_that_it_starts() -> None:
+    # It hangs at the end or crashes at once where it fails.
+    done = subprocess.run([sys.executable, "-c", LOOKS], capture_output=True, text=True, timeout=60)
+    assert (0, "survived True\n") == (done.returncode, done.stdout), done.stderr

@@ -78,7 +78,7 @@ def theirs(dsn: Dsn) -> Iterator[str]:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory for a private server, whose path has spaces and letters that are not ASCII."""
+    """For LABKIT_HOME; its path has spaces and letters that are not ASCII."""
     outer = Path(tempfile.mkdtemp(prefix="labkit ñ ü ")).resolve()
     outer.chmod(0o755)
     yield outer / "the lab"
@@ -171,7 +171,7 @@ def test_it_takes_anything_but_yes_for_no(theirs: str, typed: str) -> None:
     done = labkit("reset", typed=typed, DATABASE_URL=theirs)
     assert 2 == done.returncode
     assert "Drop it? [y/N]" in done.stdout
-    assert "Nothing was removed." in done.stdout
+    assert "Nothing was changed." in done.stdout
     assert is_there(theirs)
 
 
@@ -184,31 +184,50 @@ def test_it_asks_and_takes_yes_for_yes(theirs: str, typed: str) -> None:
     assert not is_there(theirs)
 
 
-@posix_only
-def test_control_c_is_a_no(theirs: str) -> None:
-    run(theirs, "CREATE SCHEMA labkit")
+@contextlib.contextmanager
+def asked(url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A reset that has shown its list and waits for an answer, and the terminal to type it."""
     import pty
 
     terminal, stdin = pty.openpty()
-    env = {**os.environ, "DATABASE_URL": theirs}
     with subprocess.Popen(
         [sys.executable, "-m", "labkit", "reset"],
         cwd=CHECKOUT,
-        env=env,
+        env=os.environ | {"DATABASE_URL": url},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout
-        assert process.stdout.readline().startswith("The server")
+        assert "  schema labkit\n" in iter(process.stdout.readline, "")
+        yield process, terminal
+    os.close(terminal)
+    os.close(stdin)
+
+
+@posix_only
+def test_control_c_is_a_no(theirs: str) -> None:
+    run(theirs, "CREATE SCHEMA labkit")
+    with asked(theirs) as (process, _):
         while process.poll() is None:  # again, should it have come just before the answer is read
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(3)
-        assert 130 == process.returncode
-    os.close(terminal)
-    os.close(stdin)
+    assert 130 == process.returncode
+    assert is_there(theirs)
+
+
+@posix_only
+def test_what_came_after_the_list_was_shown_stops_it(theirs: str) -> None:
+    made(theirs)
+    with asked(theirs) as (process, terminal):
+        run(theirs, "CREATE TABLE labkit.late (a int)", "DELETE FROM labkit.orders WHERE id = 1")
+        os.write(terminal, b"y\n")
+        _, said = process.communicate(timeout=20)
+    assert 2 == process.returncode
+    assert "table labkit.late came into it" in said
+    assert "labkit.orders" not in said  # which was on the list, if not just so
     assert is_there(theirs)
 
 
@@ -281,7 +300,8 @@ def test_another_role_s_schema_is_left_as_it_is(theirs: str, dsn: Dsn) -> None:
     run(at(dsn, database=database), f"GRANT USAGE ON SCHEMA labkit TO {database}")
     done = labkit("reset", "--yes", DATABASE_URL=theirs)
     assert 2 == done.returncode
-    assert "Expected the role that owns it" in done.stderr
+    assert "must be owner of schema labkit" in done.stderr
+    assert "Expected a role that owns the schema labkit" in done.stderr
     assert is_there(theirs)
 
 
@@ -296,23 +316,23 @@ def test_a_server_that_is_not_there_is_told_in_words() -> None:
 
 
 def test_the_private_server_is_stopped_and_deleted(home: Path) -> None:
-    kernel = Kernel(home)
+    kernel = Kernel(home / "postgresql")
     assert kernel.start().startswith("postgresql://")
     kernel.end()  # its server may still run
     done = labkit("reset", "--yes", LABKIT_HOME=str(home))
     assert 0 == done.returncode, done.stderr
     assert "embedded (no DATABASE_URL, nothing on 127.0.0.1" in done.stdout
-    assert " MB, and nothing else" in done.stdout
-    assert not home.exists()
+    assert "deletes that directory, and nothing else" in done.stdout
+    assert [] == list(home.iterdir())
     until(lambda: gone(home))
     again = labkit("reset", LABKIT_HOME=str(home))
     assert 0 == again.returncode
     assert "Nothing to remove" in again.stdout
-    assert not home.exists()
+    assert [] == list(home.iterdir())
 
 
 def test_a_private_server_in_use_is_left_as_it_is(home: Path) -> None:
-    kernel = Kernel(home)
+    kernel = Kernel(home / "postgresql")
     url = kernel.start()
     done = labkit("reset", "--yes", LABKIT_HOME=str(home))
     assert 2 == done.returncode
@@ -324,41 +344,41 @@ def test_a_private_server_in_use_is_left_as_it_is(home: Path) -> None:
 def test_what_else_is_in_the_directory_stays(home: Path) -> None:
     home.mkdir()
     home.chmod(0o755)
-    (home / "new-thesis").mkdir()
-    (home / "new-thesis" / "chapter").write_text("mine")
-    kernel = Kernel(home)
+    (home / "server").mkdir()
+    (home / "server" / "notes").write_text("mine")
+    kernel = Kernel(home / "postgresql")
     kernel.start()
     kernel.end()
     assert 0 == labkit("reset", "--yes", LABKIT_HOME=str(home)).returncode
-    assert [home / "new-thesis"] == list(home.iterdir())
-    assert "mine" == (home / "new-thesis" / "chapter").read_text()
+    assert [home / "server"] == list(home.iterdir())
+    assert "mine" == (home / "server" / "notes").read_text()
 
 
 def test_a_new_server_is_made_after_a_reset(home: Path) -> None:
     for _ in range(2):
-        kernel = Kernel(home)
+        kernel = Kernel(home / "postgresql")
         assert 1 == run(kernel.start(), "SELECT 1")
         kernel.end()
         assert 0 == labkit("reset", "--yes", LABKIT_HOME=str(home)).returncode
 
 
 def test_without_a_terminal_the_private_server_stays(home: Path) -> None:
-    kernel = Kernel(home)
+    kernel = Kernel(home / "postgresql")
     kernel.start()
     kernel.end()
     done = labkit("reset", LABKIT_HOME=str(home))
     assert 2 == done.returncode
     assert "--yes" in done.stderr
-    assert (home / "server" / "data").exists()
+    assert (home / "postgresql" / "server" / "data").exists()
 
 
 def test_a_reset_of_another_server_leaves_and_names_the_private_one(
     home: Path, theirs: str
 ) -> None:
-    kernel = Kernel(home)
+    kernel = Kernel(home / "postgresql")
     kernel.start()
     kernel.end()
     done = labkit("reset", "--yes", DATABASE_URL=theirs, LABKIT_HOME=str(home))
     assert 0 == done.returncode
-    assert f"The embedded server in {home} is another one" in done.stdout
-    assert (home / "server" / "data").exists()
+    assert f"The embedded server in {home / 'postgresql'} is another one" in done.stdout
+    assert (home / "postgresql" / "server" / "data").exists()

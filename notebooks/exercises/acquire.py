@@ -4,9 +4,7 @@ An answer is judged by what it does: what it returns and writes, how many connec
 once, alone and in a crowd, and whether it gives them back.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -14,6 +12,7 @@ import legacy_booking
 from scratch_table import scratch_table
 
 import labkit as lab
+from labkit.exercises import PATIENCE, NotYet
 
 HINTS = [
     "What belongs together? The three statements of one booking. What does not? Two bookings. So "
@@ -27,6 +26,9 @@ HINTS = [
 ]
 
 SOLUTION = """
+import legacy_booking
+
+
 async def book(pool, order):
     try:
         async with pool.acquire() as connection, connection.transaction():
@@ -50,18 +52,18 @@ WHY = (
 Answer = Callable[[asyncpg.Pool, int], Awaitable[bool]]
 
 SIZE, CROWD = 5, 20
-HANGS = 4  # s; the crowd needs a tenth of a second, one after the other half a second
 
 
 def check(answer: Answer) -> lab.Verdict:
     """Two bookings alone, then twenty at once under lookups; watch the pool and the table."""
-    dsn = lab.database()
-    with ThreadPoolExecutor(1) as thread:  # a loop of its own, as measure() has one
-        bench = Bench(dsn, answer)
-        if verdict := thread.submit(asyncio.run, bench.alone()).result():
-            return verdict
-    run = lab.measure(bench.your_bookings)
-    return bench.judge(run)
+    bench = Bench(lab.database(), answer)
+    return bench.judge(lab.measure(bench.your_bookings))
+
+
+def chart(run: lab.Run) -> None:
+    """The pool's connections, in the crowd."""
+    most = run.gauges["in use"].max()
+    lab.gauges(run, title=f"{CROWD} bookings at once, and at most {most:.0f} connections in use")
 
 
 class Bench:
@@ -101,10 +103,10 @@ class Bench:
         return int(self.pool.get_size() - self.pool.get_idle_size())
 
     async def book(self, order: int) -> None:
-        """Call the answer, but not for ever."""
-        self.returned[order] = await asyncio.wait_for(self.answer(self.pool, order), HANGS)
+        """Call the answer."""
+        self.returned[order] = await self.answer(self.pool, order)
 
-    async def alone(self) -> lab.Verdict | None:
+    async def alone(self) -> None:
         """One that is to be booked and one that is to be refused, with nobody else about."""
         async with self.set_up() as keeper:
             for wanted in (True, False):
@@ -113,32 +115,33 @@ class Bench:
                 try:
                     await self.book(order)
                 except Exception as error:
-                    return lab.Verdict("raised", f"{what}: {type(error).__name__}: {error}")
+                    raise lab.LabError(f"{what}: {type(error).__name__}: {error}") from None
                 if self.returned[order] is not wanted:
-                    return _not_yet(f"{what} should be {wanted}, and was {self.returned[order]!r}.")
+                    raise NotYet(f"{what} should be {wanted}, and was {self.returned[order]!r}.")
                 if self.held:
-                    return _not_yet(
+                    raise NotYet(
                         f"{what} returned, and {self.held} of the pool's {SIZE} connections had "
                         f"not come back. After {SIZE} such calls the service stands still."
                     )
                 steps = [step for _, step in await keeper.fetch("TABLE labkit.bookings")]
                 await keeper.execute("TRUNCATE labkit.bookings")
                 if steps != (expected := ["reserved", "charged"] * wanted):
-                    return _not_yet(
+                    raise NotYet(
                         f"{what} returned {wanted} and left the steps {steps}. Expected "
                         f"{expected}: both or none. Statements that belong together need the "
                         f"same connection, and a transaction on it."
                     )
             self.held_alone = self.most_held
-        return None
 
     async def your_bookings(self, load: lab.Load) -> None:
-        """Twenty at once, while the service answers lookups from another pool."""
+        """Alone, then twenty at once, while the service answers lookups from another pool."""
+        await self.alone()
         async with self.set_up() as keeper, asyncpg.create_pool(self.dsn, min_size=1) as others:
             orders = iter(self.expected)
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
             load.offer("lookup", lambda: others.fetchval(lookup), rate=100)
             load.offer("booking", lambda: self.book(next(orders)), rate=1, burst=CROWD)
+            load.gauge("in use", lambda: self.held)
             await load.run(seconds=1)
             for order, step in await keeper.fetch("TABLE labkit.bookings"):
                 self.rows.setdefault(order, []).append(step)
@@ -147,39 +150,39 @@ class Bench:
         """What the crowd showed."""
         bookings = run.requests[run.requests.offer == "booking"]
         errors = bookings.error.dropna()
-        hung = errors[errors.str.startswith("TimeoutError")]
+        hung = errors[errors.str.startswith(NotYet.__name__)]
         if len(hung):
             twice = (
                 f" A booking alone held {self.held_alone} at once: so in a crowd each holds one, "
                 f"and waits for another that never comes back."
             )
-            return _not_yet(
-                f"{len(hung)} of {CROWD} bookings at once had not returned after {HANGS} s, with "
-                f"{self.most_held} of the pool's {SIZE} connections in use."
+            raise NotYet(
+                f"{len(hung)} of {CROWD} bookings at once had not returned after {PATIENCE:g} s, "
+                f"with {self.most_held} of the pool's {SIZE} connections in use."
                 + twice
                 * (self.held_alone > 1)
             )
         shared = errors[errors.str.startswith(("InterfaceError", "NoActiveSQLTransaction"))]
         if len(shared):
-            return _not_yet(
+            raise NotYet(
                 f"alone it works, but of {CROWD} bookings at once {len(errors)} failed: "
                 f"{shared.iloc[0]}. Somebody else was using the same connection."
             )
         if len(errors):
-            return lab.Verdict("raised", f"{len(errors)} of {CROWD} at once: {errors.iloc[0]}")
+            raise lab.LabError(f"{len(errors)} of {CROWD} at once: {errors.iloc[0]}")
         if self.returned != self.expected:
             wrong = [o for o in self.expected if self.returned[o] is not self.expected[o]]
-            return _not_yet(f"of {CROWD} at once, the answers for orders {wrong} were wrong.")
+            raise NotYet(f"of {CROWD} at once, the answers for orders {wrong} were wrong.")
         booked = {o: ["reserved", "charged"] for o, good in self.expected.items() if good}
         if self.rows != booked:
             wrong = sorted(o for o in self.expected if self.rows.get(o) != booked.get(o))
-            return _not_yet(
+            raise NotYet(
                 f"of {CROWD} at once, orders {wrong} returned the right answer and left the wrong "
                 f"rows: {self.rows.get(wrong[0], [])} for order {wrong[0]}."
             )
         took = f"{CROWD} bookings at once took {run.latency('booking').max:.0f} ms"
         if self.most_held < SIZE:
-            return _not_yet(
+            raise NotYet(
                 f"all right, but no more than {self.most_held} of the pool's {SIZE} connections "
                 f"were ever in use at once. {took}; something makes them wait for each other."
             )
@@ -188,7 +191,3 @@ class Bench:
             f"{took}, all right, on all {SIZE} connections, and all came back. "
             f"The lookups meanwhile: {run.latency()}.",
         )
-
-
-def _not_yet(message: str) -> lab.Verdict:
-    return lab.Verdict("not yet", message)

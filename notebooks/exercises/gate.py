@@ -12,6 +12,7 @@ import pandas as pd
 from overloaded import Overloaded
 
 import labkit as lab
+from labkit.exercises import NotYet
 
 HINTS = [
     "Two things happen in turn: waiting for a place, and the work. Which of them may the deadline "
@@ -98,20 +99,33 @@ def check(answer: Admit) -> lab.Verdict:
         after.append(await _after_bad_ends(answer))
 
     run = lab.measure(your_gate)
-    return _of_the_overload(run, seen) or after[0] or _passed(run, seen)
+    _judge_the_overload(run, seen)
+    if after[0]:
+        raise NotYet(after[0])
+    latency, refused = run.latency("report"), run.failed("report")
+    return lab.Verdict(
+        "pass",
+        f"{latency.count} reports served, at a p99 of {latency.p99:.0f} ms; {refused} refused, "
+        f"none early; {seen.most_inside} at once, none broken off, no place lost.",
+    )
 
 
-def _of_the_overload(run: lab.Run, seen: Seen) -> lab.Verdict | None:
+def chart(run: lab.Run) -> None:
+    """The reports: served, and refused."""
+    lab.timeline(run, offer="report")
+
+
+def _judge_the_overload(run: lab.Run, seen: Seen) -> None:
     reports = run.requests[run.requests.offer == "report"]
     errors = reports.error.dropna()
     refused = reports[reports.error.fillna("").str.startswith(Overloaded.__name__)]
     if seen.most_inside > PLACES:
-        return _not_yet(
+        raise NotYet(
             f"{seen.most_inside} works ran at once, with {PLACES} places in the gate. Each has to "
             f"take a place before it begins, and to give back no more than that."
         )
     if seen.broken_off:
-        return _not_yet(
+        raise NotYet(
             f"{seen.broken_off} of {len(reports)} works were broken off in the middle of their "
             f"query: the deadline ran on when they had their place. What PostgreSQL had done for "
             f"them was lost."
@@ -121,45 +135,42 @@ def _of_the_overload(run: lab.Run, seen: Seen) -> lab.Verdict | None:
         said = strange.value_counts()
         what = f"{len(strange)} of {len(reports)} reports: {said.index[0]}"
         if said.index[0].startswith("TimeoutError"):
-            return _not_yet(
+            raise NotYet(
                 f"{what}. From this nobody can tell a full service from a slow query: "
                 f"expected Overloaded."
             )
-        return lab.Verdict("raised", f"{what}. Expected a result, or Overloaded.")
+        raise lab.LabError(f"{what}. Expected a result, or Overloaded.")
     if seen.wrong:
-        return _not_yet(f"{seen.wrong} answers were not what `work()` had returned.")
+        raise NotYet(f"{seen.wrong} answers were not what `work()` had returned.")
     if seen.most_inside < PLACES:
-        return _not_yet(
+        raise NotYet(
             f"{seen.most_inside} works at most ran at once, with {PLACES} places in the gate."
         )
-    return _of_the_refusals(run, reports, refused)
+    _judge_the_refusals(run, reports, refused)
 
 
-def _of_the_refusals(
-    run: lab.Run, reports: pd.DataFrame, refused: pd.DataFrame
-) -> lab.Verdict | None:
+def _judge_the_refusals(run: lab.Run, reports: pd.DataFrame, refused: pd.DataFrame) -> None:
     if refused.empty:
-        return _not_yet(
+        raise NotYet(
             f"nobody was refused. The {len(reports)} reports were all served, at a p99 of "
             f"{run.latency('report').p99:.0f} ms, and it would have gone on growing."
         )
     early = refused[refused.service_ms < 0.9 * DEADLINE_MS]
     if len(early):
-        return _not_yet(
+        raise NotYet(
             f"{len(early)} of {len(reports)} reports were refused too early, the first after "
             f"{early.service_ms.iloc[0]:.1f} ms: they were to wait {DEADLINE_MS} ms for a place, "
             f"so that a short burst is served."
         )
     if refused.service_ms.median() > 4 * DEADLINE_MS:
-        return _not_yet(
+        raise NotYet(
             f"the refusals came after {refused.service_ms.median():.0f} ms, where {DEADLINE_MS} ms "
             f"were agreed."
         )
-    return None
 
 
-async def _after_bad_ends(answer: Admit) -> lab.Verdict | None:
-    """Let works fail, be slow and be cancelled; then count the places."""
+async def _after_bad_ends(answer: Admit) -> str:
+    """Let works fail, be slow and be cancelled; then count the places. What is wrong, or ""."""
     gate = asyncio.Semaphore(PLACES)
 
     async def slow() -> str:
@@ -172,27 +183,34 @@ async def _after_bad_ends(answer: Admit) -> lab.Verdict | None:
 
     async def end(work: Callable[[], Awaitable[object]]) -> object:
         """What came back, or was raised."""
-        task = asyncio.ensure_future(answer(gate, work))
-        await asyncio.wait([task], timeout=5)
-        if not task.done():
-            task.cancel()
-            return "no end within 5 s"
-        return task.exception() or task.result()
+        try:
+            return await answer(gate, work)
+        except NotYet:  # it never ends
+            raise
+        except Exception as error:
+            return error
 
     for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
         got = await end(partial(fail, error))
         if got is not error:
-            return _not_yet(
+            return (
                 f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
                 f"errors are to pass through."
             )
     if (got := await end(slow)) != "slow":
-        return _not_yet(f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}.")
+        return f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}."
     cancelled = asyncio.ensure_future(answer(gate, slow))
     await asyncio.sleep(DEADLINE_MS / 1e3 / 2)
     cancelled.cancel()
     await asyncio.wait([cancelled])
-    return _of_the_places(await _places(gate))
+    free = await _places(gate)
+    if free == PLACES:
+        return ""
+    return (
+        f"four works have ended (two with an error, one was slow, one was cancelled), and "
+        f"{free} of {PLACES} places are free. Whatever happens, each place taken is given back, "
+        f"once."
+    )
 
 
 async def _places(gate: asyncio.Semaphore) -> int:
@@ -202,26 +220,3 @@ async def _places(gate: asyncio.Semaphore) -> int:
         await gate.acquire()
         free += 1
     return free
-
-
-def _of_the_places(free: int) -> lab.Verdict | None:
-    if free == PLACES:
-        return None
-    return _not_yet(
-        f"four works have ended (two with an error, one was slow, one was cancelled), and "
-        f"{free} of {PLACES} places are free. Whatever happens, each place taken is given back, "
-        f"once."
-    )
-
-
-def _passed(run: lab.Run, seen: Seen) -> lab.Verdict:
-    latency, refused = run.latency("report"), run.failed("report")
-    return lab.Verdict(
-        "pass",
-        f"{latency.count} reports served, at a p99 of {latency.p99:.0f} ms; {refused} refused, "
-        f"none early; {seen.most_inside} at once, none broken off, no place lost.",
-    )
-
-
-def _not_yet(message: str) -> lab.Verdict:
-    return lab.Verdict("not yet", message)

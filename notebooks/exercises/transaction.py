@@ -7,9 +7,7 @@ is held while the bank is asked, and what is in the tables after everything that
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import asyncpg
 import legacy_sale
@@ -17,6 +15,7 @@ from legacy_sale import Declined
 from scratch_table import scratch_table
 
 import labkit as lab
+from labkit.exercises import NotYet
 
 HINTS = [
     "What has to happen together? Taking the item and reserving it for the customer. What has to "
@@ -63,7 +62,6 @@ SIZE = 5
 ITEM, STOCK = 7, 12
 CUSTOMERS = 20
 SLOW = 0.2  # s; the bank
-GRACE = 5  # s; more than any sale takes
 
 LEFT = "SELECT available FROM labkit.stock"
 SALES = """
@@ -103,13 +101,13 @@ class TheBank:
 
 def check(answer: Sell) -> lab.Verdict:
     """Sell alone, in six ways, then to a crowd; look at locks, connections and tables."""
-    dsn = lab.database()
-    bench = Bench(dsn, answer)
-    with ThreadPoolExecutor(1) as thread:  # a loop of its own, as measure() has one
-        if verdict := thread.submit(asyncio.run, bench.alone()).result():
-            return verdict
-    run = lab.measure(bench.your_sales)
-    return bench.judge(run)
+    bench = Bench(lab.database(), answer)
+    return bench.judge(lab.measure(bench.your_sales))
+
+
+def chart(run: lab.Run) -> None:
+    """Those who wrote to the same row meanwhile."""
+    lab.timeline(run, offer="other writer")
 
 
 class Bench:
@@ -155,12 +153,12 @@ class Bench:
         return int(self.pool.get_size() - self.pool.get_idle_size())
 
     async def sell(self, customer: int) -> object:
-        """Call the answer, but not for ever; its error is a result, too."""
+        """Call the answer; its error is a result, too."""
         task = asyncio.ensure_future(self.answer(self.pool, self.bank, ITEM, customer))
-        await asyncio.wait([task], timeout=GRACE)
-        return await _outcome(task)
+        await asyncio.wait([task])
+        return asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
 
-    async def alone(self) -> lab.Verdict | None:
+    async def alone(self) -> None:
         """Everything that can become of a sale, with nobody else about."""
         async with self.set_up():
             for scene in (
@@ -170,16 +168,14 @@ class Bench:
                 self.the_customer_goes_away,
                 self.the_database_refuses,
             ):
-                if verdict := await scene():
-                    return verdict
+                await scene()
                 if self.held:
-                    return _not_yet(
+                    raise NotYet(
                         f"the sale is over, and {self.held} of the pool's {SIZE} connections had "
                         f"not come back."
                     )
-        return None
 
-    async def one_is_sold(self) -> lab.Verdict | None:
+    async def one_is_sold(self) -> None:
         """A good customer: and what others can do while the bank is asked."""
         await self.restock(3)
         sale = asyncio.ensure_future(self.sell(1))
@@ -192,42 +188,39 @@ class Bench:
         in_time = not sale.done()
         got = await sale
         if isinstance(got, Exception):
-            return lab.Verdict("raised", f"a good customer: {type(got).__name__}: {got}")
+            raise lab.LabError(f"a good customer: {type(got).__name__}: {got}")
         if not self.bank.asked:
-            return _not_yet("a good customer came, and the bank was never asked.")
+            raise NotYet("1 good customer came, and the bank was asked 0 times.")
         if in_time and not free:
-            return _not_yet(
+            raise NotYet(
                 f"while the bank was asked, the item's row was locked, and {held} connection was "
                 f"held. Whoever wants to write to this row waits for the bank, too."
             )
         if in_time and held:
-            return _not_yet(
+            raise NotYet(
                 f"while the bank was asked, no row was locked, but {held} connection was held. "
                 f"{SIZE} slow customers, and the pool is empty: give it back before you wait."
             )
         if state_meanwhile == "paid":
-            return _not_yet("the sale was marked as paid before the bank had answered.")
-        return await self.expect(got, True, 2, [(1, "paid")], "a good customer")
+            raise NotYet("1 sale was marked as paid before the bank had answered.")
+        await self.expect(got, True, 2, [(1, "paid")], "a good customer")
 
-    async def none_is_left(self) -> lab.Verdict | None:
+    async def none_is_left(self) -> None:
         """Nothing to sell, so there is nothing to pay."""
         await self.restock(0)
         got = await self.sell(1)
         if self.bank.asked:
-            return _not_yet("none was left, and the bank was asked for the money all the same.")
-        return await self.expect(got, False, 0, [], "none was left")
+            raise NotYet("0 were left, and the bank was asked for the money all the same.")
+        await self.expect(got, False, 0, [], "none was left")
 
-    async def the_bank_refuses(self) -> lab.Verdict | None:
+    async def the_bank_refuses(self) -> None:
         """By an answer, and by not being there."""
         for error in (Declined("no credit"), ConnectionError("the bank cannot be reached")):
             await self.restock(3, error)
             got = await self.sell(1)
-            what = f"the bank raised {error!r}"
-            if verdict := await self.expect(got, error, 3, [], what):
-                return verdict
-        return None
+            await self.expect(got, error, 3, [], f"the bank raised {error!r}")
 
-    async def the_customer_goes_away(self) -> lab.Verdict | None:
+    async def the_customer_goes_away(self) -> None:
         """The request is cancelled while the bank is asked."""
         await self.restock(3)
         task = asyncio.ensure_future(self.answer(self.pool, self.bank, ITEM, 1))
@@ -235,55 +228,53 @@ class Bench:
         await asyncio.wait([task, asked], return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         asked.cancel()
-        await asyncio.wait([task], timeout=GRACE)
+        await asyncio.wait([task])
         await self.look()
         if (self.left, self.sales) != (3, []):
-            return _not_yet(
+            raise NotYet(
                 f"the request was cancelled while the bank was asked: {self.left} of 3 are left, "
                 f"and the sales are {self.sales}. No money was taken. A CancelledError is no "
                 f"Exception."
             )
         if not task.cancelled():
-            return _not_yet(
+            raise NotYet(
                 "the request was cancelled, all was undone, and the CancelledError was swallowed: "
                 "raise it again, or whoever cancelled takes it for done."
             )
-        return None
 
-    async def the_database_refuses(self) -> lab.Verdict | None:
+    async def the_database_refuses(self) -> None:
         """The second statement fails; was the first one in the same transaction?"""
         await self.restock(3)
         got = await self.sell(-1)
         if self.bank.asked:
-            return _not_yet(
+            raise NotYet(
                 "the database refuses to reserve anything for customer -1, and the bank had been "
                 "asked for the money before."
             )
         await self.look()
         if self.left != 3 or not isinstance(got, asyncpg.CheckViolationError):
-            return _not_yet(
+            raise NotYet(
                 f"the database refused the reservation of customer -1, and afterwards {self.left} "
                 f"of 3 are left; your function ended with {got!r}. Taking and reserving belong "
                 f"into one transaction."
             )
-        return None
 
     async def expect(
         self, got: object, wanted: object, left: int, sales: list[tuple[int, str]], what: str
-    ) -> lab.Verdict | None:
-        """A verdict if result, stock or sales are not as they should be."""
+    ) -> None:
+        """Result, stock and sales have to be as they should be."""
         await self.look()
         if got is not wanted:
-            return _not_yet(f"{what}: expected {wanted!r}, and your function ended with {got!r}.")
+            raise NotYet(f"{what}: expected {wanted!r}, and your function ended with {got!r}.")
         if (self.left, self.sales) != (left, sales):
-            return _not_yet(
+            raise NotYet(
                 f"{what}: {self.left} are left, and the sales are {self.sales}. Expected {left} "
                 f"and {sales}."
             )
-        return None
 
     async def your_sales(self, load: lab.Load) -> None:
-        """Twenty customers at once for twelve items, while others write to the same row."""
+        """Alone; then twenty customers for twelve items, while others write to the same row."""
+        await self.alone()
         async with self.set_up(), asyncpg.create_pool(self.dsn, min_size=2) as others:
             await self.restock(STOCK)
             customers = iter(range(1, CUSTOMERS + 1))
@@ -305,23 +296,22 @@ class Bench:
         failed = {c: e for c, e in self.sold.items() if isinstance(e, Exception)}
         strange = [error for error in failed.values() if not isinstance(error, Declined)]
         if strange:
-            what = f"{len(strange)} of {CUSTOMERS} sales at once: {strange[0]!r}"
-            return lab.Verdict("raised", what)
+            raise lab.LabError(f"{len(strange)} of {CUSTOMERS} sales at once: {strange[0]!r}")
         charged, paid = sorted(self.bank.charged), [c for c, state in self.sales if state == "paid"]
         sold = sorted(customer for customer, got in self.sold.items() if got is True)
         if charged != paid or charged != sold:
-            return _not_yet(
+            raise NotYet(
                 f"of {CUSTOMERS} customers at once for {STOCK} items, {len(charged)} were charged, "
                 f"{len(paid)} have a paid sale, and {len(sold)} were told so. The item has to be "
                 f"theirs before the bank is asked."
             )
         if self.left != STOCK - len(paid) or len(self.sales) != len(paid):
-            return _not_yet(
+            raise NotYet(
                 f"{len(paid)} of {STOCK} were sold, and {self.left} are left; {len(self.sales)} "
                 f"sales are on record."
             )
         if self.bank.most_at_once <= SIZE:
-            return _not_yet(
+            raise NotYet(
                 f"{self.bank.most_at_once} customers at most were at the bank at once, with "
                 f"{STOCK} items to sell: they waited for each other."
             )
@@ -331,15 +321,3 @@ class Bench:
             f"{self.bank.most_at_once} customers were at the bank at once, on a pool of {SIZE}. "
             f"Others who wrote to the same row meanwhile: {run.latency('other writer')}.",
         )
-
-
-async def _outcome(task: "asyncio.Future[Any]") -> object:
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=GRACE)
-        return TimeoutError(f"no end within {GRACE} s")
-    return asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
-
-
-def _not_yet(message: str) -> lab.Verdict:
-    return lab.Verdict("not yet", message)

@@ -4,15 +4,13 @@ An answer is judged by what it does under load: what held the loop, what compute
 of this process, how many rows came to the loop at a time, and what it returns.
 """
 
-import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -20,6 +18,7 @@ import ranking
 import transform
 
 import labkit as lab
+from labkit.exercises import NotYet, held_by, source_file
 from labkit.stall import walk
 
 HINTS = [
@@ -35,6 +34,8 @@ HINTS = [
 ]
 
 SOLUTION = '''
+import ranking
+
 BEST = f"""
 SELECT DISTINCT ON (week) week, customer, points
 FROM (SELECT to_char(made_at, 'IYYY-IW') AS week, customer, sum(floor(amount / 10))::int AS points
@@ -74,7 +75,7 @@ def check(answer: Callable[[Any, Any], Awaitable[object]]) -> lab.Verdict:
 
     async def your_ranking(load: lab.Load) -> None:
         async def best() -> None:
-            returned.append(await asyncio.wait_for(answer(pool, workers), timeout=8))
+            returned.append(await answer(pool, workers))
 
         sizes = {"min_size": 3, "max_size": 3}
         async with asyncpg.create_pool(dsn, connection_class=Counting, **sizes) as pool:
@@ -85,21 +86,19 @@ def check(answer: Callable[[Any, Any], Awaitable[object]]) -> lab.Verdict:
             load.offer("ranking", best, rate=2)
             await load.run(seconds=2)
 
-    # Only what the answer itself did counts, not what a busy machine did to somebody else.
-    yours = {Path(ranking.__file__).name, Path(answer.__code__.co_filename).name}
+    yours = ranking.__file__, source_file(answer)
     with warm_workers() as workers, watch_threads(yours) as seen:
         run = lab.measure(your_ranking, threshold_ms=30)
     calls = run.requests[run.requests.offer == "ranking"]
     if run.failed("ranking"):
         error = calls.error.dropna().iloc[0]
-        return lab.Verdict("raised", f"{run.failed('ranking')} of {len(calls)} calls: {error}")
-    message = _fault(run, yours, seen, fetched)
-    if message:
-        p99 = run.latency().p99
-        return lab.Verdict("not yet", f"{message} The lookups' p99 was {p99:.0f} ms.")
+        raise lab.LabError(f"{run.failed('ranking')} of {len(calls)} calls: {error}")
+    held = held_by(run, len(calls) / 2, *yours)
+    if fault := _fault(len(calls), held, seen, fetched):
+        raise NotYet(f"{fault} The lookups' p99 was {run.latency().p99:.0f} ms.")
     for result in returned:
         if result != expected:
-            return lab.Verdict("not yet", f"the loop stayed free, but {_wrong(result, expected)}.")
+            raise NotYet(f"the loop stayed free, but {_wrong(result, expected)}.")
     return lab.Verdict(
         "pass",
         f"{len(calls)} rankings, all right, and nothing of yours held the loop. At most "
@@ -107,16 +106,26 @@ def check(answer: Callable[[Any, Any], Awaitable[object]]) -> lab.Verdict:
     )
 
 
+def chart(run: lab.Run) -> None:
+    """The lookups, while the rankings were made."""
+    lab.timeline(run)
+
+
 @contextmanager
 def warm_workers() -> Iterator[Executor]:
     """A pool of one worker process that has started."""
-    with ProcessPoolExecutor(1, get_context("spawn"), transform.start_worker) as workers:
+    workers = ProcessPoolExecutor(1, get_context("spawn"), transform.start_worker)
+    try:
         workers.submit(ranking.rank, []).result()
         yield workers
+    finally:
+        for process in [*(workers._processes or {}).values()]:
+            process.terminate()  # an answer may have given it work without end
+        workers.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def watch_threads(files: set[str]) -> Iterator[Counter[str]]:
+def watch_threads(files: Collection[str]) -> Iterator[Counter[str]]:
     """Count how often code of some files is seen in threads that are neither this nor the loop's.
 
     The counter's keys are "thread at file:line in function".
@@ -131,7 +140,7 @@ def watch_threads(files: set[str]) -> Iterator[Counter[str]]:
                 name = names.get(ident, "")
                 if ident == here or not name or name.startswith("labkit"):
                     continue
-                found = next((f for f in walk(frame)[::-1] if Path(f.file).name in files), None)
+                found = next((f for f in walk(frame)[::-1] if f.file in files), None)
                 if found:
                     seen[f"{found} ({name})"] += 1
 
@@ -144,15 +153,9 @@ def watch_threads(files: set[str]) -> Iterator[Counter[str]]:
         watcher.join()
 
 
-def _fault(run: lab.Run, yours: set[str], seen: Counter[str], fetched: list[int]) -> str | None:
+def _fault(calls: int, held: list[lab.Stall], seen: Counter[str], fetched: list[int]) -> str | None:
     """What the answer did to the loop, in a sentence; None if nothing."""
-    calls = run.latency("ranking").count
-    held = [
-        stall
-        for stall in run.stalls
-        if stall.thread is None and yours & {Path(frame.file).name for frame in stall.stack}
-    ]
-    if len(held) >= calls / 2:  # once may be the machine
+    if held:
         longest = max(held, key=lambda stall: stall.duration_ms)
         return f"your answer held the loop {len(held)} times in {calls} calls. Longest: {longest}."
     if seen.total() >= 2 * calls:

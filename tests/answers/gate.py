@@ -8,9 +8,6 @@ from overloaded import Overloaded
 from tests.test_exercises import Case
 
 
-async def untouched(gate, work): ...
-
-
 async def is_the_hasty_one(gate, work):
     return await hasty_gate.admit(gate, work)
 
@@ -113,7 +110,6 @@ async def waits_for_it(gate, work):
 
 
 CASES = [
-    Case(untouched, "not attempted", "Replace the `...`"),
     Case(is_the_hasty_one, "not yet", r"\d+ of 562 works were broken off"),
     Case(has_no_deadline, "not yet", "nobody was refused. The 562 reports were all served"),
     Case(has_no_gate, "not yet", r"\d+ works ran at once, with 5 places"),

@@ -5,9 +5,6 @@ import asyncpg
 from tests.test_exercises import Case
 
 
-async def untouched(dsn): ...
-
-
 async def keeps_the_defaults(dsn):
     return await asyncpg.create_pool(dsn, command_timeout=0.5)
 
@@ -54,7 +51,6 @@ async def lets_the_server_give_up(dsn):
 
 
 CASES = [
-    Case(untouched, "not attempted", "Replace the `...`"),
     Case(keeps_the_defaults, "not yet", "answered by 10 connections.* granted 8"),
     Case(grows_under_load, "not yet", "2 connections were open when .* while requests waited"),
     Case(never_gives_up, "not yet", r"no connection was idle for \d+% of the time, and \d\d of"),

@@ -11,9 +11,6 @@ from tests.test_exercises import Case
 MONTHS = legacy_report.MONTHS.replace("%s", "$1")
 
 
-async def untouched(dsn, customer): ...
-
-
 async def calls_the_old_module(dsn, customer):
     return legacy_report.monthly_orders(dsn, customer)
 
@@ -52,7 +49,6 @@ async def uses_a_thread(dsn, customer):
 
 
 CASES = [
-    Case(untouched, "not attempted", "Replace the `...`"),
     Case(calls_the_old_module, "not yet", r"held the loop 6 times .* legacy_report\.py:\d+"),
     Case(keeps_the_pause, "not yet", r"held the loop 8 times .* time\.sleep\(0\.08\)"),
     Case(returns_records, "not yet", "the loop stayed free, but for customer 42"),

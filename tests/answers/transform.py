@@ -12,9 +12,6 @@ FROM ({ranking.ORDERS}) AS orders GROUP BY week, customer
 """
 
 
-async def untouched(pool, workers): ...
-
-
 async def stays_inline(pool, workers):
     return ranking.rank(await pool.fetch(ranking.ORDERS))
 
@@ -71,7 +68,6 @@ async def streams(pool, workers):
 
 
 CASES = [
-    Case(untouched, "not attempted", "Replace the `...`"),
     Case(stays_inline, "not yet", r"held the loop \d+ times in 4 calls.* ranking\.py:\d+"),
     Case(uses_a_thread, "not yet", r"looks found ranking\.py:\d+ in rank \(asyncio_\d\)"),
     Case(feeds_a_process_with_columns, "not yet", "50,000 rows came to it in one fetch"),

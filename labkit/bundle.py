@@ -1,0 +1,122 @@
+"""The workbook and its wheels in one directory, to be installed where there is no network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from labkit import exercises
+from labkit.errors import LabError
+
+# Another machine's answers to the lock's markers, and the tags of wheels that run on it.
+_LINUX, _MACOS, _WINDOWS = (
+    {"os_name": name, "sys_platform": platform, "implementation_name": "cpython"}
+    for name, platform in (("posix", "linux"), ("posix", "darwin"), ("nt", "win32"))
+)
+_GLIBC = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux2014"]
+PLATFORMS = {
+    "linux": (_LINUX, [f"{tag}_x86_64" for tag in _GLIBC]),
+    "linux-arm": (_LINUX, [f"{tag}_aarch64" for tag in _GLIBC]),
+    "macos": (_MACOS, ["macosx_14_0_arm64"]),
+    "windows": (_WINDOWS, ["win_amd64"]),
+}
+PARTS = "README.md", "requirements.txt", "pyproject.toml", "docker-compose.yml"
+INSTALL = r"""Copy this directory to a laptop, open a terminal in it, and run:
+
+python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheels -r requirements.txt
+.venv/bin/python -m labkit start
+
+On Windows, in PowerShell:
+
+py -m venv .venv; .venv\Scripts\pip install --no-index --find-links wheels -r requirements.txt
+.venv\Scripts\python -m labkit start
+"""
+
+
+def bundle(directory: Path, platform: str | None = None, python: str | None = None) -> None:
+    """Put the workbook and the wheels of its lock into a directory; print what to do with it.
+
+    Once more into the same directory adds the wheels for another platform or Python.
+
+    Args:
+        directory: A new one, an empty one, or an earlier bundle.
+        platform: One of `PLATFORMS`; if there is none, this machine's.
+        python: "3.12", for example; if there is none, this Python's.
+
+    Raises:
+        LabError: There is no such platform or wheel, or the directory cannot be used.
+    """
+    python = python or "{}.{}".format(*sys.version_info)
+    if platform not in (None, *PLATFORMS) or not re.fullmatch(r"3\.\d+", python):
+        known = ", ".join(PLATFORMS)
+        raise LabError(
+            f"There are no wheels for {platform or 'this machine'} with Python {python}. Expected "
+            f"one of the platforms {known}, and a version such as 3.12."
+        )
+    checkout, wheels = exercises.notebooks().parent, directory / "wheels"
+    try:
+        if directory.exists() and any(directory.iterdir()) and not wheels.exists():
+            raise LabError(
+                f"{directory} has something else in it. Expected a new directory, or an earlier "
+                "bundle: name another one."
+            )
+        wheels.mkdir(parents=True, exist_ok=True)
+        _download(checkout, wheels, platform, python)
+        for part in PARTS:
+            shutil.copy(checkout / part, directory)
+        left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        for part in "labkit", "notebooks":
+            shutil.copytree(checkout / part, directory / part, ignore=left_out, dirs_exist_ok=True)
+        (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")
+    except OSError as error:
+        raise LabError(
+            f"{directory} cannot be written: {error.strerror or error}. Expected a place with "
+            "room for 200 MB: name another one."
+        ) from None
+    size = sum(path.stat().st_size for path in directory.rglob("*")) / 1e6
+    print(f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL}", end="")
+
+
+def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:
+    """Return what the lock asks of the first releases of that Python, and what else of the last.
+
+    pip evaluates markers for the machine that it runs on, whatever `--platform` says.
+    """
+    from packaging.requirements import Requirement
+
+    lock = (checkout / "requirements.txt").read_text("utf-8").splitlines()
+    build = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["build-system"]
+    wanted = [Requirement(line) for line in lock if line and line[0] not in "#-"]
+    wanted += map(Requirement, build["requires"])  # the lock ends in `-e .`, which is built there
+    found: list[list[str]] = []
+    for release in f"{python}.0", f"{python}.99":
+        machine: Any = dict(PLATFORMS[platform][0]) if platform else {}
+        machine |= {"python_version": python, "python_full_version": release}
+        apply = [r for r in wanted if r.marker is None or r.marker.evaluate(machine)]
+        found.append([f"{r.name}{r.specifier}" for r in apply])
+    return [found[0], [pin for pin in found[1] if pin not in found[0]]]
+
+
+def _download(checkout: Path, wheels: Path, platform: str | None, python: str) -> None:
+    tags = PLATFORMS[platform][1] if platform else []
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
+    command += ["--no-deps", "--only-binary=:all:", f"--python-version={python}.99"]
+    command += [f"--platform={tag}" for tag in tags]
+    for wanted in filter(None, pins(checkout, platform, python)):
+        print(f"Downloading {len(wanted)} wheels …", flush=True)
+        done = subprocess.run(
+            [*command, *wanted], capture_output=True, encoding="utf-8", errors="replace"
+        )
+        if done.returncode:
+            # No more than that: what pip says before it may name a private index.
+            said = re.findall(r"^ERROR: (No matching .*)", done.stderr, re.MULTILINE)
+            raise LabError(
+                f"pip could not download the wheels: {(said or ['see `pip download`'])[-1]}. "
+                f"Expected one for {platform or 'this machine'} and Python {python}. To do: check "
+                "the network, or name another Python."
+            )

@@ -1,0 +1,84 @@
+"""The learner's own copy of the notebooks: kept up to date, and never overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from labkit.errors import LabError
+
+_RECORD = ".workbook.json"  # what each file was like when it came from the workbook
+# Checks are read in the checkout, and the usual wrong answers are not for learners.
+_LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "exercises", "FACILITATOR.md"}
+
+
+def update(notebooks: Path, copy: Path) -> list[str]:
+    """Bring a copy of the notebooks, and of the files beside them, up to date.
+
+    What the learner has changed stays as it is. To run a notebook changes only its outputs, and
+    those do not count. What the learner has deleted comes back.
+
+    Args:
+        notebooks: The workbook's own.
+        copy: A directory for the learner, made if there is none.
+
+    Returns:
+        The files that were kept although the workbook has newer ones.
+
+    Raises:
+        LabError: The copy cannot be written.
+    """
+    sources = {
+        path.relative_to(notebooks).as_posix(): path
+        for path in sorted(notebooks.rglob("*"))
+        if path.is_file() and not _LEFT_OUT & {*path.relative_to(notebooks).parts}
+    }
+    record: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):  # lost: all that differs is kept
+        record = dict(json.loads((copy / _RECORD).read_text("utf-8")))
+    kept = []
+    try:
+        for name in sorted({*sources, *record}):
+            file, source = copy / name, sources.get(name)
+            mine, newest = _content(file), _content(source)
+            if mine not in (None, newest, record.get(name)):  # the learner's
+                if source is not None and newest != record.get(name):
+                    kept.append(name)
+            elif source is None:
+                file.unlink(missing_ok=True)  # gone from the workbook, too
+                del record[name]
+            elif newest is not None:
+                if mine != newest:
+                    _replace(file, source)
+                record[name] = newest
+        (copy / _RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+    except OSError as error:
+        raise LabError(
+            f"Your copy of the notebooks, {copy}, cannot be written: {error.strerror}. Expected a "
+            "checkout in a directory with room, in which you may write."
+        ) from None
+    return kept
+
+
+def _content(path: Path | None) -> str | None:
+    """What a learner can change in a file, as a hash; None if there is no such file."""
+    if path is None or not path.is_file():
+        return None
+    content = path.read_bytes()
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if path.suffix == ".ipynb":
+            cells = json.loads(content)["cells"]
+            sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+            content = json.dumps(sources).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _replace(file: Path, source: Path) -> None:
+    """Copy whole or not at all: half a file would count as changed by the learner."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    shutil.copyfile(source, new)
+    new.replace(file)

@@ -1,0 +1,173 @@
+"""Exercise of notebook 00: a stopwatch that a frozen loop cannot fool. This file is to be read.
+
+An answer is judged by when it asks, on a loop that stands still for 120 ms of every second, and by
+the times it reports beside those that the same requests really took.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import asyncpg
+import numpy as np
+from numpy.typing import NDArray
+
+import labkit as lab
+from labkit.exercises import NotYet
+
+HINTS = [
+    "Who decides when the next request starts: the answer to the last one, or the clock? And who "
+    "decides when a request's time begins to run: the loop, when it comes to it, or your schedule?",
+    "Request number `k` is due at `began + k / rate`, whatever became of those before it. Sleep "
+    "until then, start it as a task, and do not wait for it. Each task has to know when it is due.",
+    "`due = began + k / rate`, `await asyncio.sleep(due - perf_counter())`, "
+    "`tasks.create_task(one(due))` in an `asyncio.TaskGroup`; and `one(due)` awaits `ask()` and "
+    "appends `1e3 * (perf_counter() - due)`.",
+]
+
+SOLUTION = """
+async def stopwatch(ask, rate, seconds):
+    times = []
+
+    async def one(due):
+        await ask()
+        times.append(1e3 * (perf_counter() - due))
+
+    began = perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for k in range(round(rate * seconds)):
+            due = began + k / rate
+            await asyncio.sleep(due - perf_counter())
+            tasks.create_task(one(due))
+    return times
+"""
+
+WHY = (
+    "users arrive by the clock, and so does this stopwatch: what the loop could not start in time "
+    "is started late, and its time has been running since it was due. Nothing is left out while "
+    "the loop stands still. When not to use it: for a client that really waits for each answer "
+    "before it asks again, as a batch job does, a closed loop is the truth. And mind that an open "
+    "loop does not give way: if the service cannot keep up, requests pile up without end, so stop "
+    "after a time, as `labkit` does. A stopwatch on the loop that it watches sees a freeze only "
+    "when it is over; to see one while it lasts takes another thread."
+)
+
+Ask = Callable[[], Awaitable[object]]
+Answer = Callable[[Ask, float, float], Awaitable[object]]
+Times = NDArray[np.float64]  # ms
+
+RATE, SECONDS = 100, 3
+DUE = RATE * SECONDS
+FROZEN = 0.12  # s, once a second
+QUERY = "SELECT pg_sleep(0.02)"  # longer than the interval: who waits for it falls behind
+LATE = 60  # ms; half a freeze
+
+
+def check(answer: Answer) -> lab.Verdict:
+    """Let the answer time requests on a loop that freezes; time the same requests here."""
+    dsn = lab.database()
+    asked: list[tuple[float, float]] = []  # start and end of each
+    reported: list[object] = []
+    inside = at_once = 0
+
+    async def your_stopwatch(load: lab.Load) -> None:
+        async with asyncpg.create_pool(dsn, min_size=30, max_size=30) as pool:
+
+            async def ask() -> None:
+                nonlocal inside, at_once
+                began = perf_counter()
+                inside += 1
+                at_once = max(at_once, inside)
+                try:
+                    await pool.fetchval(QUERY)
+                finally:
+                    inside -= 1
+                    asked.append((began, perf_counter()))
+
+            async def report(times: Awaitable[object]) -> None:
+                reported.append(await times)
+
+            async def freeze() -> None:
+                time.sleep(FROZEN)
+
+            load.offer("user", lambda: pool.fetchval(QUERY), rate=RATE)
+            load.offer("freeze", freeze, rate=1)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(report(answer(ask, RATE, SECONDS)))
+                await load.run(seconds=SECONDS)
+
+    run = lab.measure(your_stopwatch)
+    return _judge(run, sorted(asked), at_once, reported[0])
+
+
+def chart(run: lab.Run) -> None:
+    """What the users of the same service felt."""
+    lab.timeline(run, title=f"What users felt meanwhile: p99 {run.latency().p99:.0f} ms")
+
+
+def _judge(
+    run: lab.Run, asked: list[tuple[float, float]], at_once: int, reported: object
+) -> lab.Verdict:
+    if not asked:
+        raise NotYet(f"your stopwatch asked 0 times, where {DUE} were due: it never calls `ask`.")
+    if at_once == 1:
+        raise NotYet(
+            f"your stopwatch asked {len(asked)} times in {SECONDS} s, one after the other, where "
+            f"{DUE} were due: while it waits for an answer it does not ask. Users do not wait for "
+            f"each other."
+        )
+    starts, ends = (np.array(times) for times in zip(*asked, strict=True))
+    due = starts[0] + np.arange(len(asked)) / RATE
+    late = 1e3 * (starts - due)
+    if late.min() < -LATE:
+        raise NotYet(
+            f"your stopwatch asked up to {-late.min():.0f} ms too early, and {at_once} were on "
+            f"their way at once: {RATE} a second are one every {1e3 / RATE:.0f} ms."
+        )
+    if len(asked) != DUE:
+        raise NotYet(
+            f"your stopwatch asked {len(asked)} times. {RATE} per second for {SECONDS} s are {DUE}."
+        )
+    if np.median(late[-DUE // 3 :]) > LATE:
+        raise NotYet(
+            f"in the last second your stopwatch asked {np.median(late[-DUE // 3 :]):.0f} ms too "
+            f"late (median): each freeze has moved everything after it. A schedule counts from its "
+            f"beginning, not from the last request."
+        )
+    try:
+        yours = np.array(reported, dtype=float)
+    except (TypeError, ValueError):
+        yours = np.empty(0)
+    if yours.shape != (DUE,):
+        raise NotYet(
+            f"expected a list of {DUE} times in ms, one a request, and got {yours.size} of them: "
+            f"{reported!r:.60}. Wait for every request before you return."
+        )
+    return _compare(run, yours, 1e3 * (ends - due), 1e3 * (ends - starts))
+
+
+def _compare(run: lab.Run, yours: Times, truth: Times, service: Times) -> lab.Verdict:
+    says, p99 = (float(np.quantile(times, 0.99)) for times in (yours, truth))
+    if abs(1e3 * says - p99) < 0.2 * p99:
+        raise NotYet(f"your p99 is {says:.3f}: these are seconds. Expected milliseconds.")
+    slow, real, blind = (int((times > LATE).sum()) for times in (yours, truth, service))
+    if slow < 0.7 * real and slow <= 1.3 * blind + 2:
+        raise NotYet(
+            f"you asked on time, but {slow} of your {DUE} times are above {LATE} ms, and {real} "
+            f"requests took that long from when they were due: your clock begins when a request "
+            f"starts, and in a freeze that is after the waiting."
+        )
+    for q in (0.5, 0.95, 0.99):
+        mine, right = np.quantile(yours, q), np.quantile(truth, q)
+        if abs(mine - right) > max(10, 0.2 * right):
+            raise NotYet(
+                f"you asked on time, but your p{100 * q:.0f} is {mine:.0f} ms, and the same "
+                f"requests took {right:.0f} ms from when they were due."
+            )
+    return lab.Verdict(
+        "pass",
+        f"{DUE} requests asked, all on schedule; your p99 is {says:.0f} ms, and the truth is "
+        f"{p99:.0f} ms. You found {slow} above {LATE} ms; from their actual start {blind} would "
+        f"be. labkit's own stopwatch, beside yours: {run.latency()}.",
+    )

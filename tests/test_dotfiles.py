@@ -1,0 +1,42 @@
+"""The places that install the workbook for somebody: a dev container, Binder, GitHub's runners."""
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import yaml
+
+from labkit.exercises import notebooks
+
+ROOT = notebooks().parent
+README = (ROOT / "README.md").read_text("utf-8")
+TEST = re.findall(r"^py.* -m pytest$", README, re.MULTILINE)  # python3 …, and Windows' py …
+
+
+def test_the_dev_container_installs_as_the_readme_does() -> None:
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text("utf-8"))
+    install = container["postCreateCommand"]
+    assert f"\n{install} && .venv/bin/python -m labkit run\n" in README
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter.removeprefix("${workspaceFolder}/") in install.replace("pip", "python")
+    assert re.search(r"python:3\.1[1-4]-", container["image"])
+
+
+def test_binder_installs_the_lock() -> None:
+    # Where there is a .binder/, it looks for all of its files there.
+    lock = (ROOT / ".binder/requirements.txt").read_text("utf-8").removeprefix("-r ").strip()
+    assert ROOT / "requirements.txt" == (ROOT / ".binder" / lock).resolve()
+    assert re.fullmatch(r"python-3\.1[1-4]\n", (ROOT / ".binder/runtime.txt").read_text("utf-8"))
+
+
+def test_the_weekly_workflow_tests_as_the_readme_does_on_every_system_and_python() -> None:
+    workflow: Any = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text("utf-8"))
+    job = workflow["jobs"]["test"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert 2 == len(TEST)
+    newest = [command.replace("-r requirements.txt ", "") for command in TEST]
+    assert [*TEST, *newest] == commands
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert ">=" + job["strategy"]["matrix"]["python"][0] == required["requires-python"]
+    assert {"push", "schedule"} <= workflow[True].keys()  # YAML 1.1 reads `on` as True
