@@ -428,7 +428,7 @@ def test_a_lookups_p50_agrees_with_pgbench(
                 free.append(statement)
 
             load.offer("lookup", lookup, rate=200)
-            await load.run(seconds=3)
+            await load.run(seconds=1.5)
             for connection in connections:
                 await pool.release(connection)
 
@@ -437,7 +437,7 @@ def test_a_lookups_p50_agrees_with_pgbench(
         try:
             statement = await connection.prepare(sql)
             times = []
-            for _ in range(400):
+            for _ in range(200):
                 await asyncio.sleep(0.005)
                 began = perf_counter()
                 await statement.fetchrow(randrange(1, 200_001))
@@ -452,17 +452,27 @@ def test_a_lookups_p50_agrees_with_pgbench(
     # schedules nothing, is timed from the actual start, and is set against pgbench's time from
     # the actual start. (Asked without a rest, both are quicker and differ by less: nothing of
     # either has left the CPU's caches. At 200 a second much of it has, and Python has more.)
-    def both() -> tuple[float, float]:
-        alone = run(asyncpg_alone())
-        latency, late = pgbench(rate=200, seconds=2)
-        driver = alone - (latency - late)
-        ours = measure(lookups).latency().p50
-        print(f"{ours=:.3f} {latency=:.3f} {late=:.3f} {driver=:.3f}")
-        assert driver > 0
-        return ours, latency + driver
+    # A machine is slower in one second than in the next: the three take turns, and the medians of
+    # the turns are judged.
+    def turns() -> tuple[float, float, float]:
+        rows = []
+        for _ in range(5):
+            alone = run(asyncpg_alone())
+            latency, late = pgbench(rate=200, seconds=1)
+            ours = measure(lookups).latency().p50
+            driver = alone - (latency - late)
+            print(f"{ours=:.3f} {latency=:.3f} {late=:.3f} {driver=:.3f}")
+            rows.append((ours / (latency + driver), driver, latency))
+        ratios, drivers, latencies = zip(*rows, strict=True)
+        return median(ratios), median(drivers), median(latencies)
 
-    ours, expected = unless_busy(both, lambda pair: pair[0] <= 1.15 * pair[1])
-    assert expected / 2 <= ours <= 1.15 * expected
+    def agree(result: tuple[float, float, float]) -> bool:
+        ratio, driver, latency = result
+        # No more than 15 % above; below only by as much as pgbench itself starts late.
+        return 0.75 <= ratio <= 1.15 and 0 < driver < 2 * latency
+
+    result = unless_busy(turns, agree, quiet=True)
+    assert agree(result), result
 
 
 # What is foreseen.
