@@ -13,11 +13,11 @@ from labkit.errors import LabError
 from labkit.figures import (
     BLUE,
     DASHES,
-    GREEN,
     INK,
     ORANGE,
     SERIES,
     VERMILION,
+    lay_over,
     panels,
     plain_numbers,
     save,
@@ -50,8 +50,9 @@ def timeline(
     figure, [axes] = panels(height=3.2)
     _dots(axes, run, offer, VERMILION if run.stalls else BLUE)
     axes.set_xlabel("intended start of the request (s)")
+    said = _said(run, offer) + lay_over(axes, predicted, "ms")
     _limits([axes], [run], offer, predicted)
-    save(figure, title, f"{title}. {_said(run, offer)}{_lay_over(axes, predicted)}")
+    save(figure, title, f"{title}. {said}")
 
 
 def compare(
@@ -87,19 +88,22 @@ def compare(
         _dots(axes, run, offer, colour)
         axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=colour)
     below.set_xlabel("intended start of the request (s)")
+    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{lay_over(below, predicted, 'ms')}"
     _limits([above, below], [b, a], offer, predicted)
-    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{_lay_over(below, predicted)}"
     save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
     summary([b, a], offer=offer)
 
 
-def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
+def gauges(
+    run: Run, *, title: str, unit: str = "connections", predicted: float | None = None
+) -> None:
     """Chart a run's gauges over time, with the loop's stalls behind them.
 
     Args:
         run: A run whose scenario called `load.gauge`.
         title: The chart's message, as a sentence.
         unit: What the gauges count.
+        predicted: The reading that the reader expected, if any.
     """
     figure, [axes] = panels(height=3.2)
     readings = run.gauges
@@ -120,7 +124,7 @@ def gauges(run: Run, *, title: str, unit: str = "connections") -> None:
         f"median {number(readings[name].median())}"
         for name in readings
     )
-    save(figure, title, f"{title}. {unit}: {said}.")
+    save(figure, title, f"{title}. {unit}: {said}.{lay_over(axes, predicted)}")
 
 
 def _said(run: Run, offer: str) -> str:
@@ -130,6 +134,7 @@ def _said(run: Run, offer: str) -> str:
 
 def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
     requests = run.requests[run.requests.offer == offer]
+    axes.set_yscale("log")
     for completed, marker, label in ((True, "o", "completed"), (False, "x", "failed")):
         some = requests[requests.error.isna() == completed]
         if len(some):
@@ -161,26 +166,12 @@ def _shade(axes: Axes, run: Run) -> None:
         axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
 
 
-def _lay_over(axes: Axes, predicted: float | None) -> str:
-    """Draw the reader's prediction over what was measured; return it in words."""
-    if predicted is None:
-        return ""
-    axes.axhline(predicted, color=GREEN, lw=2, ls=":")
-    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
-    said = f"you predicted {ms(predicted)} ms"
-    axes.text(0.01, predicted, said, color=GREEN, fontweight="bold", **where)
-    return f" Predicted: p99 {ms(predicted)} ms."
-
-
 def _limits(
     panels: Sequence[Axes], runs: Sequence[Run], offer: str, predicted: float | None
 ) -> None:
-    if predicted is not None and not (isinstance(predicted, int | float) and 0 < predicted < 1e9):
-        raise LabError(f"predicted is {predicted!r}. Expected milliseconds, or None: no guess.")
     times = [t for r in runs for t in r.requests.latency_ms[r.requests.offer == offer] if t > 0]
     times += [predicted] if predicted else []
     for axes in panels:
-        axes.set_yscale("log")
         axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
         axes.set_xlim(0, max(run.seconds for run in runs))
         plain_numbers(axes.yaxis)

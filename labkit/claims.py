@@ -16,6 +16,7 @@ from labkit.tables import as_html
 _DELAYS = 5
 _STARVED = 0.1  # idle share of the processors, below which every time is the machine's
 
+_UNSURE = "; this machine is busy, or shared: run it again"
 _MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
 
 
@@ -65,8 +66,7 @@ def at_least(
     broken = max(highs) < times and not starved
     held = True if median(lows) >= times else False if broken else None
     shown = " → ".join(ms(figure(run)) for run in pairs[typical(ratios)])
-    busy = "; the machine is busy: run it again" * (held is None)
-    return Claim(claim, held, f"{spread(ratios)}, {shown} ms{busy}")
+    return Claim(claim, held, f"{spread(ratios)}, {shown} ms")
 
 
 def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
@@ -78,8 +78,10 @@ def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
     for claim in claims:
         text, held, figure = astuple(claim) if isinstance(claim, Claim) else claim
         checked.append(Claim(text, None if held is None else bool(held), figure))  # numpy's, too
-    lines = [f"{_MARK[c.held][0]} {_MARK[c.held][1]}: {c.claim} ({c.figure})" for c in checked]
-    rows = [(" ".join(_MARK[c.held]), c.claim, c.figure) for c in checked]
+    rows = []
+    for c in checked:
+        rows.append((" ".join(_MARK[c.held]), c.claim, c.figure + _UNSURE * (c.held is None)))
+    lines = [f"{verdict}: {claim} ({figure})" for verdict, claim, figure in rows]
     html = as_html(["verdict", "claim", "figure"], rows)
     show("\n".join(lines), html=html, data={"claims": [asdict(c) for c in checked]})
 

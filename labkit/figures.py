@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -41,8 +42,14 @@ def bars(
         unit: What the figures are, with their unit: "p99 (ms)".
         predicted: What the reader expected of each, if anything.
     """
-    if predicted is not None and len(predicted) != len(values):
-        raise LabError(f"predicted has {len(predicted)} figures. Expected {len(values)}, or None.")
+    if predicted is not None:
+        listed = isinstance(predicted, list | tuple) and len(predicted) == len(values)
+        if not (listed and all(isinstance(figure, int | float) for figure in predicted)):
+            example = [10 * (i + 1) for i in range(len(values))]
+            raise LabError(
+                f"predicted is {predicted!r}. Expected {len(values)} figures, such as {example}, "
+                "or None: no guess."
+            )
     figure, [axes] = panels(height=1.3 + 0.42 * len(values))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
     axes.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=10)
@@ -56,6 +63,29 @@ def bars(
         axes.set_xlabel(f"{unit}; ◆ is what you predicted")
         said += f". Predicted: {'; '.join(map(number, predicted))}"
     save(figure, title, f"{title}. {unit}: {said}.")
+
+
+def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
+    """Draw the one figure that the reader predicted over what was measured; return it in words.
+
+    Raises:
+        LabError: It is no figure that this axis can show.
+    """
+    if predicted is None:
+        return ""
+    lowest = 1e-9 if axes.get_yscale() == "log" else 0
+    if not (isinstance(predicted, int | float) and lowest <= predicted < 1e9):
+        raise LabError(
+            f"predicted is {predicted!r}. Expected one figure"
+            f"{f' in {unit}' if unit else ''}, such as 20, or None: no guess."
+        )
+    said = f"{number(predicted)} {unit}".strip()
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, predicted / 1.1), max(high, predicted * 1.1))  # in sight, too
+    axes.axhline(predicted, color=GREEN, lw=2, ls=":")
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+    axes.text(0.01, predicted, f"you predicted {said}", color=GREEN, fontweight="bold", **where)
+    return f" Predicted: {said}."
 
 
 def stacked(parts: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
@@ -104,6 +134,7 @@ def lines(
     x_unit: str,
     unit: str,
     log: bool = False,
+    predicted: float | None = None,
 ) -> None:
     """Chart how figures change with a size, a rate, or a position.
 
@@ -114,6 +145,7 @@ def lines(
         x_unit: What x is, with its unit.
         unit: What the figures are, with their unit.
         log: Whether figures differ by orders, and the axis is logarithmic.
+        predicted: The figure that the reader expected, if any.
     """
     figure, [axes] = panels(height=3.4)
     for (name, values), colour, dashes, marker in zip(
@@ -132,10 +164,16 @@ def lines(
         axes.locator_params("x", integer=True)
     few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # enough to read aloud
     said = "; ".join(
-        f"{name}: " + ", ".join(f"{number(list(values)[i])} at {number(list(x)[i])}" for i in few)
+        f"{name}: "
+        + ", ".join(
+            f"{number(list(values)[i])} at {number(list(x)[i])}"
+            for i in few
+            if not math.isnan(list(values)[i])
+        )
         for name, values in series.items()
     )
-    save(figure, title, f"{title}. {unit} over {x_unit}: {said}.")
+    said += f".{lay_over(axes, predicted)}"
+    save(figure, title, f"{title}. {unit} over {x_unit}: {said}")
 
 
 def dots(table: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:

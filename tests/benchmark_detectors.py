@@ -1,6 +1,6 @@
 """Detectors of loop stalls side by side, measured here: `python -m tests.benchmark_detectors`.
 
-Takes about five minutes. `--nest` measures the same under nest_asyncio, `--quick` less of it.
+Takes about half an hour. `--nest` measures the same under nest_asyncio, `--quick` less of it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ STALLS = (
 )
 BEFORE = a_run(*[1.0] * 98, 100.0, 120.0, name="legacy", stalls=STALLS)
 AFTER = a_run(*[1.0] * 98, 2.0, 3.0, name="repaired")
+READINGS = [Reading(i / 50, "idle", value) for i, value in enumerate([5, 3, 0, 0, 1])]
+EMPTIED = a_run(1.0, _readings=READINGS, seconds=1.0)
 SAID_BEFORE = "legacy: p50 1.0, p99 100, max 120 ms (n=100); 2 stalls, the longest 120 ms."
 SAID_AFTER = "repaired: p50 1.0, p99 2.0, max 3.0 ms (n=100); no stall."
 
@@ -72,8 +74,11 @@ def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None
     labkit.timeline(AFTER, predicted=30)
     labkit.compare(BEFORE, AFTER, predicted=0.5)
     labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="p99 (ms)", predicted=[1, 30])
+    labkit.lines([1, 2], {"pool": [1, 2]}, title="Two", x_unit="n", unit="MB", predicted=0)
+    labkit.gauges(EMPTIED, title="Idle", predicted=4)
     pictures = [bundle for bundle, _ in notebook.shown if "image/png" in bundle]
-    assert [" Predicted: p99 30.0 ms.", " Predicted: p99 0.50 ms.", " Predicted: 1; 30."] == [
+    predicted = ["30 ms.", "0.5 ms.", "1; 30.", "0.", "4."]
+    assert [f" Predicted: {figure}" for figure in predicted] == [
         shown["text/plain"][shown["text/plain"].index(" Predicted:") :] for shown in pictures
     ]
     notebook.shown.clear()
@@ -84,13 +89,34 @@ def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None
 
 @pytest.mark.parametrize("predicted", [0, -1, "20 ms", ...])
 def test_a_prediction_that_is_no_time_is_refused(predicted: Any) -> None:
-    with pytest.raises(labkit.LabError, match="Expected milliseconds, or None"):
+    with pytest.raises(labkit.LabError, match="Expected one figure in ms, such as 20"):
         labkit.timeline(AFTER, predicted=predicted)
 
 
-def test_as_many_predictions_as_bars(notebook: Notebook) -> None:
-    with pytest.raises(labkit.LabError, match="predicted has 1 figures"):
-        labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="ms", predicted=[1])
+@pytest.mark.parametrize("predicted", [0, 3, 40])
+def test_a_prediction_is_in_sight_however_far_off(
+    monkeypatch: pytest.MonkeyPatch, predicted: float
+) -> None:
+    limits: list[tuple[float, float]] = []
+    for module in "labkit.figures", "labkit.charts":
+        monkeypatch.setattr(f"{module}.save", lambda fig, *_: limits.append(fig.axes[0].get_ylim()))
+    labkit.lines([1, 2], {"pool": [1, 2]}, title="2", x_unit="n", unit="MB", predicted=predicted)
+    labkit.gauges(EMPTIED, title="Idle", predicted=predicted)
+    labkit.timeline(AFTER, predicted=predicted or 0.01)
+    assert len(limits) == 3
+    assert [] == [seen for seen in limits[:2] if not seen[0] <= predicted <= seen[1]]
+    assert limits[2][0] < (predicted or 0.01) < limits[2][1]
+
+
+def test_nothing_can_be_predicted_but_not_less(notebook: Notebook) -> None:
+    with pytest.raises(labkit.LabError, match="Expected one figure, such as 20"):
+        labkit.gauges(EMPTIED, title="Idle", predicted=-1)
+
+
+@pytest.mark.parametrize("predicted", [[1], 7, "7", [1, None]])
+def test_as_many_predictions_as_bars(notebook: Notebook, predicted: Any) -> None:
+    with pytest.raises(labkit.LabError, match=r"Expected 2 figures, such as \[10, 20\], or None"):
+        labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="ms", predicted=predicted)
 
 
 def test_a_comparison_says_both_runs_and_how_p99_changed(notebook: Notebook) -> None:
@@ -134,8 +160,7 @@ def test_stacked_bars_say_each_part(notebook: Notebook) -> None:
 
 
 def test_gauges_say_their_range(notebook: Notebook) -> None:
-    readings = [Reading(i / 50, "idle", value) for i, value in enumerate([5, 3, 0, 0, 1])]
-    labkit.gauges(a_run(1.0, _readings=readings, seconds=1.0), title="None is left")
+    labkit.gauges(EMPTIED, title="None is left")
     assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5, median 1."
 
 
@@ -149,7 +174,7 @@ def test_lines_say_each_point(notebook: Notebook) -> None:
         log=True,
     )
     assert picture(notebook)[0] == (
-        "It grows. p99 (ms) over rows: inline: 10 at 1, nan at 10; thread: 12 at 1, 13 at 10."
+        "It grows. p99 (ms) over rows: inline: 10 at 1; thread: 12 at 1, 13 at 10."
     )
 
 

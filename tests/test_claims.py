@@ -101,7 +101,6 @@ def test_noise_that_could_raise_it_above_makes_it_inconclusive(
 ) -> None:
     found = claim(20, a_run(100), a_run(10, noise_max_ms=noise_after))
     assert found.held is held
-    assert ("run it again" in found.figure) is (held is None)
 
 
 def test_of_several_pairs_the_one_in_the_middle_decides_and_is_shown() -> None:
@@ -160,7 +159,7 @@ CLAIMS = (
 VERDICTS = """\
 ✔ held: p99 is <20 times> smaller (50×)
 ✘ broken: one connection is opened (7 connections)
-? inconclusive: it is quicker (1.1×)
+? inconclusive: it is quicker (1.1×; this machine is busy, or shared: run it again)
 """
 
 

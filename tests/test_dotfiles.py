@@ -1,8 +1,11 @@
-"""The places that install the workbook for somebody: a dev container, Binder, GitHub's runners."""
+"""What installs the workbook: its dependencies, a dev container, Binder, GitHub's runners."""
 
+import ast
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import yaml
@@ -12,6 +15,21 @@ from labkit.exercises import notebooks
 ROOT = notebooks().parent
 README = (ROOT / "README.md").read_text("utf-8")
 TEST = re.findall(r"^py.* -m pytest$", README, re.MULTILINE)  # python3 …, and Windows' py …
+
+
+def test_what_labkit_imports_is_declared() -> None:
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "labkit").glob("*.py")]
+    steps = [step for tree in trees for step in ast.walk(tree)]
+    names = {alias.name for step in steps if isinstance(step, ast.Import) for alias in step.names}
+    names |= {step.module or "" for step in steps if isinstance(step, ast.ImportFrom)}
+    modules = {name.partition(".")[0] for name in names} - {"labkit", "mystery"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split("[<>=]", line)[0] for line in project["dependencies"]}
+    known = packages_distributions()
+    foreign = {
+        known[module][0].lower().replace("_", "-") for module in modules - sys.stdlib_module_names
+    }
+    assert foreign - declared == set()
 
 
 def test_the_dev_container_installs_as_the_readme_does() -> None:

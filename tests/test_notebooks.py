@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -10,13 +11,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import nbformat
 import pytest
 
+from labkit.database import Dsn
 from labkit.exercises import notebooks
 
 ROOT = notebooks().parent
 PATHS = sorted(notebooks().glob("[0-9][0-9]_*.ipynb"))
+# Sessions of the notebooks, and so their locks. Jupyter's kernels are gone by now.
+OTHERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -74,6 +82,19 @@ def test_its_links_lead_somewhere(path: Path) -> None:
 
 
 @each_notebook
+def test_each_prediction_is_laid_over_a_result(path: Path) -> None:
+    asked = "predicted = None  # "
+    sources = [cell.source for cell in code_cells(path)]
+    told = [
+        "asked" if source.startswith(asked) else "laid over"
+        for source in sources
+        if source.startswith(asked) or "predicted=predicted" in source
+    ]
+    assert told
+    assert told == ["asked", "laid over"] * (len(told) // 2)
+
+
+@each_notebook
 def test_its_committed_claims_held(path: Path) -> None:
     shown = [output.metadata.get("labkit", {}) for output in outputs(path) if "metadata" in output]
     claims = [claim for data in shown for claim in data.get("claims", [])]
@@ -102,6 +123,22 @@ def test_it_runs_here_and_none_of_its_claims_is_broken(
     # On a busy machine a claim may be inconclusive, and says so; it may never be broken.
     assert [] == [claim for claim in seen["claims"] if claim["held"] is False]
     assert seen["runs"]
+
+
+def test_they_leave_nothing_behind_on_the_server(executed: dict[str, Any], dsn: Dsn) -> None:
+    assert executed
+
+    async def left() -> tuple[list[str], int]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            found = await connection.fetch(
+                "SELECT tablename FROM pg_tables WHERE schemaname = $1", "labkit"
+            )
+            return [row[0] for row in found], await connection.fetchval(OTHERS)
+        finally:
+            await connection.close()
+
+    assert (["orders"], 0) == asyncio.run(left())
 
 
 def test_00_shows_the_freeze_to_the_honest_stopwatch_alone(executed: dict[str, Any]) -> None:
