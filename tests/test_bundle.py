@@ -62,7 +62,7 @@ def test_without_network_its_two_commands_lead_to_the_first_charts(bundled: Path
             )
             assert "Traceback" not in done.stdout + done.stderr
     page = (bundled / "runs" / "00_start_here.html").read_text("utf-8")
-    assert 3 == page.count('src="data:image/png;base64,')
+    assert 4 == page.count('src="data:image/png;base64,')
 
 
 def test_it_holds_wheels_and_what_is_in_the_checkout_and_nothing_of_this_machine(
