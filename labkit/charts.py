@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import cycle
-from statistics import median
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from labkit.claims import as_runs, spread, typical
@@ -80,7 +80,7 @@ def compare(
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
     p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
-    lower = median(ratios) >= 1
+    lower = median_low(ratios) >= 1
     by = spread(ratios, "lower") if lower else spread([1 / r for r in ratios], "higher")
     title = title or f"{offer}: p99 from {p99}, {by}"
     figure, [above, below] = panels(height=5.2, rows=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
-from statistics import median
+from statistics import median_low
 
 from labkit.display import show
 from labkit.run import Run, ms
@@ -64,7 +64,7 @@ def at_least(
     # A thread that sleeps is woken in time even where those that compute wait for a processor.
     starved = min(run.idle for pair in pairs for run in pair) < _STARVED
     broken = max(highs) < times and not starved
-    held = True if median(lows) >= times else False if broken else None
+    held = True if median_low(lows) >= times else False if broken else None
     shown = " → ".join(ms(figure(run)) for run in pairs[typical(ratios)])
     return Claim(claim, held, f"{spread(ratios)}, {shown} ms")
 
@@ -92,13 +92,13 @@ def as_runs(runs: Run | Sequence[Run]) -> list[Run]:
 
 
 def typical(ratios: Sequence[float]) -> int:
-    """Which of several ratios is closest to their median."""
-    return min(range(len(ratios)), key=lambda i: abs(ratios[i] - median(ratios)))
+    """Which of several ratios is their median (of an even number, the lower of the middle two)."""
+    return list(ratios).index(median_low(ratios))
 
 
 def spread(ratios: Sequence[float], word: str = "") -> str:
     """A ratio in words, with a word to it ("lower"); of several, the median and the range."""
-    low, middle, high = (_times(r) for r in (min(ratios), median(ratios), max(ratios)))
+    low, middle, high = (_times(r) for r in (min(ratios), median_low(ratios), max(ratios)))
     several = f" (median of {len(ratios)} pairs, {low} to {high})" if len(ratios) > 1 else ""
     return f"{middle} {word}".rstrip() + several
 
