@@ -20,7 +20,7 @@ NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0: all is well; 1: a notebook raised, or a claim did not hold; 2: not done."""
+    """Return 0: well; 1: a notebook raised, or a claim did not hold; 2: not done; 130: stopped."""
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔

@@ -71,7 +71,8 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
             shutil.copy(checkout / part, directory)
         left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         for part in "labkit", "notebooks":
-            shutil.copytree(checkout / part, directory / part, ignore=left_out, dirs_exist_ok=True)
+            shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
+            shutil.copytree(checkout / part, directory / part, ignore=left_out)
         (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")
     except OSError as error:
         raise LabError(

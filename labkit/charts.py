@@ -50,9 +50,9 @@ def timeline(
     figure, [axes] = panels(height=3.2)
     _dots(axes, run, offer, VERMILION if run.stalls else BLUE)
     axes.set_xlabel("intended start of the request (s)")
-    said = _said(run, offer) + lay_over(axes, predicted, "ms")
-    _limits([axes], [run], offer, predicted)
-    save(figure, title, f"{title}. {said}")
+    _limits([axes], [run], offer)
+    guess = lay_over(axes, predicted, "ms")
+    save(figure, title, f"{title}. {_said(run, offer)}{guess}")
 
 
 def compare(
@@ -88,8 +88,10 @@ def compare(
         _dots(axes, run, offer, colour)
         axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=colour)
     below.set_xlabel("intended start of the request (s)")
-    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{lay_over(below, predicted, 'ms')}"
-    _limits([above, below], [b, a], offer, predicted)
+    _limits([above, below], [b, a], offer)
+    guess = lay_over(below, predicted, "ms")
+    above.set_ylim(below.get_ylim())  # the same axes, whatever was guessed
+    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{guess}"
     save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
     summary([b, a], offer=offer)
 
@@ -124,7 +126,8 @@ def gauges(
         f"median {number(readings[name].median())}"
         for name in readings
     )
-    save(figure, title, f"{title}. {unit}: {said}.{lay_over(axes, predicted)}")
+    guess = lay_over(axes, predicted)
+    save(figure, title, f"{title}. {unit}: {said}.{guess}")
 
 
 def _said(run: Run, offer: str) -> str:
@@ -134,7 +137,6 @@ def _said(run: Run, offer: str) -> str:
 
 def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
     requests = run.requests[run.requests.offer == offer]
-    axes.set_yscale("log")
     for completed, marker, label in ((True, "o", "completed"), (False, "x", "failed")):
         some = requests[requests.error.isna() == completed]
         if len(some):
@@ -166,12 +168,10 @@ def _shade(axes: Axes, run: Run) -> None:
         axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
 
 
-def _limits(
-    panels: Sequence[Axes], runs: Sequence[Run], offer: str, predicted: float | None
-) -> None:
+def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
     times = [t for r in runs for t in r.requests.latency_ms[r.requests.offer == offer] if t > 0]
-    times += [predicted] if predicted else []
     for axes in panels:
+        axes.set_yscale("log")
         axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
         axes.set_xlim(0, max(run.seconds for run in runs))
         plain_numbers(axes.yaxis)

@@ -264,6 +264,6 @@ def explain(dsn: Dsn, error: Exception) -> str:
         case _:
             wanted = f"PostgreSQL {MINIMUM_VERSION} or later, and a schema labkit of labkit's own"
             todo = "read the server's log, or name another server"
-    if "DATABASE_URL" in os.environ:
+    if os.environ.get("DATABASE_URL", "").strip():
         todo += "; or unset DATABASE_URL to work on labkit's own server"
     return f"The server on {place} cannot be used: {said}. Expected {wanted}. To do: {todo}."

@@ -191,7 +191,7 @@ class _Work:
             self._call(self._turned.set)
             if self.done.wait(0.05 if held else 0.35):  # there may be many that hold it in turn
                 return f"; its loop was held at {held}" if held else ""
-            if not self._turned.is_set():
+            if not (self._turned.is_set() or self._closed):
                 # Python code that never awaits can be cancelled as well, where it stands. What
                 # waits in C, as time.sleep() does, is cancelled when it returns.
                 held = _held_at(thread)
@@ -205,6 +205,11 @@ class _Work:
                 "was not given back. Restart the kernel if that does not end"
             )
         return f"; its loop is still held at {held}"
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the loop is over: what is left is not to be broken off, or nobody would hear."""
+        return self._task is not None and self._task.get_loop().is_closed()
 
     def _call(self, callback: Callable[[], object]) -> None:
         """Let the loop call this, from any thread; nothing if there is no loop by now."""

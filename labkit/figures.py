@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import numbers
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; never colour alone.
 BLUE, VERMILION, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#222222"
+PREDICTED = "#7A3E9D"  # in no series: a guess is not to be taken for a measurement
 SERIES = (VERMILION, BLUE, GREEN, ORANGE, "#CC79A7")
 _HATCHES = ("", "//", "", "..", "xx")
 DASHES = ("-", "--", "-.", ":", "-")
@@ -44,7 +46,7 @@ def bars(
     """
     if predicted is not None:
         listed = isinstance(predicted, list | tuple) and len(predicted) == len(values)
-        if not (listed and all(isinstance(figure, int | float) for figure in predicted)):
+        if not (listed and all(map(_is_guess, predicted))):
             example = [10 * (i + 1) for i in range(len(values))]
             raise LabError(
                 f"predicted is {predicted!r}. Expected {len(values)} figures, such as {example}, "
@@ -59,10 +61,14 @@ def bars(
     axes.grid(axis="y", visible=False)
     said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
     if predicted is not None:
-        axes.plot(predicted, list(values), color=GREEN, marker="D", ms=9, mec="white", ls="")
+        axes.plot(predicted, list(values), color=PREDICTED, marker="D", ms=9, mec="white", ls="")
         axes.set_xlabel(f"{unit}; ◆ is what you predicted")
         said += f". Predicted: {'; '.join(map(number, predicted))}"
     save(figure, title, f"{title}. {unit}: {said}.")
+
+
+def _is_guess(it: object, lowest: float = 0) -> bool:
+    return isinstance(it, numbers.Real) and not isinstance(it, bool) and lowest <= float(it) < 1e9
 
 
 def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
@@ -73,18 +79,18 @@ def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
     """
     if predicted is None:
         return ""
-    lowest = 1e-9 if axes.get_yscale() == "log" else 0
-    if not (isinstance(predicted, int | float) and lowest <= predicted < 1e9):
+    log = axes.get_yscale() == "log"
+    if not _is_guess(predicted, lowest=1e-9 if log else 0):
         raise LabError(
             f"predicted is {predicted!r}. Expected one figure"
             f"{f' in {unit}' if unit else ''}, such as 20, or None: no guess."
         )
     said = f"{number(predicted)} {unit}".strip()
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, predicted / 1.1), max(high, predicted * 1.1))  # in sight, too
-    axes.axhline(predicted, color=GREEN, lw=2, ls=":")
+    (low, high), room = axes.get_ylim(), 1.6 if log else 1.1  # for the words above the line
+    axes.set_ylim(min(low, predicted / room), max(high, predicted * room))
+    axes.axhline(predicted, color=PREDICTED, lw=2, ls=":")
     where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
-    axes.text(0.01, predicted, f"you predicted {said}", color=GREEN, fontweight="bold", **where)
+    axes.text(0.01, predicted, f"you predicted {said}", color=PREDICTED, fontweight="bold", **where)
     return f" Predicted: {said}."
 
 
@@ -172,8 +178,8 @@ def lines(
         )
         for name, values in series.items()
     )
-    said += f".{lay_over(axes, predicted)}"
-    save(figure, title, f"{title}. {unit} over {x_unit}: {said}")
+    guess = lay_over(axes, predicted)
+    save(figure, title, f"{title}. {unit} over {x_unit}: {said}.{guess}")
 
 
 def dots(table: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:

@@ -147,7 +147,10 @@ class Run:
         return sum(r.error is not None and offer in (None, r.offer) for r in self._requests)
 
     def figures(self, offer: str | None = None) -> dict[str, Any]:
-        """The run in plain numbers, for a scoreboard; None where no request completed."""
+        """The run in plain numbers, for a scoreboard.
+
+        The times are one offer's (None where no request completed), the rest is of all.
+        """
         latency = self.latency(offer)
         times = {"p50_ms": latency.p50, "p99_ms": latency.p99, "max_ms": latency.max}
         return {

@@ -21,6 +21,7 @@ _NOT_THE_USERS = (*_LIBRARY, _LABKIT, "<frozen")
 # A thread whose innermost frame is in one of the library's files of these names waits for
 # something, and hogs nothing.
 _WAITING = {"threading.py", "selectors.py", "queue.py", "socket.py", "thread.py"}
+_LOOPS = {("runners.py", "run"), ("base_events.py", "run_forever")}  # who runs a loop
 # Of a stall's time, the CPU time from which on the loop's thread was computing, or another thread
 # was running. Far below all of it: on a busy machine even who only computes gets but a share.
 _COMPUTING, _STARVING = 0.15, 0.3
@@ -226,7 +227,12 @@ def walk(frame: FrameType | None) -> Stack:
 
 
 def users_frame(stack: Stack) -> Frame | None:
-    """The innermost frame that is the user's own; else, the innermost that is not labkit's."""
+    """The innermost frame that is the user's own; else, the innermost that is not labkit's.
+
+    What called the loop is not looked at: `asyncio.run(main())` is no line that holds it.
+    """
+    called = (i for i, frame in enumerate(stack) if _is_library(frame.file) and _runs(frame))
+    stack = stack[next(called, -1) + 1 :]
     others = [frame for frame in reversed(stack) if not frame.file.startswith(_LABKIT)]
     users = [frame for frame in others if not _is_library(frame.file)]
     # Code that was generated, as a dataclass's __init__ is, has no file: rather its caller.
@@ -258,6 +264,10 @@ def _busiest(looks: list[LateLook], calm: dict[int, Seen]) -> list[Seen]:
                 seen.setdefault(ident, []).append(found)
     places = [({(x.stack[-1], x.instruction) for x in found}, found) for found in seen.values()]
     return max(places, key=lambda place: len(place[0]), default=(set(), []))[1]
+
+
+def _runs(frame: Frame) -> bool:
+    return (os.path.basename(frame.file), frame.function) in _LOOPS
 
 
 def _in_select(stack: Stack) -> bool:

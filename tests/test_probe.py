@@ -523,6 +523,31 @@ def test_generated_code_is_not_taken_for_the_users_line() -> None:
 
 def test_a_users_file_is_not_taken_for_the_librarys_by_its_name() -> None:
     assert users_frame((Frame("socket.py", 3, "hog"),)) == Frame("socket.py", 3, "hog")
+
+
+SERVICE = """
+import asyncio, time
+import labkit
+
+async def main():
+    with labkit.Probe(threshold_ms=20) as probe:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.1)  # no line of this file's
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.1)
+        await asyncio.sleep(0)
+    for stall in probe.stalls:
+        print(stall.function, stall.duration_ms > 90)
+
+asyncio.run(main())
+"""
+
+
+def test_who_called_the_loop_is_never_blamed(tmp_path: Path) -> None:
+    service = tmp_path / "service.py"
+    service.write_text(SERVICE)
+    done = subprocess.run([sys.executable, service], capture_output=True, text=True)
+    assert done.stdout.split() == ["_run", "True", "main", "True"], done
     busy = LateLook(0.0, 1.0, {1: Seen("hog", (Frame("export_thread.py", 3, "hog"),), 0)})
     seen = Evidence(0.5, 0.4, True, 0.0, 0.4, [])
     stall = judge(seen, 0.0, [busy], {}, [])
