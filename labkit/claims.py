@@ -73,6 +73,7 @@ def verify(*claims: Claim | tuple[str, bool | None, str]) -> None:
     """Show each claim with its verdict and its figure.
 
     A claim is what `at_least` returns, or a tuple: the sentence, whether it held, the figure.
+    Beside an inconclusive one stands what to do.
     """
     checked = []
     for claim in claims:
