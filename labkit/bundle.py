@@ -59,13 +59,15 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
             f"one of the platforms {known}, and a version such as 3.12."
         )
     checkout, wheels = exercises.notebooks().parent, directory / "wheels"
+    marks = directory / "INSTALL.txt", wheels
     try:
-        if directory.exists() and any(directory.iterdir()) and not wheels.exists():
+        if directory.exists() and any(directory.iterdir()) and not all(m.exists() for m in marks):
             raise LabError(
                 f"{directory} has something else in it. Expected a new directory, or an earlier "
                 "bundle: name another one."
             )
         wheels.mkdir(parents=True, exist_ok=True)
+        marks[0].write_text(INSTALL, "utf-8")  # first: a bundle that was broken off is one, too
         _download(checkout, wheels, platform, python)
         for part in PARTS:
             shutil.copy(checkout / part, directory)
@@ -73,7 +75,6 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         for part in "labkit", "notebooks":
             shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
             shutil.copytree(checkout / part, directory / part, ignore=left_out)
-        (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")
     except OSError as error:
         raise LabError(
             f"{directory} cannot be written: {error.strerror or error}. Expected a place with "

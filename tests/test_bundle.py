@@ -107,11 +107,12 @@ def test_mistakes_are_told_before_anything_is_downloaded(tmp_path: Path) -> None
     with pytest.raises(LabError, match=r"with Python 4\. .* a version such as 3\.12"):
         bundle(tmp_path / "new", "linux", "4")
     (tmp_path / "thesis.txt").touch()
+    (tmp_path / "wheels").mkdir()  # of somebody's own project, with notebooks that are theirs
     with pytest.raises(LabError, match="has something else in it"):
         bundle(tmp_path)
     with pytest.raises(LabError, match="cannot be written: "):
         bundle(tmp_path / "thesis.txt" / "new")
-    assert ["thesis.txt"] == [path.name for path in tmp_path.iterdir()]
+    assert {"thesis.txt", "wheels"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_without_an_index_it_says_so_and_does_not_name_it(
