@@ -523,6 +523,11 @@ def test_generated_code_is_not_taken_for_the_users_line() -> None:
 
 def test_a_users_file_is_not_taken_for_the_librarys_by_its_name() -> None:
     assert users_frame((Frame("socket.py", 3, "hog"),)) == Frame("socket.py", 3, "hog")
+    busy = LateLook(0.0, 1.0, {1: Seen("hog", (Frame("export_thread.py", 3, "hog"),), 0)})
+    seen = Evidence(0.5, 0.4, True, 0.0, 0.4, [])
+    stall = judge(seen, 0.0, [busy], {}, [])
+    assert stall is not None
+    assert stall.thread == "hog"
 
 
 SERVICE = """
@@ -548,11 +553,6 @@ def test_who_called_the_loop_is_never_blamed(tmp_path: Path) -> None:
     service.write_text(SERVICE)
     done = subprocess.run([sys.executable, service], capture_output=True, text=True)
     assert done.stdout.split() == ["_run", "True", "main", "True"], done
-    busy = LateLook(0.0, 1.0, {1: Seen("hog", (Frame("export_thread.py", 3, "hog"),), 0)})
-    seen = Evidence(0.5, 0.4, True, 0.0, 0.4, [])
-    stall = judge(seen, 0.0, [busy], {}, [])
-    assert stall is not None
-    assert stall.thread == "hog"
 
 
 # A look at a thread whose frames come and go, while each object made may start a collection, in
