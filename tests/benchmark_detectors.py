@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -17,15 +18,23 @@ from functools import partial
 from statistics import mean, median
 from time import perf_counter
 
-import aiodebug.log_slow_callbacks
 import asyncpg
 import nest_asyncio
 import psutil
-from blockbuster import BlockingError, blockbuster_ctx
 
 import labkit
 from labkit.load import Load
-from tests.stalls import KINDS, Detector, Outcome, Report, outcome, outcomes, probe
+
+try:
+    import aiodebug.log_slow_callbacks
+    from blockbuster import BlockingError, blockbuster_ctx
+
+    from tests.stalls import KINDS, Detector, Outcome, Report, outcome, outcomes, probe
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{missing.name} is not installed. Expected what the tests need: "
+        'pip install -r requirements.txt -e ".[test]"'
+    )
 
 MS = 10  # what counts as a stall
 NOT_ONE_CALLBACK = ("crowd of 60", "C call in a thread", "Python threads")
