@@ -257,6 +257,9 @@ def explain(dsn: Dsn, error: Exception) -> str:
             todo = "check host and port, and whether a session holds locks on labkit.orders"
         case socket.gaierror():
             wanted, todo = "a host name that resolves", "check its spelling and the network"
+        case ConnectionError() if "rejected SSL" in said:
+            wanted = "one that speaks SSL, since PGSSLMODE or the URL's sslmode asks for it"
+            todo = "unset that, or set it to prefer"
         case OSError():
             wanted, todo = "a PostgreSQL that listens there", "start it, or correct host and port"
         case ValueError() if not isinstance(error, asyncpg.InterfaceError):

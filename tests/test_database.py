@@ -389,6 +389,15 @@ def test_an_unreachable_server_is_refused(refused: Callable[[str], str]) -> None
     assert "start it, or correct host and port" in said
 
 
+def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
+    dsn: Dsn, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    said = refused(dsn[:])
+    assert "rejected SSL upgrade. Expected one that speaks SSL, since PGSSLMODE" in said
+    assert "To do: unset that" in said
+
+
 def test_an_unknown_host_is_refused(refused: Callable[[str], str]) -> None:
     said = refused(f"postgresql://u:{SECRET}@no-such-host.invalid/db")
     assert "no-such-host.invalid:5432" in said
