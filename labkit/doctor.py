@@ -220,6 +220,7 @@ def kernel() -> Iterator[Finding]:
     from IPython.paths import get_ipython_dir
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
+    from jupyter_core.utils import ensure_event_loop
 
     began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
     # As runner.OnlyThisPython, which takes seconds to import.
@@ -240,6 +241,7 @@ def kernel() -> Iterator[Finding]:
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
+            ensure_event_loop().close()  # Jupyter's own for this thread, which it leaves open
     seen, todo = f"{reply.get('ename')}: {reply.get('evalue')}", f"To do: {install()}"
     if reply["status"] == "ok":
         seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
@@ -247,5 +249,5 @@ def kernel() -> Iterator[Finding]:
         places = {profile: ("**/*.*py",)} | {Path(p): ("*.pth", "*customize.py") for p in sys.path}
         files = [f for place, names in places.items() for name in names for f in place.glob(name)]
         guilty = [str(file) for file in files if "nest_asyncio" in file.read_text(errors="replace")]
-        seen, todo = reply["evalue"], f"It is in {', '.join(guilty) or '?'}"
+        seen, todo = reply["evalue"].rstrip("."), f"It is in {', '.join(guilty) or '?'}"
     yield Finding("kernel", reply["status"] == "ok", seen, todo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -332,6 +335,18 @@ def test_nest_asyncio_in_sitecustomize_is_found(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     assert wrong(doctor.kernel).endswith(f"It is in {tmp_path / 'sitecustomize.py'}")
+
+
+def test_asking_the_kernel_leaves_no_loop_open() -> None:
+    def still_open() -> int:
+        loops = [o for o in gc.get_objects() if issubclass(type(o), asyncio.BaseEventLoop)]
+        return sum(not loop.is_closed() for loop in loops)
+
+    gc.collect()  # those that earlier tests dropped
+    before = still_open()
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(doctor.findings, doctor.kernel).result()[-1].well
+    assert still_open() <= before
 
 
 def test_another_kernel_of_the_same_name_is_not_the_one_it_asks(
