@@ -6,6 +6,7 @@ Only the standard library is imported before a check needs more: what is missing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import sys
@@ -220,7 +221,6 @@ def kernel() -> Iterator[Finding]:
     from IPython.paths import get_ipython_dir
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
-    from jupyter_core.utils import ensure_event_loop
 
     began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
     # As runner.OnlyThisPython, which takes seconds to import.
@@ -241,7 +241,8 @@ def kernel() -> Iterator[Finding]:
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
-            ensure_event_loop().close()  # Jupyter's own for this thread, which it leaves open
+            with contextlib.suppress(RuntimeError):  # as there is none, or it still runs
+                asyncio.get_event_loop().close()  # Jupyter's for this thread, which it leaves open
     seen, todo = f"{reply.get('ename')}: {reply.get('evalue')}", f"To do: {install()}"
     if reply["status"] == "ok":
         seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
