@@ -151,6 +151,7 @@ class _Work:
         self._warnings: list[str] = []
         self.idle = 1.0
         self._turned = threading.Event()  # the loop has come to a call that was made from outside
+        self._cancelled = False  # the scenario itself is, where it held its loop
         self._task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -184,7 +185,7 @@ class _Work:
     def end(self, thread: threading.Thread) -> str:
         """Cancel the scenario; break off what holds its loop. In 1.5 s; returns what is left."""
         self.load.broken_off = True
-        self._call(self._task.cancel if self._task else lambda: None)
+        self._call(self._cancel)
         held, ident, until = None, thread.ident or 0, perf_counter() + 1.4
         while perf_counter() < until:
             self._turned.clear()
@@ -195,6 +196,7 @@ class _Work:
                 # Python code that never awaits can be cancelled as well, where it stands. What
                 # waits in C, as time.sleep() does, is cancelled when it returns.
                 held = _held_at(thread)
+                self._cancelled |= self._is_current()
                 cancelled = ctypes.py_object(asyncio.CancelledError)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), cancelled)
                 if self._turned.is_set():  # it was only late: take that back
@@ -205,6 +207,16 @@ class _Work:
                 "was not given back. Restart the kernel if that does not end"
             )
         return f"; its loop is still held at {held}"
+
+    def _cancel(self) -> None:
+        """Cancel the scenario, if it was not where it stood: twice would break off its clean-up."""
+        if self._task is not None and not self._cancelled:
+            self._task.cancel()
+
+    def _is_current(self) -> bool:
+        """Whether the scenario itself holds the loop, and not one of its requests."""
+        task = self._task
+        return task is not None and asyncio.current_task(task.get_loop()) is task
 
     @property
     def _closed(self) -> bool:

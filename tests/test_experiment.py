@@ -467,3 +467,27 @@ def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
     with limited(0.5), pytest.raises(TooLong, match=r"its loop was held at .* in spin"):
         measure(crowded)
     assert left_behind() is None
+
+
+def spin_for_ever() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("hold", [spin_for_ever, functools.partial(time.sleep, 2.5)])
+def test_a_scenario_broken_off_where_it_holds_its_loop_cleans_up_to_the_end(hold: Any) -> None:
+    cleaned = []
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        try:
+            hold()
+        finally:
+            await asyncio.sleep(0.1)  # as a table of its own is dropped
+            cleaned.append(True)
+
+    with limited(0.3), pytest.raises(TooLong, match=r"its loop (was|is still) held at"):
+        measure(scenario)
+    time.sleep(1.5)
+    assert left_behind() is None
+    assert cleaned
