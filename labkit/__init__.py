@@ -4,20 +4,33 @@
 are first used, so that a service that takes only the probe home does not pay for them.
 """
 
-from labkit.charts import compare, gauges, timeline
-from labkit.claims import Claim, at_least, verify
-from labkit.database import Dsn, database
-from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
-from labkit.experiment import measure, measure_pairs
-from labkit.figures import bars, dots, lines, stacked
-from labkit.load import Load
-from labkit.mystery import mystery
-from labkit.probe import Probe
-from labkit.run import Latency, Run
-from labkit.stall import Frame, Stall
-from labkit.tables import show_table, stalls, summary
+from labkit.measure import (
+    Claim,
+    Latency,
+    Load,
+    Run,
+    at_least,
+    measure,
+    measure_pairs,
+    verify,
+)
+from labkit.probe import Frame, Probe, Stall
+from labkit.server import Dsn, database
+from labkit.show import (
+    bars,
+    compare,
+    dots,
+    gauges,
+    lines,
+    show,
+    show_table,
+    stacked,
+    stalls,
+    summary,
+    timeline,
+)
 
 __all__ = [
     "Claim",
@@ -40,7 +53,6 @@ __all__ = [
     "lines",
     "measure",
     "measure_pairs",
-    "mystery",
     "show",
     "show_table",
     "stacked",

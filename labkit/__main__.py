@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit import exercises, progress, workbook
 from labkit.errors import LabError
-
-FIRST = "00_start_here.ipynb"
-NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
+from labkit.exercises import catalogue
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,27 +48,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "status":
-            progress.status(exercises.catalogue())
+            from labkit.workbook.status import status
+
+            status(catalogue())
             return 0
         if options.command == "reset" and options.progress is not None:
-            known = [name for names in exercises.catalogue().values() for name in names]
-            return progress.forget(options.progress, known, options.yes)
+            from labkit.workbook.status import forget
+
+            known = [name for names in catalogue().values() for name in names]
+            return forget(options.progress, known, options.yes)
         if options.command == "doctor":
-            from labkit.doctor import doctor
+            from labkit.workbook.doctor import doctor
 
             return doctor()
         if options.command == "reset":
-            from labkit.reset import reset as remove
+            from labkit.workbook.reset import reset as remove
 
             return remove(options.yes)
         if options.command == "bundle":
-            from labkit.bundle import bundle
+            from labkit.workbook.bundle import bundle
 
             bundle(options.directory, options.platform, options.python)
             return 0
         if options.command == "start":
-            return _start(options.no_browser)
-        from labkit.runner import run as execute  # not at the top: --help need not wait for it
+            from labkit.workbook.start import start as begin
+
+            return begin(options.no_browser)
+        from labkit.workbook.run import (
+            run as execute,  # not at the top: --help need not wait for it
+        )
 
         return execute(options.only, options.json)
     except LabError as error:
@@ -82,38 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-
-
-def _start(no_browser: bool) -> int:
-    if not ((root := exercises.notebooks()) / FIRST).exists():
-        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
-    import zmq
-    from jupyterlab.labapp import LabApp
-
-    copy = root.parent / "my-notebooks"
-    kept = workbook.update(root, copy)
-    print(f"Your own copy of the notebooks: {copy}", flush=True)
-    if kept:
-        print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
-        print("To have a newer one, rename or delete yours, and start again.", flush=True)
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
-    encryption = "auto" if zmq.has("curve") else "disabled"
-    options = [
-        f"--ServerApp.root_dir={copy}",
-        f"--LabApp.default_url=/lab/tree/{FIRST}",
-        "--ServerApp.kernel_spec_manager_class=labkit.runner.OnlyThisPython",
-        f"--KernelManager.transport_encryption={encryption}",
-        "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
-        *["--no-browser"] * no_browser,
-        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),
-    ]
-    with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
-        (Path(config) / "labconfig").mkdir()
-        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)
-        places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
-        LabApp.launch_instance(options)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import struct
 import sys
+from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 
@@ -44,6 +47,26 @@ def show(
         width = struct.unpack(">I", png[16:20])[0] // 2  # charts are drawn for sharp screens
         metadata["image/png"] = {"alt": text, "width": width}
     display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+
+
+def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as HTML: numbers to the right, words to the left."""
+
+    def cell(value: object) -> str:
+        side = "right" if isinstance(value, numbers.Number) else "left"
+        text = number(value) if isinstance(value, float) else f"{value}"
+        return f'<td style="text-align:{side}">{escape(text)}</td>'
+
+    top = "".join(f'<th scope="col" style="text-align:left">{escape(str(h))}</th>' for h in head)
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def number(value: float) -> str:
+    """A figure with three digits that mean something."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Progress:

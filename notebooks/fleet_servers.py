@@ -30,7 +30,7 @@ import psycopg2.extras
 from fleet import hear, program, say, tell
 
 import labkit as lab
-from labkit import embedded
+from labkit.server import embedded
 
 COMPOSE = "postgresql://lab:lab@127.0.0.1:64320"  # as in docker-compose.yml, profile fleet
 CONNECTIONS = """

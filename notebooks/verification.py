@@ -13,7 +13,7 @@ import asyncpg
 import pandas as pd
 
 import labkit as lab
-from labkit.figures import BLUE, INK, ORANGE, VERMILION, panels, save
+from labkit.show.figures import BLUE, INK, ORANGE, VERMILION, panels, save
 
 Witnessed = list[tuple[float, str, int]]  # seconds since the load began, state, connections
 

@@ -23,7 +23,7 @@ import nest_asyncio
 import psutil
 
 import labkit
-from labkit.load import Load
+from labkit.measure.load import Load
 
 try:
     import aiodebug.log_slow_callbacks

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import embedded
-from labkit.database import COMPOSE_PLACE, Dsn, database
+from labkit.exercises import find_lessons
+from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
+
+find_lessons()  # tests import what lies beside the notebooks, too
 
 # A shell that runs the tests in the background hands SIGINT down ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

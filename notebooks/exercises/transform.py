@@ -19,7 +19,7 @@ import transform
 
 import labkit as lab
 from labkit.exercises import NotYet, held_by, source_file
-from labkit.stall import walk
+from labkit.probe import walk
 
 HINTS = [
     "Where is the work? `fetch` decodes 50,000 rows on the loop's thread, and `rank` goes through "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 
 import labkit as lab
-from labkit.experiment import Scenario
+from labkit.measure import Scenario
 from mystery.deck import Part, deal
 from mystery.scenario import Steps, under_load
 from mystery.writer import write
@@ -31,7 +31,17 @@ class Finding:
 
 
 class Case:
-    """One case; `mystery(seed)` opens it.
+    """One case: a service of several modules, with three culprits hidden in it by the seed.
+
+    Args:
+        seed: Any whole number: each is a case of its own, and always the same one.
+        dsn: Which PostgreSQL the service works on; `labkit.database()` if not given.
+
+    Example:
+        case = Case(7)
+        look = case.measure()
+        lab.stalls(look)
+        case.accuse("pricing.quote")
 
     Attributes:
         seed: The same seed, the same case.
@@ -39,8 +49,10 @@ class Case:
         functions: What can be accused, as "module.function".
     """
 
-    def __init__(self, seed: int, dsn: str) -> None:
-        self.seed, self._dsn = seed, dsn
+    def __init__(self, seed: int, dsn: str | None = None) -> None:
+        if not isinstance(seed, int):
+            raise lab.LabError(f"Case() was given seed={seed!r}. Expected a whole number: Case(7).")
+        self.seed, self._dsn = seed, dsn or lab.database()
         parts, folder = deal(seed), f"mystery/case_{seed}"
         self._parts = {part.name: part for part in parts}
         self.modules: dict[str, ModuleType] = write(parts, folder)

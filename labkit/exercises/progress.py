@@ -1,0 +1,50 @@
+"""Which exercises are solved: a file for each in the user's data directory, sent nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def place() -> Path:
+    """The directory that keeps the progress, whether it is there or not."""
+    import platformdirs  # here, so that who takes the probe home need not have it
+
+    home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
+    return Path(home).expanduser().resolve() / "progress"
+
+
+def read() -> dict[str, bool]:
+    """For each exercise that was tried, whether it was solved; nothing if that cannot be read."""
+    try:
+        return {path.name: path.read_bytes() == b"solved" for path in place().iterdir()}
+    except OSError:
+        return {}
+
+
+def record(exercise: str, outcome: str) -> str:
+    """Record the outcome of a check. Solved stays solved.
+
+    Returns:
+        What could not be done, in a sentence; as a rule, "".
+    """
+    file = place() / exercise
+    try:
+        place().mkdir(parents=True, exist_ok=True)
+        if outcome == "pass":
+            file.write_text("solved", "utf-8")
+        else:
+            file.touch()
+    except OSError as error:
+        return f"(This was not recorded: {file} cannot be written: {error.strerror or error}.)"
+    return ""
+
+
+def solved(exercises: Iterable[str]) -> str:
+    """How many of these exercises are solved, and which, in a sentence."""
+    every, entries = list(exercises), read()
+    done = [name for name in every if entries.get(name)]
+    return (
+        f"Solved so far: {len(done)} of {len(every)}" + f" ({', '.join(done)})" * bool(done) + "."
+    )

@@ -1,0 +1,177 @@
+"""Pictures of runs: one message each, and a text that says the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import cycle
+from statistics import median_low
+from typing import TYPE_CHECKING, Any
+
+from labkit.display import number
+from labkit.errors import LabError
+from labkit.measure import Run, as_runs, ms, spread, typical
+from labkit.show.figures import (
+    BLUE,
+    DASHES,
+    INK,
+    ORANGE,
+    SERIES,
+    VERMILION,
+    lay_over,
+    panels,
+    plain_numbers,
+    save,
+)
+from labkit.show.tables import summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def timeline(
+    run: Run,
+    *,
+    offer: str | None = None,
+    title: str | None = None,
+    predicted: float | None = None,
+) -> None:
+    """Chart the latency of each request of an offer over time, with the loop's stalls behind it.
+
+    Args:
+        run: What to show.
+        offer: Which requests; the victim's if not given.
+        title: The chart's message, as a sentence.
+        predicted: The p99 that the reader expected (ms), if any: it is drawn, too.
+    """
+    offer = offer or run.victim
+    latency = run.latency(offer)
+    title = title or f"{offer}: p50 {ms(latency.p50)} ms, p99 {ms(latency.p99)} ms"
+    figure, [axes] = panels(height=3.2)
+    _dots(axes, run, offer, VERMILION if run.stalls else BLUE)
+    axes.set_xlabel("intended start of the request (s)")
+    _limits([axes], [run], offer)
+    guess = lay_over(axes, predicted, "ms")
+    save(figure, title, f"{title}. {_said(run, offer)}{guess}")
+
+
+def compare(
+    before: Run | Sequence[Run],
+    after: Run | Sequence[Run],
+    *,
+    offer: str | None = None,
+    title: str | None = None,
+    predicted: float | None = None,
+) -> None:
+    """Chart two runs below each other on the same axes, with a table, and the same in words.
+
+    Args:
+        before: A run, or several; the pair with the median ratio is drawn.
+        after: As many, each taken next to its partner.
+        offer: Which requests; the victim's if not given.
+        title: The chart's message; if not given, how p99 changed.
+        predicted: The p99 that the reader expected after the repair (ms), if any.
+    """
+    befores, afters = as_runs(before), as_runs(after)
+    offer = offer or befores[0].victim
+    pairs = list(zip(befores, afters, strict=True))
+    ratios = [b.latency(offer).p99 / a.latency(offer).p99 for b, a in pairs]
+    if any(map(math.isnan, ratios)):
+        raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
+    b, a = pairs[typical(ratios)]
+    p99 = f"{ms(b.latency(offer).p99)} to {ms(a.latency(offer).p99)} ms"
+    lower = median_low(ratios) >= 1
+    by = spread(ratios, "lower") if lower else spread([1 / r for r in ratios], "higher")
+    title = title or f"{offer}: p99 from {p99}, {by}"
+    figure, [above, below] = panels(height=5.2, rows=2)
+    for axes, run, when, colour in ((above, b, "before", VERMILION), (below, a, "after", BLUE)):
+        _dots(axes, run, offer, colour)
+        axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=colour)
+    below.set_xlabel("intended start of the request (s)")
+    _limits([above, below], [b, a], offer)
+    guess = lay_over(below, predicted, "ms")
+    above.set_ylim(below.get_ylim())  # the same axes, whatever was guessed
+    said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{guess}"
+    save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
+    summary([b, a], offer=offer)
+
+
+def gauges(
+    run: Run, *, title: str, unit: str = "connections", predicted: float | None = None
+) -> None:
+    """Chart a run's gauges over time, with the loop's stalls behind them.
+
+    Args:
+        run: A run whose scenario called `load.gauge`.
+        title: The chart's message, as a sentence.
+        unit: What the gauges count.
+        predicted: The reading that the reader expected, if any.
+    """
+    figure, [axes] = panels(height=3.2)
+    readings = run.gauges
+    if readings.empty:
+        raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
+    for name, colour, dashes in zip(readings, cycle(SERIES), cycle(DASHES), strict=False):
+        axes.step(readings.index, readings[name], where="post", color=colour, ls=dashes, label=name)
+    _shade(axes, run)
+    axes.set_xlim(0, run.seconds)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel(unit)
+    figure.legend(
+        loc="outside lower center", ncols=len(readings.columns), fontsize=9, frameon=False
+    )
+    said = "; ".join(
+        f"{name}: {number(readings[name].min())} to {number(readings[name].max())}, "
+        f"median {number(readings[name].median())}"
+        for name in readings
+    )
+    guess = lay_over(axes, predicted)
+    save(figure, title, f"{title}. {unit}: {said}.{guess}")
+
+
+def _said(run: Run, offer: str) -> str:
+    failed = f", {run.failed(offer):,} failed" if run.failed(offer) else ""
+    return f"{run.name}: {run.latency(offer)}{failed}; {run.held}."
+
+
+def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
+    requests = run.requests[run.requests.offer == offer]
+    for completed, marker, label in ((True, "o", "completed"), (False, "x", "failed")):
+        some = requests[requests.error.isna() == completed]
+        if len(some):
+            look: dict[str, Any] = {"s": 9, "c": colour, "linewidths": 0}
+            if not completed:
+                look = {"s": 22, "c": INK, "linewidths": 1}
+            times = (some.intended_s, some.latency_ms)
+            axes.scatter(*times, marker=marker, alpha=0.7, label=label, **look)
+    _shade(axes, run)
+    if run.stalls:
+        longest = max(run.stalls, key=lambda stall: stall.duration_ms)
+        end = longest.start_s + longest.duration_ms / 1e3
+        late = end > 0.8 * run.seconds  # no room to its right
+        at, side = (longest.start_s, "right") if late else (end, "left")
+        held = f" loop held {ms(longest.duration_ms)} ms "
+        axes.text(at, 0.6, held, transform=axes.get_xaxis_transform(), ha=side, color=INK)
+    if run.failed(offer):
+        axes.legend(loc="lower right", fontsize=9)
+    p99 = run.latency(offer).p99
+    axes.axhline(p99, color=INK, lw=1, ls="--")
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    axes.text(1, p99, f" p99 {ms(p99)} ms", color=INK, **where)
+    axes.set_ylabel("latency (ms)")
+
+
+def _shade(axes: Axes, run: Run) -> None:
+    for stall in run.stalls:
+        end = stall.start_s + stall.duration_ms / 1e3
+        axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
+
+
+def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:
+    times = [t for r in runs for t in r.requests.latency_ms[r.requests.offer == offer] if t > 0]
+    for axes in panels:
+        axes.set_yscale("log")
+        axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
+        axes.set_xlim(0, max(run.seconds for run in runs))
+        plain_numbers(axes.yaxis)

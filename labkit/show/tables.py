@@ -1,0 +1,59 @@
+"""Tables of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from labkit.display import as_html, number, show
+from labkit.measure import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def stalls(run: Run) -> None:
+    """Tabulate what held the loop: a row for each line, the costliest first."""
+    import pandas as pd
+
+    rows: dict[tuple[str, ...], list[float]] = {}
+    for stall in run.stalls:
+        where = str(stall.frame or "no look found it")
+        rows.setdefault((where, stall.source, stall.cause), []).append(stall.duration_ms)
+    table = pd.DataFrame(
+        [(*key, len(times), max(times), sum(times)) for key, times in rows.items()],
+        columns=["line", "source", "cause", "stalls", "longest (ms)", "in all (ms)"],
+    ).sort_values("in all (ms)", ascending=False)
+    if table.empty:
+        show(f"{run.name}: nothing held the loop.")
+    else:
+        show_table(table)
+
+
+def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:
+    """Tabulate runs, one a row."""
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        of = offer or run.victim
+        latency = run.latency(of)
+        longest = max((stall.duration_ms for stall in run.stalls), default=0.0)
+        row = {
+            "run": run.name + " (debug mode was on)" * run.debug,
+            "completed": latency.count,
+            "failed": run.failed(of),
+            "p50 (ms)": latency.p50,
+            "p99 (ms)": latency.p99,
+            "max (ms)": latency.max,
+            "stalls": len(run.stalls),
+            "longest stall (ms)": longest,
+        }
+        rows.append(row)
+    show_table(pd.DataFrame(rows))
+
+
+def show_table(table: pd.DataFrame) -> None:
+    """Show a table as HTML and as text; its index is left out."""
+    html = as_html(list(table), list(table.itertuples(index=False)))
+    show(table.to_string(index=False, float_format=number), html=html)

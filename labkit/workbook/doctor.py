@@ -1,0 +1,254 @@
+"""`python -m labkit doctor`: what would keep the workbook from running here, and what repairs it.
+
+Only the standard library is imported before a check needs more: what is missing may be a package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labkit import exercises
+from labkit.errors import LabError
+from labkit.measure import ms
+from labkit.probe import Probe
+from labkit.server import COMPOSE_PLACE, Dsn, choose, explain, has_dataset, session
+
+ROOT = Path(__file__).parents[2]
+ROOM_MB, CONNECTIONS = 200, 50  # the private server takes half of that room
+# Beyond these, what a notebook claims may drown in the noise. SPARE: % of the processors.
+LATE_MS, TICK_MS, SPARE = 5.0, 1.0, 25
+SECONDS = 8  # for a server or a kernel to answer: all is to be over within ten
+MARK = {True: "✔ well", None: "… beware", False: "✘ wrong"}
+IN_KERNEL = "from labkit.measure import refuse_patched_asyncio as refuse; refuse()"
+# Only what every role may ask. Of a schema that is not there, the answer is NULL.
+SERVER = """
+SELECT current_setting('transaction_read_only')::bool AS read_only,
+    coalesce(has_schema_privilege(labkit, 'CREATE'),
+        has_database_privilege(current_database(), 'CREATE')) AS allowed,
+    least(current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0)
+            - (SELECT sum(numbackends) FROM pg_stat_database),
+        (SELECT nullif(rolconnlimit, -1) - (SELECT count(*) FROM pg_stat_activity
+            WHERE usename = rolname) FROM pg_roles WHERE rolname = current_user)) AS free
+FROM CAST(to_regnamespace('labkit') AS oid) AS labkit
+"""
+
+
+class Finding(NamedTuple):
+    """One line of the report; `well` is None for what the workbook can live with."""
+
+    name: str
+    well: bool | None
+    seen: str
+    repair: str = ""
+
+    def __str__(self) -> str:
+        repair = f". {self.repair}" if self.repair and not self.well else ""
+        return f"{MARK[self.well]}: {self.name}: {self.seen}{repair}"
+
+
+def doctor() -> int:
+    """Print one line for each finding: the verdict, what was seen, and what repairs it.
+
+    Returns:
+        The exit status: 1 if something is wrong, else 0, even if there is something to beware of.
+    """
+    wrong = 0
+    for found in _all():
+        print(*found, sep="\n", flush=True)
+        wrong += sum(finding.well is False for finding in found)
+    print(f"Something is wrong: {wrong} ✘." if wrong else "Nothing is wrong.")
+    return 1 if wrong else 0
+
+
+def _all() -> Iterator[list[Finding]]:
+    yield from map(findings, (clock, machine))  # these need quiet
+    with ThreadPoolExecutor() as pool:  # these mostly wait, for a kernel and for a server
+        yield from pool.map(findings, (packages, ports, server, kernel))
+
+
+def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """Return what a check finds; if it fails, that is the last finding."""
+    found: list[Finding] = []
+    try:
+        for finding in check():  # not list(): what came before an error is kept
+            found.append(finding)
+    except ImportError as error:
+        found.append(Finding(check.__name__, False, str(error), f"To do: {install()}"))
+    except (LabError, OSError, RuntimeError) as error:
+        found.append(Finding(check.__name__, False, str(error)))
+    return found
+
+
+def install() -> str:
+    """Return the command that installs the lock for this Python, to be pasted into a shell."""
+    windows = sys.platform == "win32"
+    python, steps = f"{'& ' * windows}'{sys.executable}'", [f"cd '{ROOT}'"]
+    if sys.prefix == sys.base_prefix:  # no environment of the workbook's own
+        steps.append(f"{python} -m venv .venv")
+        python = r".venv\Scripts\python" if windows else ".venv/bin/python"
+    bundled = "--no-index --find-links wheels " * (ROOT / "wheels").is_dir()
+    steps.append(f"{python} -m pip install {bundled}-r requirements.txt")
+    return ("; " if windows else " && ").join(steps)
+
+
+def clock(*clocks: Callable[[], float]) -> Iterator[Finding]:
+    """See how finely the clocks tick that times are measured by, and timers are set by."""
+
+    def tick(now: Callable[[], float]) -> float:
+        began = now()
+        return 1e3 * (next(then for then in iter(now, None) if then != began) - began)
+
+    # The shortest of three, as some other program may have come between.
+    both = clocks or (time.perf_counter, time.monotonic)
+    worst = max(min(tick(now) for _ in range(3)) for now in both)
+    todo = f"Expected {TICK_MS:.0f} ms or less, or short times are guesses. To do: on Windows, use "
+    todo += "Python 3.13 or later; else, another machine"
+    yield Finding("clock", worst <= TICK_MS or None, f"it ticks every {worst:.4f} ms", todo)
+
+
+def machine() -> Iterator[Finding]:
+    """See how late this machine wakes a thread, and what is idle, while nothing happens here."""
+    import psutil
+
+    async def rest() -> tuple[float, float]:
+        with Probe(threshold_ms=10) as probe:
+            await asyncio.sleep(1)
+            return probe.noise_ms, probe.noise_max_ms
+
+    psutil.cpu_times_percent()  # from here on
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        late, worst = runner.run(rest())
+    spare = psutil.cpu_times_percent().idle
+    # On Windows threads sleep in whole ticks, on an idle machine too. And one that sleeps is woken
+    # in time even where those that compute wait for a processor.
+    quiet = late <= LATE_MS + 1e3 * time.get_clock_info("monotonic").resolution and spare >= SPARE
+    seen = f"at rest, it wakes a thread {ms(late)} ms late (p99; {ms(worst)} ms at worst), and "
+    todo = f"It is busy: expected {LATE_MS:.0f} ms and {SPARE}%, or verdicts may be inconclusive. "
+    todo += "To do: close other programs, and run this again"
+    yield Finding("machine", quiet or None, f"{seen}{spare:.0f}% of its processors are idle", todo)
+
+
+def packages() -> Iterator[Finding]:
+    """Compare what this Python has installed with the lock."""
+    yield Finding("Python", True, f"{sys.version.split()[0]}, {sys.executable}")
+    from packaging.requirements import Requirement
+
+    lock = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    wrong = []
+    for wanted in (Requirement(line) for line in lock if line and line[0] not in "#-"):
+        if wanted.marker is None or wanted.marker.evaluate():
+            installed = metadata.distributions(name=wanted.name)
+            found = next((each.version for each in installed), None)
+            if found is None or not wanted.specifier.contains(found, prereleases=True):
+                wrong.append(f"{wanted.name} is {found or 'missing'} (expected {wanted.specifier})")
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    seen = f"{', '.join(wrong[:5])}{more}" if wrong else "all as in requirements.txt"
+    yield Finding("packages", not wrong, seen, f"To do: {install()}")
+
+
+def ports() -> Iterator[Finding]:
+    """See whether programs here can talk to each other, and what is in the place of Compose's."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), timeout=2).close()
+    except OSError as error:
+        todo = "Expected that 127.0.0.1 works. To do: turn it on (Linux: `ip link set lo up`)"
+        yield Finding("ports", False, f"programs cannot talk to each other: {error}", todo)
+        return
+    dsn, which = choose()
+    host, _, port = COMPOSE_PLACE.partition(":")
+    with socket.socket() as caller:
+        taken = dsn is None and caller.connect_ex((host, int(port))) == 0
+    seen = which if taken else "127.0.0.1 works, and nothing stands in the way of Compose's"
+    todo = "To do, if you want Compose's server: end that program. The embedded one does without"
+    yield Finding("ports", not taken or None, seen, todo)
+
+
+def server() -> Iterator[Finding]:
+    """See which PostgreSQL it would be, and whether the lab can work there.
+
+    The private one is started if it would be that; nothing is changed on another.
+    """
+    dsn, which = choose()
+    if dsn is None:
+        from labkit.server import embedded
+
+        home = embedded.place()
+        free = shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free / 1e6
+        todo = f"Expected {ROOM_MB} MB. To do: make room, or set LABKIT_HOME to another directory"
+        yield Finding("disk", free >= ROOM_MB, f"{free:,.0f} MB free for {home}", todo)
+        dsn = Dsn(embedded.start())
+    try:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            seen = runner.run(asyncio.wait_for(_ask_server(dsn), SECONDS))
+    except TimeoutError as error:
+        raise LabError(explain(dsn, error)) from None
+    yield Finding("server", True, f"{which}: {str(dsn).partition('?')[0]}, {seen}")
+
+
+async def _ask_server(dsn: Dsn) -> str:
+    import asyncpg
+
+    async with session(dsn) as connection:
+        row = await connection.fetchrow(SERVER)
+        if row["read_only"]:
+            raise asyncpg.ReadOnlySQLTransactionError("this role may only read")
+        if not row["allowed"]:
+            raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
+        if row["free"] < CONNECTIONS:
+            raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
+        there = "is there" if await has_dataset(connection) else "will be made at first use"
+        version = connection.get_settings().server_version.split()[0]
+        return f"PostgreSQL {version}, {row['free']} connections free, the dataset {there}"
+
+
+def kernel() -> Iterator[Finding]:
+    """Start a notebook's kernel; see whether it answers, with labkit and with Python's asyncio."""
+    import ipykernel  # noqa: F401 (whether it can be)
+    from IPython.paths import get_ipython_dir
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import KernelManager
+
+    began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
+    # As runner.OnlyThisPython, which takes seconds to import.
+    manager: Any = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    with tempfile.TemporaryFile() as log:
+        manager.start_kernel(cwd=str(exercises.notebooks()), stdout=log, stderr=log)
+        client = manager.blocking_client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(SECONDS)
+            reply = client.execute(IN_KERNEL, reply=True, timeout=SECONDS)["content"]
+        except (RuntimeError, TimeoutError) as error:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()[-1:]
+            todo = f"To do: correct what IPython runs first, in {profile}; or {install()}"
+            yield Finding("kernel", False, " ".join([f"{error}.", *said]), todo)
+            return
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+            with contextlib.suppress(RuntimeError):  # as there is none, or it still runs
+                asyncio.get_event_loop().close()  # Jupyter's for this thread, which it leaves open
+    seen, todo = f"{reply.get('ename')}: {reply.get('evalue')}", f"To do: {install()}"
+    if reply["status"] == "ok":
+        seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
+    elif reply["ename"] == "LabError":  # patched by what runs before any cell: say where
+        places = {profile: ("**/*.*py",)} | {Path(p): ("*.pth", "*customize.py") for p in sys.path}
+        files = [f for place, names in places.items() for name in names for f in place.glob(name)]
+        guilty = [str(file) for file in files if "nest_asyncio" in file.read_text(errors="replace")]
+        seen, todo = reply["evalue"].rstrip("."), f"It is in {', '.join(guilty) or '?'}"
+    yield Finding("kernel", reply["status"] == "ok", seen, todo)

@@ -1,0 +1,51 @@
+"""`python -m labkit start`: the learner's own copy of the notebooks, in JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from labkit import exercises
+from labkit.errors import LabError
+from labkit.workbook.copy import update
+
+FIRST = "00_start_here.ipynb"
+NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
+
+
+def start(no_browser: bool) -> int:
+    """Bring the learner's copy up to date, and open it in JupyterLab.
+
+    Raises:
+        LabError: The workbook is not whole, or the copy cannot be written.
+    """
+    if not ((root := exercises.notebooks()) / FIRST).exists():
+        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
+    import zmq
+    from jupyterlab.labapp import LabApp
+
+    copy = root.parent / "my-notebooks"
+    kept = update(root, copy)
+    print(f"Your own copy of the notebooks: {copy}", flush=True)
+    if kept:
+        print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
+        print("To have a newer one, rename or delete yours, and start again.", flush=True)
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
+    encryption = "auto" if zmq.has("curve") else "disabled"
+    options = [
+        f"--ServerApp.root_dir={copy}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}",
+        "--ServerApp.kernel_spec_manager_class=labkit.workbook.run.OnlyThisPython",
+        f"--KernelManager.transport_encryption={encryption}",
+        "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
+        *["--no-browser"] * no_browser,
+        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),
+    ]
+    with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
+        (Path(config) / "labconfig").mkdir()
+        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)
+        places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
+        LabApp.launch_instance(options)
+    return 0

@@ -1,0 +1,64 @@
+"""Answers to the exercise "pool" of notebook 02."""
+
+import asyncpg
+
+from tests.exercises.test_exercises import Case
+
+
+async def keeps_the_defaults(dsn):
+    return await asyncpg.create_pool(dsn, command_timeout=0.5)
+
+
+async def grows_under_load(dsn):
+    return await asyncpg.create_pool(dsn, min_size=2, max_size=8, command_timeout=0.5)
+
+
+async def never_gives_up(dsn):
+    return await asyncpg.create_pool(dsn, min_size=8, max_size=8)
+
+
+async def gives_up_after_a_minute(dsn):
+    return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=60)
+
+
+async def gives_up_too_soon(dsn):
+    return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.1)
+
+
+async def forgets_to_await(dsn):
+    return asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5)
+
+
+async def closes_it_too(dsn):
+    async with asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5) as pool:
+        return pool
+
+
+async def raises(dsn):
+    return await asyncpg.create_pool(dsn, max_size=8, command_timeout=0.5)
+
+
+async def opens_a_connection(dsn):
+    return await asyncpg.connect(dsn, command_timeout=0.5)
+
+
+async def lets_the_server_give_up(dsn):
+    pool = asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, server_settings={"statement_timeout": "500ms"}
+    )
+    await pool
+    return pool
+
+
+CASES = [
+    Case(keeps_the_defaults, "not yet", "answered by 10 connections.* granted 8"),
+    Case(grows_under_load, "not yet", "2 connections were open when .* while requests waited"),
+    Case(never_gives_up, "not yet", r"no connection was idle for \d+% of the time, and \d\d of"),
+    Case(gives_up_after_a_minute, "not yet", r"no connection was idle .* had taken the pool"),
+    Case(gives_up_too_soon, "not yet", "2 of 2 honest queries of 0.25 s failed: TimeoutError"),
+    Case(forgets_to_await, "not yet", "40 of 40 lookups failed: .* not initialized"),
+    Case(closes_it_too, "not yet", "40 of 40 lookups failed: .* pool is closed"),
+    Case(raises, "raised", "ValueError: min_size is greater than max_size"),
+    Case(opens_a_connection, "raised", "returned a Connection. Expected an asyncpg pool"),
+    Case(lets_the_server_give_up, "pass", "8 connections, all warm"),
+]

@@ -1,0 +1,139 @@
+"""Answers to the exercise "stopwatch" of notebook 00."""
+
+import asyncio
+from time import perf_counter
+
+from tests.exercises.test_exercises import Case
+
+
+async def asks_back_to_back(ask, rate, seconds):
+    times = []
+    began = perf_counter()
+    while perf_counter() < began + seconds:
+        start = perf_counter()
+        await ask()
+        times.append(1e3 * (perf_counter() - start))
+    return times
+
+
+async def sleeps_between(ask, rate, seconds):
+    times = []
+
+    async def one():
+        start = perf_counter()
+        await ask()
+        times.append(1e3 * (perf_counter() - start))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(rate * seconds):
+            tasks.create_task(one())
+            await asyncio.sleep(1 / rate)
+    return times
+
+
+async def starts_the_clock_late(ask, rate, seconds):
+    return await on_schedule(ask, rate, seconds, from_the_start=True)
+
+
+async def asks_all_at_once(ask, rate, seconds):
+    async def one():
+        start = perf_counter()
+        await ask()
+        return 1e3 * (perf_counter() - start)
+
+    return await asyncio.gather(*(one() for _ in range(rate * seconds)))
+
+
+async def waits_but_counts_from_due(ask, rate, seconds):
+    times = []
+    began = perf_counter()
+    for k in range(rate * seconds):
+        await asyncio.sleep(began + k / rate - perf_counter())
+        await ask()
+        times.append(1e3 * (perf_counter() - began - k / rate))
+    return times
+
+
+async def reports_seconds(ask, rate, seconds):
+    return [ms / 1e3 for ms in await on_schedule(ask, rate, seconds)]
+
+
+async def reports_the_p99(ask, rate, seconds):
+    return sorted(await on_schedule(ask, rate, seconds))[-3]
+
+
+async def forgets_the_last(ask, rate, seconds):
+    return (await on_schedule(ask, rate, seconds))[:-20]
+
+
+async def asks_half_as_often(ask, rate, seconds):
+    return await on_schedule(ask, rate, seconds / 2)
+
+
+async def makes_it_up(ask, rate, seconds):
+    await on_schedule(ask, rate, seconds)
+    return [130] * rate * seconds
+
+
+async def never_asks(ask, rate, seconds):
+    return [20] * rate * seconds
+
+
+async def raises(ask, rate, seconds):
+    return [await ask(k) for k in range(rate * seconds)]
+
+
+async def on_schedule(ask, rate, seconds, from_the_start=False):
+    async def one(due):
+        start = perf_counter() if from_the_start else due
+        await ask()
+        return 1e3 * (perf_counter() - start)
+
+    began, tasks = perf_counter(), []
+    for k in range(round(rate * seconds)):
+        due = began + k / rate
+        await asyncio.sleep(due - perf_counter())
+        tasks.append(asyncio.create_task(one(due)))
+    return await asyncio.gather(*tasks)
+
+
+async def sets_alarms(ask, rate, seconds):
+    """Another style: callbacks of the loop's own clock, and no loop in the function."""
+    loop, times, tasks = asyncio.get_running_loop(), [], []
+    began = loop.time()
+
+    def start(due):
+        task = asyncio.ensure_future(ask())
+        task.add_done_callback(lambda _: times.append(1e3 * (loop.time() - due)))
+        tasks.append(task)
+
+    for k in range(rate * seconds):
+        loop.call_at(began + k / rate, start, began + k / rate)
+    while len(times) < rate * seconds:
+        await asyncio.sleep(0.01)
+    return times
+
+
+CASES = [
+    Case(asks_back_to_back, "not yet", r"asked \d+ times in 3 s, one after the other"),
+    Case(waits_but_counts_from_due, "not yet", r"asked 300 times .* does not ask\. Users"),
+    Case(sleeps_between, "not yet", r"in the last second .* \d{3} ms too late \(median\)"),
+    Case(asks_all_at_once, "not yet", r"asked up to \d{4} ms too early, and \d+ were on"),
+    Case(starts_the_clock_late, "not yet", r"\d+ of your 300 times .* your clock begins"),
+    Case(reports_seconds, "not yet", r"your p99 is 0\.1\d\d: these are seconds"),
+    Case(
+        reports_the_p99,
+        "not yet",
+        r"expected a list of 300 times in ms, one a request, and got 1 of them: \d",
+    ),
+    Case(
+        forgets_the_last,
+        "not yet",
+        r"expected a list of 300 times in ms, one a request, and got 2\d\d of them: \[",
+    ),
+    Case(asks_half_as_often, "not yet", r"asked 150 times\. 100 per second for 3 s are 300"),
+    Case(makes_it_up, "not yet", r"your p50 is 130 ms, and the same requests took \d\d ms"),
+    Case(never_asks, "not yet", "asked 0 times"),
+    Case(raises, "raised", r"TypeError: .*ask\(\) takes 0 positional"),
+    Case(sets_alarms, "pass", "300 requests asked, all on schedule"),
+]

@@ -1,0 +1,173 @@
+"""Answers to the exercise "transaction" of notebook 07."""
+
+import asyncio
+
+from legacy_sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
+
+from tests.exercises.test_exercises import Case
+
+
+async def is_the_old_one(pool, bank, item, customer):
+    return await sell(pool, bank, item, customer)
+
+
+async def keeps_the_connection(pool, bank, item, customer):
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+        await bank.charge(customer)
+        await connection.execute(PAY, customer, item)
+    return True
+
+
+async def asks_the_bank_first(pool, bank, item, customer):
+    await bank.charge(customer)
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(TAKE, item) is None:
+            return False
+        await connection.execute(RESERVE, customer, item)
+        await connection.execute(PAY, customer, item)
+    return True
+
+
+async def is_paid_too_soon(pool, bank, item, customer):
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(TAKE, item) is None:
+            return False
+        await connection.execute(RESERVE, customer, item)
+        await connection.execute(PAY, customer, item)
+    await bank.charge(customer)
+    return True
+
+
+async def never_undoes(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    await bank.charge(customer)
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def undoes_what_it_expects(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except Declined:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def forgets_cancellation(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except Exception:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def swallows_the_refusal(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        return False
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def has_no_transaction(pool, bank, item, customer):
+    if await pool.fetchval(TAKE, item) is None:
+        return False
+    await pool.execute(RESERVE, customer, item)
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def looks_before_it_takes(pool, bank, item, customer):
+    if not await pool.fetchval("SELECT available FROM labkit.stock WHERE item = $1", item):
+        return False
+    await pool.execute(RESERVE, customer, item)
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await pool.execute(CANCEL, customer, item)
+        raise
+    if await pool.fetchval(TAKE, item) is None:
+        return False
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+lock = asyncio.Lock()
+
+
+async def one_at_a_time(pool, bank, item, customer):
+    async with lock:
+        return await with_a_flag(pool, bank, item, customer)
+
+
+async def raises(pool, bank, item, customer):
+    async with pool.transaction():
+        await pool.execute(RESERVE, customer, item)
+
+
+async def with_a_flag(pool, bank, item, customer):
+    """Another style: `finally`, and a flag that says how it went."""
+    paid = False
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+        paid = True
+    finally:
+        if not paid:
+            await asyncio.shield(undo(pool, item, customer))
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def reserve(pool, item, customer):
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(TAKE, item) is None:
+            return False
+        await connection.execute(RESERVE, customer, item)
+    return True
+
+
+async def undo(pool, item, customer):
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(GIVE_BACK, item)
+        await connection.execute(CANCEL, customer, item)
+
+
+CASES = [
+    Case(is_the_old_one, "not yet", "the item's row was locked, and 1 connection was held"),
+    Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was held"),
+    Case(is_paid_too_soon, "not yet", "marked as paid before the bank had answered"),
+    Case(asks_the_bank_first, "not yet", "0 were left, and the bank was asked"),
+    Case(never_undoes, "not yet", r"raised Declined\('no credit'\): 2 are left.*'reserved'"),
+    Case(undoes_what_it_expects, "not yet", r"raised ConnectionError\(.*\): 2 are left"),
+    Case(forgets_cancellation, "not yet", r"was cancelled while .*: 2 of 3 are left"),
+    Case(swallows_the_refusal, "not yet", r"expected Declined\(.*ended with False"),
+    Case(has_no_transaction, "not yet", "reservation of customer -1, and afterwards 2 of 3"),
+    Case(looks_before_it_takes, "not yet", r"\d\d were charged, \d+ have a paid sale"),
+    Case(one_at_a_time, "not yet", "1 customers at most were at the bank at once"),
+    Case(raises, "raised", "a good customer: AttributeError"),
+    Case(with_a_flag, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
+]

@@ -1,0 +1,89 @@
+"""Answers to the exercise "verify" of notebook 06."""
+
+import asyncio
+
+from tests.exercises.test_exercises import Case
+
+
+async def asks_one_after_the_other(price, right):
+    wrong = 0
+    for order, amount in right.items():
+        try:
+            wrong += await price(order) != amount
+        except Exception:
+            wrong += 1
+    return wrong
+
+
+async def counts_errors_only(price, right):
+    answers = await asyncio.gather(*(price(order) for order in right), return_exceptions=True)
+    return sum(isinstance(answer, Exception) for answer in answers)
+
+
+async def says_only_whether(price, right):
+    try:
+        answers = await asyncio.gather(*(price(order) for order in right))
+    except Exception:
+        return 1
+    return int(answers != list(right.values()))
+
+
+async def goes_in_small_groups(price, right):
+    orders, wrong = list(right), 0
+    for first in range(0, len(orders), 10):
+        group = orders[first : first + 10]
+        answers = await asyncio.gather(*map(price, group), return_exceptions=True)
+        wrong += sum(a != right[order] for order, a in zip(group, answers, strict=True))
+    return wrong
+
+
+async def asks_for_the_same_order(price, right):
+    answers = await asyncio.gather(*(price(7) for _ in right), return_exceptions=True)
+    return sum(answer != right[7] for answer in answers)
+
+
+async def returns_the_answers(price, right):
+    return await asyncio.gather(*(price(order) for order in right), return_exceptions=True)
+
+
+async def lets_the_error_out(price, right):
+    answers = await asyncio.gather(*(price(order) for order in right))
+    return sum(a != amount for a, amount in zip(answers, right.values(), strict=True))
+
+
+async def has_a_mistake_of_its_own(price, right):
+    return sum(await price(order) for order in rigth)  # noqa: F821
+
+
+async def uses_tasks(price, right):
+    tasks = {order: asyncio.create_task(price(order)) for order in right}
+    await asyncio.wait(tasks.values())
+    return sum(
+        task.exception() is not None or task.result() != right[order]
+        for order, task in tasks.items()
+    )
+
+
+async def wraps_each_call(price, right):
+    async def wrong(order, amount):
+        try:
+            async with asyncio.timeout(1):
+                return await price(order) != amount
+        except Exception:
+            return True
+
+    return sum(await asyncio.gather(*(wrong(*pair) for pair in right.items())))
+
+
+CASES = [
+    Case(asks_one_after_the_other, "not yet", "one call after the other: at most 1 at once"),
+    Case(counts_errors_only, "not yet", r"remembers .* \d+ returned another .* You counted 0"),
+    Case(says_only_whether, "not yet", r"shared connection, 199 of 200 .* You counted 1\."),
+    Case(goes_in_small_groups, "not yet", "at most 10 of 200 calls on their way at once"),
+    Case(asks_for_the_same_order, "not yet", "asked for 1 of the 200 orders"),
+    Case(returns_the_answers, "not yet", r"Expected a number of calls, and got \["),
+    Case(lets_the_error_out, "raised", r"InterfaceError.* What a call raises is a call that went"),
+    Case(has_a_mistake_of_its_own, "raised", r"on the repaired service .* NameError: .*rigth"),
+    Case(uses_tasks, "pass", r"with 200 at once.* a crowd: 160\."),
+    Case(wraps_each_call, "pass", r"with 200 at once"),
+]

@@ -1,0 +1,146 @@
+"""What became of each exercise: recorded, told and forgotten."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit import Exercise, LabError
+from labkit.exercises import catalogue, progress
+from labkit.server import embedded
+from labkit.workbook.status import forget
+
+EVERY = [name for names in catalogue().values() for name in names]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def is_wrong(dsn: str, customer: int) -> None:
+    """No coroutine function, so its check needs no database."""
+
+
+def labkit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with nobody at the keyboard."""
+    command = [sys.executable, "-m", "labkit", *arguments]
+    nobody = subprocess.DEVNULL
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, stdin=nobody, capture_output=True, encoding="utf-8", env=environment
+    )
+
+
+def test_status_tells_solved_from_tried_from_untouched() -> None:
+    progress.record("report", "pass")
+    progress.record("pool", "raised")
+    done = labkit("status")
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = done.stdout.splitlines()
+    assert len(EVERY) + 2 == len(lines)
+    states = {line.split()[1]: " ".join(line.split()[2:]) for line in lines[:-2]}
+    assert "✔ solved" == states["report"]
+    assert "tried" == states["pool"]
+    assert "untouched" == states["gate"]
+    assert lines[1].startswith("01_detect_loop_blocking ")
+    assert f"Solved so far: 1 of {len(EVERY)} (report)." == lines[-2]
+    assert f"This is kept in {progress.place()}, and sent nowhere." == lines[-1]
+
+
+def test_a_check_records_its_outcome_and_ends_with_what_is_solved() -> None:
+    progress.record("pool", "pass")
+    verdict = Exercise("report").check(is_wrong)
+    assert f"Solved so far: 1 of {len(EVERY)} (pool)." == repr(verdict).splitlines()[-1]
+    assert {"pool": True, "report": False} == progress.read()
+
+
+def test_what_was_not_attempted_is_not_recorded() -> None:
+    async def untouched(dsn: str, customer: int) -> None: ...
+
+    Exercise("report").check(untouched)
+    assert {} == progress.read()
+    assert not progress.place().exists()
+
+
+def test_what_was_solved_once_stays_solved() -> None:
+    progress.record("report", "pass")
+    progress.record("report", "not yet")
+    assert {"report": True} == progress.read()
+
+
+def test_two_kernels_at_once_lose_nothing_of_each_other() -> None:
+    code = (
+        "import sys; from labkit.exercises import progress\n"
+        "for n in range(40): assert not progress.record(f'{sys.argv[1]}{n}', 'pass')"
+    )
+    kernels = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b", "c")]
+    assert [0, 0, 0] == [kernel.wait(120) for kernel in kernels]
+    assert {f"{name}{n}" for name in "abc" for n in range(40)} == set(progress.read())
+
+
+def test_a_damaged_file_breaks_no_check_and_counts_as_tried() -> None:
+    progress.record("report", "pass")
+    (progress.place() / "report").write_bytes(b"\xff")
+    assert {"report": False} == progress.read()
+    assert "not yet" == Exercise("report").check(is_wrong).outcome
+    progress.record("report", "pass")
+    assert {"report": True} == progress.read()
+
+
+def test_a_file_that_cannot_be_written_breaks_no_check(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "a file").touch()
+    monkeypatch.setenv("LABKIT_HOME", str(home / "a file"))
+    verdict = Exercise("report").check(is_wrong)
+    assert "not yet" == verdict.outcome
+    assert "(This was not recorded: " in verdict.progress
+    assert "report cannot be written: " in verdict.progress
+
+
+def test_reset_forgets_one_and_says_what() -> None:
+    progress.record("report", "pass")
+    progress.record("pool", "pass")
+    done = labkit("reset", "--yes", "--progress", "report")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "This forgets what became of report. Your answers in the notebooks stay." in done.stdout
+    assert ["pool"] == list(progress.read())
+
+
+def test_reset_forgets_all(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.record("report", "pass")
+    progress.record("pool", "not yet")
+    assert 0 == forget([], EVERY, yes=True)
+    assert "forgets what became of pool, report." in capsys.readouterr().out
+    assert {} == progress.read()
+    assert 0 == forget([], EVERY, yes=True)
+    assert "Nothing to forget" in capsys.readouterr().out
+    assert f"Solved so far: 0 of {len(EVERY)}." == progress.solved(EVERY)
+
+
+def test_reset_asks_first_and_does_nothing_if_nobody_answers() -> None:
+    progress.record("report", "pass")
+    done = labkit("reset", "--progress")
+    assert 2 == done.returncode
+    assert "there is nobody to ask" in done.stderr
+    assert ["report"] == list(progress.read())
+
+
+def test_reset_refuses_a_name_that_is_no_exercise() -> None:
+    with pytest.raises(LabError, match=r"no exercise nope\. Expected some of: stopwatch, report"):
+        forget(["nope"], EVERY, yes=True)
+
+
+def test_a_plain_reset_leaves_progress_alone(home: Path) -> None:
+    progress.record("report", "pass")
+    embedded.place().mkdir()  # with no server in it
+    done = labkit("reset", "--yes")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert not embedded.place().exists()
+    assert ["report"] == list(progress.read())

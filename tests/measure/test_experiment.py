@@ -1,0 +1,493 @@
+import asyncio
+import functools
+import gc
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from time import monotonic
+from typing import Any
+
+import psycopg2
+import pytest
+
+from labkit import LabError, Load, Run, measure, measure_pairs
+from labkit.exercises import notebooks
+from labkit.measure import TooLong, left_behind, limited
+
+
+async def no_op() -> None:
+    pass
+
+
+async def short(load: Load) -> None:
+    load.offer("lookup", no_op, rate=100)
+    await load.run(seconds=0.2)
+
+
+async def blocking(load: Load) -> None:
+    async def offend() -> None:
+        time.sleep(0.1)  # BLOCK
+
+    load.offer("lookup", no_op, rate=100)
+    load.offer("offender", offend, rate=2)
+    await load.run(seconds=0.5)
+
+
+# What a run holds.
+
+
+@pytest.fixture(scope="module")
+def full() -> Run:
+    async def everything(load: Load) -> None:
+        async def lookup() -> None:
+            with load.span("acquire"):
+                await asyncio.sleep(0.001)
+
+        async def fail() -> None:
+            raise ValueError("no such order")
+
+        async def offend() -> None:
+            time.sleep(0.1)
+
+        load.offer("lookup", lookup, rate=100)
+        load.offer("failing", fail, rate=20)
+        load.offer("offender", offend, rate=2)
+        load.gauge("idle", lambda: 3)
+        load.gauge("size", lambda: 5)
+        await load.run(seconds=0.5)
+
+    return measure(everything)
+
+
+def test_requests_have_a_row_each_with_times_from_both_starts(full: Run) -> None:
+    requests = full.requests
+    assert [*requests.columns] == [
+        "offer",
+        "intended_s",
+        "started_s",
+        "error",
+        "latency_ms",
+        "service_ms",
+    ]
+    assert dict(requests.offer.value_counts()) == {"lookup": 50, "failing": 10, "offender": 1}
+    assert set(requests.error.dropna()) == {"ValueError: no such order"}
+    late_ms = 1e3 * (requests.started_s - requests.intended_s)
+    assert (requests.latency_ms - requests.service_ms - late_ms).abs().max() < 1e-6
+    assert requests.latency_ms[requests.offer == "offender"].item() >= 100
+    assert requests.intended_s.between(0, 0.5).all()
+
+
+def test_spans_have_a_row_each_and_belong_to_a_request(full: Run) -> None:
+    assert [*full.spans.columns] == ["request", "span", "start_s", "span_ms"]
+    assert set(full.spans.span) == {"acquire"}
+    assert len(full.spans) == 50
+    assert set(full.requests.offer[full.spans.request]) == {"lookup"}
+    assert full.spans.span_ms.min() >= 1
+
+
+def test_gauges_have_a_column_each(full: Run) -> None:
+    assert [*full.gauges.columns] == ["idle", "size"]
+    assert full.gauges.index.name == "at_s"
+    assert set(full.gauges.idle) == {3}
+    assert set(full.gauges["size"]) == {5}
+    assert full.gauges.index.max() > 0.4
+
+
+def test_lag_has_a_row_for_each_moment_and_its_longest(full: Run) -> None:
+    assert [*full.lag.columns] == ["at_s", "lag_ms"]
+    assert full.lag.lag_ms.max() == full.lag_max_ms
+    [stall] = full.stalls
+    assert full.lag_max_ms == pytest.approx(stall.duration_ms)
+    assert full.lag.at_s.between(0, 1).all()
+
+
+def test_latency_is_of_completed_requests_and_failures_are_counted(full: Run) -> None:
+    assert full.victim == "lookup"
+    assert full.latency().count == 50
+    assert full.latency() == full.latency("lookup")
+    times = full.requests.latency_ms[full.requests.offer == "lookup"]
+    assert full.latency().p50 == pytest.approx(times.quantile(0.5))
+    assert full.latency().p99 == pytest.approx(times.quantile(0.99))
+    assert full.latency().max == pytest.approx(times.max())
+    assert full.latency("failing").count == 0
+    assert str(full.latency("failing")) == "p50 nan, p99 nan, max nan ms (n=0)"
+    assert (full.failed(), full.failed("failing"), full.failed("lookup")) == (10, 10, 0)
+
+
+def test_a_run_says_in_a_line_what_it_saw(full: Run) -> None:
+    text = str(full)
+    assert text.startswith("everything: 61 requests, 10 failed (ValueError: no such order); lookup")
+    assert str(full.latency()) in text
+    assert text.endswith(f"; 1 stall of {full.stalls[0].duration_ms:.0f} ms")
+    assert repr(full) == text
+
+
+def test_figures_are_plain_numbers(full: Run) -> None:
+    figures = full.figures()
+    assert [*figures] == [
+        "name",
+        "requests",
+        "errors",
+        "p50_ms",
+        "p99_ms",
+        "max_ms",
+        "stalls",
+        "lag_max_ms",
+    ]
+    assert (figures["requests"], figures["errors"], figures["stalls"]) == (61, 10, 1)
+    assert {type(value) for value in figures.values()} == {str, int, float}
+
+
+def test_a_stall_is_found_with_its_line() -> None:
+    [stall] = measure(blocking).stalls
+    assert (stall.file, stall.source) == (__file__, "time.sleep(0.1)  # BLOCK")
+    assert stall.duration_ms >= 100
+
+
+def test_the_threshold_can_be_lowered() -> None:
+    async def brief(load: Load) -> None:
+        async def offend() -> None:
+            time.sleep(0.02)
+
+        load.offer("lookup", offend, rate=5)
+        await load.run(seconds=0.4)
+
+    assert len(measure(brief, threshold_ms=10).stalls) >= 2
+
+
+def test_a_run_is_named_after_its_scenario_or_as_told() -> None:
+    assert measure(short).name == "short"
+    assert measure(short, name="as told").name == "as told"
+
+
+# Debug mode.
+
+
+async def debugged(load: Load) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.05
+    await blocking(load)
+
+
+def test_debug_mode_is_said_beside_the_latencies() -> None:
+    run = measure(debugged)
+    assert run.debug
+    assert str(run).endswith("DEBUG MODE WAS ON: these are not your service's latencies")
+    assert not measure(short).debug
+
+
+def test_slow_callback_warnings_are_caught() -> None:
+    [warning] = measure(debugged).warnings
+    assert warning.startswith("Executing <Task ")
+    assert "took 0.1" in warning
+
+
+def test_warnings_of_other_threads_are_not_caught() -> None:
+    async def busy_elsewhere(load: Load) -> None:
+        def warn() -> None:
+            logging.getLogger("asyncio").warning("from another thread")
+
+        thread = threading.Thread(target=warn)
+        thread.start()
+        thread.join()
+        logging.getLogger("asyncio").warning("from this thread")
+        await short(load)
+
+    handlers = logging.getLogger("asyncio").handlers[:]
+    assert measure(busy_elsewhere).warnings == ("from this thread",)
+    assert logging.getLogger("asyncio").handlers == handlers
+
+
+# What it leaves behind.
+
+
+def test_nothing_is_left_behind() -> None:
+    threads = set(threading.enumerate())
+    frozen = gc.get_freeze_count()
+    callbacks = gc.callbacks[:]
+    measure(blocking)
+    assert set(threading.enumerate()) == threads
+    assert gc.get_freeze_count() == frozen == 0
+    assert gc.callbacks == callbacks
+
+
+def test_tasks_that_a_scenario_leaves_are_ended() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def untidy(load: Load) -> None:
+        tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+        await short(load)
+
+    measure(untidy)
+    assert [task.cancelled() for task in tasks] == [True]
+
+
+def test_it_works_where_a_loop_runs_already() -> None:
+    async def cell() -> Run:
+        return measure(short)  # as in Jupyter: the cell's own loop stands still meanwhile
+
+    assert asyncio.run(cell()).latency().count == 20
+
+
+# Bad input.
+
+
+def test_a_scenario_that_raises_is_told_with_its_line() -> None:
+    async def broken(load: Load) -> None:
+        load.offer("lookup", no_op, rate=10)
+        {}["no such key"]  # type: ignore[index]
+
+    threads = set(threading.enumerate())
+    with pytest.raises(LabError) as raised:
+        measure(broken)
+    line = broken.__code__.co_firstlineno + 2
+    assert str(raised.value).startswith("The scenario 'broken' raised KeyError: 'no such key'\n")
+    assert f"at test_experiment.py:{line} in broken. " in str(raised.value)
+    assert set(threading.enumerate()) == threads
+    assert gc.get_freeze_count() == 0
+
+
+def test_an_exception_in_a_group_is_told() -> None:
+    async def fail() -> None:
+        raise ValueError("in the group")
+
+    async def grouped(load: Load) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    with pytest.raises(LabError, match="'grouped' raised ValueError: in the group"):
+        measure(grouped)
+
+
+def test_a_mistake_in_the_scenario_keeps_its_own_words() -> None:
+    async def mistaken(load: Load) -> None:
+        load.offer("lookup", no_op, rate=0)
+
+    with pytest.raises(LabError, match=r"^offer\('lookup'\) was given rate=0\. Expected"):
+        measure(mistaken)
+
+
+def test_a_scenario_that_never_runs_the_load_is_told() -> None:
+    async def idle(load: Load) -> None:
+        load.offer("lookup", no_op, rate=10)
+
+    with pytest.raises(
+        LabError, match=r"'idle' ended before it ran its load(.|\n)*await load\.run\(seconds="
+    ):
+        measure(idle)
+
+
+def test_a_plain_function_is_refused() -> None:
+    def plain(load: Load) -> None: ...
+
+    scenario: Any = plain
+    with pytest.raises(LabError, match=r"given 'plain', which is no coroutine function"):
+        measure(scenario)
+    scenario = short(Load())
+    with pytest.raises(LabError, match=r"given 'short', which is no coroutine function"):
+        measure(scenario)
+    scenario.close()
+
+
+def test_a_process_patched_by_nest_asyncio_is_refused() -> None:
+    program = """
+        import asyncio, nest_asyncio, labkit
+        async def scenario(load): ...
+        nest_asyncio.apply(asyncio.new_event_loop())
+        try:
+            labkit.measure(scenario)
+        except labkit.LabError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "patched by nest_asyncio" in said
+    assert "Remove nest_asyncio.apply() and restart the kernel" in said
+
+
+# The stop button.
+
+STOPPED = """
+import asyncio, signal, sys, time, asyncpg, labkit
+
+# A shell that runs the tests in the background hands SIGINT down ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+async def scenario(load):
+    async with asyncpg.create_pool(sys.argv[1], min_size=3, max_size=3) as pool:
+        async def offend():
+            print("held", flush=True)
+            time.sleep({held})  # HERE
+        load.offer("lookup", lambda: pool.fetchval("select 1"), rate=100)
+        load.offer("offender", offend, rate=2)
+        await load.run(seconds=60)
+
+try:
+    labkit.measure(scenario)
+except KeyboardInterrupt as stopped:
+    print("stopped", stopped, flush=True)
+sys.stdin.readline()
+"""
+
+
+def stop(dsn: str, held: float) -> tuple[str, float, "subprocess.Popen[str]"]:
+    """Stop a process that measures; return what it said, after how long, and the process."""
+    server = dsn[:] + "?application_name=stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED.format(held=held), server],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    began = monotonic()
+    process.send_signal(signal.SIGINT)
+    for line in process.stdout:
+        if line.startswith("stopped"):
+            return line, monotonic() - began, process
+    raise AssertionError(f"ended with {process.wait()} and without KeyboardInterrupt")
+
+
+def connections(dsn: str) -> int:
+    connection = psycopg2.connect(dsn[:])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select count(*) from pg_stat_activity where application_name = 'stopped'"
+            )
+            [[count]] = cursor.fetchall()
+            return int(count)
+    finally:
+        connection.close()
+
+
+def all_closed(dsn: str) -> bool:
+    deadline = monotonic() + 20
+    while connections(dsn) and monotonic() < deadline:
+        time.sleep(0.01)
+    return connections(dsn) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_the_stop_button_ends_the_scenario_and_closes_its_connections(dsn: str) -> None:
+    said, took, process = stop(dsn, held=0.1)
+    with process:
+        assert said == "stopped scenario was stopped.\n"
+        assert took < 2
+        assert all_closed(dsn)
+        assert process.poll() is None  # it is not that the process has gone
+        process.communicate("\n")
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_the_stop_button_answers_while_the_loop_is_held_and_says_where(dsn: str) -> None:
+    said, took, process = stop(dsn, held=5)
+    with process:
+        assert took < 2
+        assert said.startswith("stopped scenario was stopped; its loop is still held at <string>:")
+        assert said.endswith(" in offend.\n")
+        assert connections(dsn) == 3  # it was held indeed
+        assert all_closed(dsn)  # once the call that held it is over
+        process.communicate("\n")
+    assert process.returncode == 0
+
+
+# Pairs.
+
+
+def test_pairs_are_measured_in_turn() -> None:
+    order = []
+
+    async def before(load: Load) -> None:
+        order.append("before")
+        await short(load)
+
+    async def after(load: Load) -> None:
+        order.append("after")
+        await short(load)
+
+    befores, afters = measure_pairs(before, after, times=2)
+    assert order == ["before", "after"] * 2
+    assert [run.name for run in befores] == ["before"] * 2
+    assert [run.name for run in afters] == ["after"] * 2
+
+
+def test_an_offer_that_there_is_not_is_told_with_those_that_there_are(full: Run) -> None:
+    with pytest.raises(LabError, match=r"There is no offer 'typo' in .* Expected one of: "):
+        full.latency("typo")
+
+
+def test_a_partial_scenario_can_be_measured() -> None:
+    async def scenario(rate: int, load: Load) -> None:
+        load.offer("lookup", no_op, rate=rate)
+        await load.run(seconds=0.1)
+
+    assert len(measure(functools.partial(scenario, 20)).requests) == 2
+
+
+def test_labkit_is_imported_quickly() -> None:
+    code = "import time; t = time.perf_counter(); import labkit; print(time.perf_counter() - t)"
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(times) < 0.3
+
+
+def test_the_probe_needs_nothing_but_the_standard_library() -> None:
+    code = (
+        "import asyncio, sys, time; sys.path.insert(0, '.'); import labkit\n"
+        "async def main():\n"
+        "    with labkit.Probe() as probe:\n"
+        "        await asyncio.sleep(0); time.sleep(0.1); await asyncio.sleep(0)\n"
+        "    print(len(probe.stalls), 'numpy' in sys.modules)\n"
+        "asyncio.run(main())"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]  # -S: without site-packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=notebooks().parent)
+    assert done.stdout.split() == ["1", "False"], done.stderr
+
+
+def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
+    async def spin() -> None:
+        while True:
+            pass
+
+    async def crowded(load: Load) -> None:
+        load.offer("spin", spin, rate=2, burst=10)
+        await load.run(seconds=1)
+
+    with limited(0.5), pytest.raises(TooLong, match=r"its loop was held at .* in spin"):
+        measure(crowded)
+    assert left_behind() is None
+
+
+def spin_for_ever() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("hold", [spin_for_ever, functools.partial(time.sleep, 2.5)])
+def test_a_scenario_broken_off_where_it_holds_its_loop_cleans_up_to_the_end(hold: Any) -> None:
+    cleaned = []
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        try:
+            hold()
+        finally:
+            await asyncio.sleep(0.1)  # as a table of its own is dropped
+            cleaned.append(True)
+
+    with limited(0.3), pytest.raises(TooLong, match=r"its loop (was|is still) held at"):
+        measure(scenario)
+    time.sleep(1.5)
+    assert left_behind() is None
+    assert cleaned

@@ -1,0 +1,382 @@
+"""The mystery service: every case is fair, can be solved by evidence alone, and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import psycopg2
+import pytest
+from mystery.case import Case, Finding
+
+import labkit as lab
+from labkit import LabError, Run
+from labkit.exercises import notebooks
+from labkit.server.database import CONTENT, CONTENT_QUERY, Dsn
+from tests.stalls import unless_busy
+
+SEEDS = range(50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deck() -> Any:
+    import mystery.deck
+
+    return mystery.deck
+
+
+# The solver has what the reader has: the runs, and the names of the functions.
+
+
+def blamed(runs: list[Run], functions: list[str]) -> list[str]:
+    """Who is named in two stalls or more, and in a third of its calls; the costliest first."""
+    times: dict[str, list[float]] = {}
+    for stall in (stall for run in runs for stall in run.stalls):
+        name = f"{Path(stall.file or '').stem}.{stall.function}"
+        if name in functions:
+            times.setdefault(name.removesuffix("_part"), []).append(stall.duration_ms)
+    calls = Counter(offer for run in runs for offer in run.requests.offer)
+    often = [name for name, all_of_it in times.items() if len(all_of_it) >= max(2, calls[name] / 3)]
+    return sorted(often, key=lambda name: -sum(times[name]))
+
+
+def without_idle(run: Run) -> list[float]:
+    """When (s) the pool had no connection left, though nothing held the loop, nor just had."""
+    stalls = [(s.start_s, s.start_s + s.duration_ms / 1e3 + 0.05) for s in run.stalls]
+    readings = run.gauges["idle"]
+    moments = readings.index[readings == 0]
+    return [at for at in moments if not any(start <= at <= end for start, end in stalls)]
+
+
+def holders(run: Run) -> Counter[str]:
+    """Who had the connections when there was none left: an entry a connection and reading."""
+    spans = run.spans[(run.spans.span == "connection") & (run.spans.request >= 0)]
+    offers = run.requests.offer[spans.request].to_numpy()
+    ends = spans.start_s + spans.span_ms / 1e3
+    found: Counter[str] = Counter()
+    for at in without_idle(run):
+        found.update(offers[(spans.start_s <= at) & (ends >= at)])
+    return found
+
+
+def hoarder(runs: list[Run]) -> list[str]:
+    """Who had most of the connections, if for longer than a moment there was none left."""
+    found = sum((holders(run) for run in runs), Counter[str]())
+    moments = sum(len(without_idle(run)) for run in runs)
+    likely = found.most_common(1)
+    return [likely[0][0]] if moments >= 5 * len(runs) and likely[0][1] > 2.5 * moments else []
+
+
+def solve(seed: int, dsn: str) -> tuple[Case, list[str]]:
+    """Measure and accuse until the case is solved; return it, and who was accused in vain."""
+    case, runs, wrong = Case(seed, dsn), list[Run](), list[str]()
+    accused: set[str] = set()
+    while "solved" not in case.score and len(runs) < 6:
+        runs.append(case.measure(seconds=1.5))
+        for name in hoarder(runs) + blamed(runs, case.functions):
+            if name not in accused and "solved" not in case.score:
+                accused.add(name)
+                wrong += [name] * (not case.accuse(name).guilty)
+    return case, wrong
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_case_is_solved_by_what_the_probe_and_the_gauges_say(seed: int, dsn: Dsn) -> None:
+    def good(outcome: tuple[Case, list[str]]) -> bool:
+        return "is solved" in outcome[0].score and not outcome[1]
+
+    case, wrong = unless_busy(lambda: solve(seed, dsn), good)
+    assert "is solved" in case.score
+    assert wrong == []
+
+
+# What is dealt.
+
+
+def culprits(deck: Any, seed: int) -> list[Any]:
+    return [part for part in deck.deal(seed) if part.card.holds]
+
+
+def test_a_case_has_three_culprits_of_different_kinds_in_different_modules(deck: Any) -> None:
+    for seed in SEEDS:
+        found = culprits(deck, seed)
+        assert len({part.card.name for part in found}) == 3
+        assert len({part.name.partition(".")[0] for part in found}) == 3
+        assert len({part.name.partition(".")[0] for part in deck.deal(seed)}) == 6
+        assert len({part.rate for part in found}) == 3
+
+
+def test_a_seed_is_a_case_and_another_seed_is_another(deck: Any) -> None:
+    assert deck.deal(7) == deck.deal(7)
+    assert len({str(culprits(deck, seed)) for seed in SEEDS}) == len(SEEDS)
+
+
+def test_fifty_seeds_deal_every_card(deck: Any) -> None:
+    dealt = {part.card.name for seed in SEEDS for part in deck.deal(seed)}
+    assert len(deck.BLOCKERS) >= 8
+    assert {card.name for card in deck.BLOCKERS + deck.DECOYS} == dealt
+
+
+def test_culprits_of_the_loop_never_come_together(deck: Any) -> None:
+    for rates in deck.RATES:
+        arrivals = [[(k + 0.5) / rate for k in range(round(rate * 2.5))] for rate in rates]
+        assert min(map(len, arrivals)) >= 2
+        pairs = [(a, b) for a in arrivals for b in arrivals if a is not b]
+        assert min(abs(x - y) for a, b in pairs for x in a for y in b) > 0.079
+
+
+# What is written.
+
+
+def test_the_modules_can_be_read_though_they_are_in_no_file(tmp_path: Path) -> None:
+    case = Case(3, "no server")
+    for name in case.functions:
+        module, _, function = name.partition(".")
+        source = inspect.getsource(getattr(case.modules[module], function))
+        assert f"def {function}(" in source
+        assert source in inspect.getsource(case.modules[module])
+        assert not Path(case.modules[module].__file__ or "").exists()
+    assert not list((notebooks() / "mystery").glob("case_*"))
+
+
+def test_no_source_tells_what_it_is_in_the_deck(deck: Any) -> None:
+    for seed in SEEDS:
+        case = Case(seed, "no server")
+        text = "".join(inspect.getsource(module) for module in case.modules.values())
+        assert not [card.name for card in deck.BLOCKERS + deck.DECOYS if card.name in text.split()]
+
+
+async def both(dsn: str, name: str) -> tuple[Any, Any]:
+    from mystery import blockers, repairs, service
+
+    async with service.open_service(dsn, lambda _: nullcontext(), sessions=10) as opened:
+        return await getattr(blockers, name)(opened), await getattr(repairs, name)(opened)
+
+
+def test_a_repaired_culprit_returns_what_it_returned_before(deck: Any, dsn: Dsn) -> None:
+    for card in deck.BLOCKERS:
+        before, after = asyncio.run(both(dsn, card.name))
+        if card.name != "garbage_collection":  # which subtracts what it happened to find
+            assert before == after, card.name
+
+
+# What it answers.
+
+
+@pytest.fixture(scope="module")
+def measured(dsn: Dsn) -> Case:
+    case = Case(1, dsn)
+    case.measure(seconds=1.5)
+    return case
+
+
+def test_an_innocent_is_acquitted_by_its_own_figures(measured: Case, deck: Any) -> None:
+    innocent = next(part for part in deck.deal(1) if part.card.name == "long_loop")
+    finding = measured.accuse(innocent.name)
+    calls = round(innocent.rate * 1.5)
+    assert not finding.guilty
+    assert repr(finding).startswith(f"✘ innocent: {innocent.name} held the loop for ")
+    assert f"connections for 0 ms, in {calls} calls.\nThe loop is long" in finding.message
+
+
+def test_a_culprit_is_convicted_by_the_line_that_the_probe_named(dsn: Dsn, deck: Any) -> None:
+    def convict() -> Finding:
+        case = Case(1, dsn)
+        case.measure(seconds=1.5)
+        return case.accuse("exports.archive")
+
+    finding = unless_busy(convict, lambda found: "stalls: 2" in found.message)
+    assert finding.guilty
+    said = r"stalls: 2, the longest \d+ ms, blocked, at exports\.py:\d+ in archive: time\.sleep"
+    assert re.search(said, finding.message)
+
+
+def test_a_function_that_goes_with_a_culprit_is_as_good_as_the_culprit(dsn: Dsn) -> None:
+    case = Case(2)  # on the same server: it asks for the database itself
+    case.measure(seconds=1.5)
+    assert case.accuse("pricing.voucher_part").guilty
+    before = case.score
+    assert case.accuse("pricing.voucher").guilty
+    assert case.score == before  # naming somebody twice costs nothing
+
+
+def test_the_score_counts_looks_and_the_repaired_service_is_better(dsn: Dsn, deck: Any) -> None:
+    case = Case(8, dsn)
+    with pytest.raises(LabError, match="3 of 3 culprits are still at large"):
+        _ = case.repaired
+    case.measure(seconds=1.5)
+    for part in culprits(deck, 8):
+        with pytest.raises(LabError, match="was not found guilty"):
+            case.diff(part.name)
+        case.accuse(part.name)
+        case.diff(part.name)
+    assert case.score == (
+        "Case 8 is solved, with 4 looks (1 to measure, 3 to accuse). The fewest possible are 4."
+    )
+    before, after = lab.measure(case.scenario), lab.measure(case.repaired)
+    assert before.failed() == after.failed() == 0
+    assert before.stalls
+    assert blamed([after], case.functions) == []
+
+
+def few_seeds(deck: Any) -> Iterator[int]:
+    """Seeds whose cases have every culprit once at least."""
+    left = {card.name for card in deck.BLOCKERS}
+    while left:
+        seed = max(SEEDS, key=lambda s: len(left & {p.card.name for p in culprits(deck, s)}))
+        left -= {part.card.name for part in culprits(deck, seed)}
+        yield seed
+
+
+def test_no_repaired_culprit_holds_up_anybody(dsn: Dsn, deck: Any) -> None:
+    def repaired(seed: int) -> tuple[list[str], list[str], int]:
+        case = Case(seed, dsn)
+        case.measure(seconds=1.5)
+        for part in culprits(deck, seed):
+            case.accuse(part.name)
+        run = lab.measure(case.repaired, threshold_ms=25)
+        return blamed([run], case.functions), hoarder([run]), run.failed()
+
+    for seed in few_seeds(deck):
+        found = unless_busy(lambda seed=seed: repaired(seed), lambda found: found == ([], [], 0))  # type: ignore[misc]
+        assert found == ([], [], 0), seed
+
+
+def test_who_is_not_there_cannot_be_accused(measured: Case) -> None:
+    with pytest.raises(LabError, match=r"no function 'archive'\. Expected one of: audit\.monthly"):
+        measured.accuse("archive")
+
+
+def test_nobody_is_accused_before_something_was_measured() -> None:
+    with pytest.raises(LabError, match=r"no evidence\. Expected `look = case\.measure\(\)` first"):
+        Case(1, "no server").accuse("exports.archive")
+
+
+def test_a_seed_is_a_whole_number() -> None:
+    with pytest.raises(LabError, match=r"seed='seven'\. Expected a whole number: Case\(7\)"):
+        Case("seven")  # type: ignore[arg-type]
+
+
+# What it leaves.
+
+STOPPED = """
+import signal, sys
+from labkit.exercises import find_lessons
+find_lessons()
+from mystery.case import Case
+signal.signal(signal.SIGINT, signal.default_int_handler)
+case = Case(int(sys.argv[2]), sys.argv[1])
+print("begun", flush=True)
+try:
+    case.measure(seconds=60)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+sys.stdin.readline()
+"""
+
+
+def left(dsn: str, name: str) -> int:
+    """How many connections and locks somebody has."""
+    connection = psycopg2.connect(dsn[:])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity LEFT JOIN pg_locks USING (pid) "
+                "WHERE application_name = %s",
+                (name,),
+            )
+            [[count]] = cursor.fetchall()
+            return int(count)
+    finally:
+        connection.close()
+
+
+def wait_for(dsn: str, name: str, some: bool) -> bool:
+    deadline = monotonic() + 20
+    while (left(dsn, name) > 0) != some and monotonic() < deadline:
+        pass
+    return (left(dsn, name) > 0) == some
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize("seed", [0, 12])  # connections asked for twice; row locks
+def test_the_stop_button_leaves_no_connection_and_no_lock(dsn: Dsn, seed: int) -> None:
+    name = f"mystery {seed}"
+    command = [sys.executable, "-c", STOPPED, f"{dsn[:]}?application_name={name}", f"{seed}"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        assert wait_for(dsn, name, some=True)
+        began = monotonic()
+        process.send_signal(signal.SIGINT)
+        assert "stopped\n" in process.stdout
+        assert monotonic() - began < 4
+        assert wait_for(dsn, name, some=False)
+        process.communicate("\n")
+    assert process.returncode == 0
+
+
+def test_a_run_leaves_no_connection_and_no_thread(dsn: Dsn) -> None:
+    server, threads = f"{dsn[:]}?application_name=mystery", threading.active_count()
+    Case(11, server).measure(seconds=1)
+    assert wait_for(dsn, "mystery", some=False)
+    assert threading.active_count() <= threads
+
+
+def test_the_dataset_is_as_it_was(dsn: Dsn) -> None:
+    async def content() -> Any:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(CONTENT_QUERY)
+        finally:
+            await connection.close()
+
+    Case(12, dsn).measure(seconds=1)
+    assert asyncio.run(content()) == CONTENT
+
+
+# The stopwatch around each call.
+
+
+def test_the_stopwatch_hands_on_results_errors_and_cancellations() -> None:
+    from mystery.scenario import in_steps
+
+    async def returns() -> str:
+        await asyncio.sleep(0)
+        return "result"
+
+    async def raises() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("as it should")
+
+    async def is_cancelled() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "seen"
+        return "missed"
+
+    async def main() -> list[Any]:
+        steps: list[float] = []
+        fates = [await in_steps(returns, steps)]
+        with pytest.raises(ValueError, match="as it should"):
+            await in_steps(raises, steps)
+        coroutine = asyncio.ensure_future(in_steps(is_cancelled, steps))
+        await asyncio.sleep(0)
+        coroutine.cancel()
+        return [*fates, await coroutine, len(steps)]
+
+    assert asyncio.run(main()) == ["result", "seen", 6]

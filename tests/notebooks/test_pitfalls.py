@@ -1,0 +1,182 @@
+"""What notebook 07 shows, where its own claims do not: the lessons' modules, one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import psycopg2
+import pytest
+
+from labkit import Exercise
+from labkit.exercises import notebooks
+from labkit.server.database import Dsn
+
+pytestmark = pytest.mark.usefixtures("lessons")
+
+
+@pytest.fixture(scope="module")
+def lessons() -> None:
+    """Put the lessons' own modules on the path, as the notebooks have them."""
+    Exercise("transaction")
+
+
+def program(dsn: Dsn, *command: str) -> Any:
+    """What a lesson's program prints, as JSON."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=notebooks(),
+        env=os.environ | {"DATABASE_URL": dsn[:]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return json.loads(done.stdout)
+
+
+def ruff(*what: str, text: str | None = None) -> list[str]:
+    """The rules that ruff finds broken, with the lesson's configuration."""
+    command = ["-m", "ruff", "check", "--no-cache", "--quiet", "--output-format", "json"]
+    config = ["--config", str(notebooks() / "sync_drivers.toml")]
+    done = subprocess.run(
+        [sys.executable, *command, *config, *what],
+        cwd=notebooks(),
+        input=text,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return [f"{finding['code']} {finding['message']}" for finding in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import psycopg2",
+        "import psycopg2 as pg",
+        "from psycopg2.extras import RealDictCursor",
+        "def late():\n    import sqlite3",
+        "import redis\nredis.Redis()",
+        "from asyncpg import connect",
+        "import asyncpg\nasync def f():\n    await asyncpg.connect()",
+    ],
+)
+def test_the_ban_finds_a_driver_wherever_it_is_imported(code: str) -> None:
+    assert any(found.startswith("TID251") for found in ruff("-", text=code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import asyncpg\nasync def f():\n    async with asyncpg.create_pool() as pool: ...",
+        "import redis.asyncio\nredis.asyncio.Redis()",
+        "# psycopg2 was here",
+    ],
+)
+def test_the_ban_leaves_the_innocent_alone(code: str) -> None:
+    assert [] == ruff("-", text=code)
+
+
+def test_the_ban_finds_the_faults_of_the_service_and_none_in_its_repaired_twin() -> None:
+    assert any("`psycopg2` is banned" in found for found in ruff("orders_service"))
+    assert not any("`psycopg2` is banned" in found for found in ruff("orders_service_repaired"))
+
+
+@pytest.fixture
+def log_table(dsn: Dsn) -> Iterator[psycopg2.extensions.connection]:
+    """The handler's table."""
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    connection.cursor().execute("CREATE TABLE labkit.log (message text)")
+    yield connection
+    connection.cursor().execute("DROP TABLE labkit.log")
+    connection.close()
+
+
+def record(message: str) -> logging.LogRecord:
+    return logging.LogRecord("orders", logging.WARNING, "", 0, message, (7,), None)
+
+
+def test_the_handler_keeps_a_record_with_its_arguments(
+    dsn: Dsn, log_table: psycopg2.extensions.connection
+) -> None:
+    from log_to_database import DatabaseHandler
+
+    DatabaseHandler(dsn).handle(record("order %s is overdue"))
+    cursor = log_table.cursor()
+    cursor.execute("TABLE labkit.log")
+    assert [("order 7 is overdue",)] == cursor.fetchall()
+
+
+def test_the_handler_reports_a_failure_as_handlers_do(
+    dsn: Dsn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from log_to_database import DatabaseHandler
+
+    DatabaseHandler(dsn).handle(record("there is no table for order %s"))
+    assert 'relation "labkit.log" does not exist' in capsys.readouterr().err
+
+
+def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> None:
+    whole, pieces = (program(dsn, "giant_result.py", how) for how in ("at_once", "in_batches"))
+    assert whole["checksum"] == pieces["checksum"] > 0
+    assert whole["memory (MB)"] >= 10 * pieces["memory (MB)"]
+    # The figure is the process's own, not that of the (large) one which started it.
+    assert whole["memory (MB)"] >= 0.9 * max(mb for _, mb in whole["over time"])
+    assert whole["where"].startswith("giant_result.py")
+
+
+def test_an_export_leaves_no_session(dsn: Dsn) -> None:
+    program(dsn, "giant_result.py", "in_batches")
+    connection = psycopg2.connect(dsn)
+    cursor = connection.cursor()
+    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'giant_result'")
+    assert (0,) == cursor.fetchone()
+    connection.close()
+
+
+def test_a_pool_on_another_loop_fails_in_disguise_and_on_its_own_it_works(dsn: Dsn) -> None:
+    seen = program(dsn, "wrong_loop.py")
+    elsewhere, at_home = seen["on another loop"], seen["on the same loop"]
+    disguised = [row for row in elsewhere if "another operation is in progress" in row["error"]]
+    assert disguised
+    assert all("attached to a different loop" in row["its __context__"] for row in disguised)
+    assert elsewhere[-1]["error"] == "TimeoutError"
+    assert [""] * len(at_home) == [row["error"] for row in at_home]
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "idle"),
+    [
+        ("PerOperation", 0, 5),
+        ("OnSelf", 19, 4),
+        ("BehindALock", 0, 4),
+        ("InAGlobal", 19, 5),
+        ("AboveTheFanOut", 19, 5),
+    ],
+)
+def test_each_hiding_place_shows_where_the_notebook_says(
+    dsn: Dsn, name: str, refused: int, idle: int
+) -> None:
+    import kept_connections
+
+    place: Any = getattr(kept_connections, name)
+
+    async def look() -> tuple[int, int]:
+        async with (
+            asyncpg.create_pool(dsn, min_size=5, max_size=5) as pool,
+            place(dsn, pool) as desk,
+        ):
+            answers = await desk.amounts(range(1, 21))
+            wrong = sum(isinstance(answer, asyncpg.InterfaceError) for answer in answers)
+            return wrong, pool.get_idle_size()
+
+    assert (refused, idle) == asyncio.run(look())

@@ -1,0 +1,503 @@
+"""Which server it takes, what it makes there, and what it says when it cannot."""
+
+import asyncio
+import importlib
+import itertools
+import json
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import fasteners
+import psycopg2
+import pytest
+import yaml
+
+from labkit.errors import LabError
+from labkit.server.database import COMPOSE_URL, ROWS, Dsn, database
+
+# By this name, `labkit` itself has the function.
+module: Any = importlib.import_module("labkit.server.database")
+CHECKOUT = Path(__file__).parents[2]
+SECRET = "s3cret-p4ss"
+numbers = itertools.count()
+
+
+def run(url: str, *statements: str) -> Any:
+    """Run statements, each in a transaction of its own; return the last one's first value."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchone()[0] if cursor.description else None
+
+
+def at(dsn: str, user: str | None = None, database: str | None = None) -> str:
+    """The same server's URL, for another role (whose password is SECRET) or database."""
+    parts = urlsplit(dsn)
+    login = f"{user}:{SECRET}" if user else f"{parts.username}:{parts.password}"
+    return f"postgresql://{login}@{parts.hostname}:{parts.port}/{database or parts.path[1:]}"
+
+
+@pytest.fixture
+def other(dsn: Dsn) -> Iterator[str]:
+    """The URL of an empty database, on the same server, of its owner, who is no superuser."""
+    name = f"other{next(numbers)}"
+    run(dsn, f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
+    run(dsn, f"CREATE DATABASE {name} OWNER {name}")
+    yield at(dsn, name, name)
+    run(dsn, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """What database() says of a DATABASE_URL that it refuses."""
+
+    def ask(url: str) -> str:
+        monkeypatch.setenv("DATABASE_URL", url)
+        with pytest.raises(LabError) as caught:
+            database()
+        said = str(caught.value)
+        assert SECRET not in said
+        assert "Expected" in said
+        assert "To do:" in said
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+        return said
+
+    return ask
+
+
+@contextmanager
+def server_that(answers: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server for one kind of answer; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client:
+                    answers(client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def answers_http(client: socket.socket) -> None:
+    client.recv(100)
+    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def answers_as_postgresql_13(client: socket.socket) -> None:
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + struct.pack("!I", len(body) + 4) + body
+
+    client.recv(8)  # may I use TLS?
+    client.sendall(b"N")
+    client.recv(1000)  # who I am
+    version = message(b"S", b"server_version\x0013.22\x00")
+    settings = message(b"S", b"client_encoding\x00UTF8\x00")
+    login, ready = message(b"R", bytes(4)), message(b"Z", b"I")
+    client.sendall(login + version + settings + message(b"K", bytes(8)) + ready)
+    client.recv(1000)  # good-bye
+
+
+# The password
+
+
+def test_a_dsn_shows_its_password_nowhere() -> None:
+    dsn = Dsn(f"postgresql://lab:{SECRET}@localhost:5433/lab")
+    shown = "postgresql://lab:***@localhost:5433/lab"
+    assert str(dsn) == shown
+    assert repr(dsn) == repr(shown)
+    assert f"{dsn}" == shown
+    assert f"{dsn!s:>50}" == f"{shown:>50}"
+    assert "%s" % dsn == shown  # noqa: UP031
+    assert f"{[dsn]}" == f"['{shown}']"
+    assert type(str(dsn)) is str
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"postgresql://h/d?password={SECRET}&user=u", "postgresql://h/d?password=***&user=u"),
+        (f"postgresql://h/d?user=u&PASSWORD={SECRET}", "postgresql://h/d?user=u&PASSWORD=***"),
+        (f"postgresql://h/d?sslpassword={SECRET}", "postgresql://h/d?sslpassword=***"),
+        (f"postgresql://u:a@b/{SECRET}@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
+        ("postgresql://h:5432/d", "postgresql://h:5432/d"),
+    ],
+)
+def test_a_dsn_hides_passwords_and_nothing_else(url: str, shown: str) -> None:
+    assert str(Dsn(url)) == shown
+
+
+def test_drivers_and_libraries_get_the_real_password(dsn: Dsn) -> None:
+    async def through_a_pool() -> Any:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+            return await pool.fetchval("SELECT 1")
+
+    assert asyncio.run(through_a_pool()) == 1
+    with closing(psycopg2.connect(dsn)) as connection:
+        assert connection.info.dbname == "lab"
+    with closing(psycopg2.connect(dsn, connect_timeout=5)) as connection:
+        assert connection.info.dbname == "lab"
+    password = urlsplit(dsn).password
+    assert password
+    assert password not in str(dsn)
+    assert password in json.dumps(dsn)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_dsn_survives_pickling(protocol: int) -> None:
+    dsn = Dsn(f"postgresql://lab:{SECRET}@localhost/lab")
+    copy = pickle.loads(pickle.dumps(dsn, protocol))
+    assert copy == dsn
+    assert type(copy) is Dsn
+
+
+# Which server
+
+
+def test_without_anything_it_is_the_embedded_server_and_one_line_says_so(
+    dsn: Dsn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COMPOSE_URL", "postgresql://lab:lab@127.0.0.1:1/lab")
+        assert database() == dsn
+    line = capsys.readouterr().out
+    assert line.startswith("PostgreSQL 18.")
+    assert ", embedded (no DATABASE_URL, nothing on 127.0.0.1:54320): postgresql://lab:***@" in line
+    assert line.endswith("/lab, 200,000 orders ready\n")
+    assert str(urlsplit(dsn).password) not in line
+
+
+def test_database_url_comes_first(
+    other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{other}?sslmode=prefer")
+    assert database() == f"{other}?sslmode=prefer"
+    line = capsys.readouterr().out
+    assert ", from DATABASE_URL: postgresql://" in line
+    assert SECRET not in line
+    assert run(other, "SELECT count(*) FROM labkit.orders") == ROWS
+
+
+def test_the_compose_server_is_taken_when_it_answers(
+    other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "COMPOSE_URL", other)
+    assert database() == other
+    assert ", Compose (no DATABASE_URL, it answers on 127.0.0.1:54320): " in capsys.readouterr().out
+
+
+def test_another_postgresql_on_the_compose_port_is_passed_over_and_named(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "COMPOSE_URL", at(dsn, "lab"))
+    assert database() == dsn
+    assert "another PostgreSQL on 127.0.0.1:54320, which refused" in capsys.readouterr().out
+
+
+def test_what_is_not_postgresql_on_the_compose_port_is_passed_over_and_named(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_that(answers_http) as port:
+        monkeypatch.setattr(module, "COMPOSE_URL", f"postgresql://lab:lab@127.0.0.1:{port}/lab")
+        assert database() == dsn
+    assert "no PostgreSQL that is ready on 127.0.0.1:54320" in capsys.readouterr().out
+
+
+def test_the_compose_file_says_what_labkit_expects() -> None:
+    service = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["postgres"]
+    url = urlsplit(COMPOSE_URL)
+    settings = service["environment"]
+    assert service["image"] == "postgres:18"
+    assert service["ports"] == [f"{url.hostname}:{url.port}:5432"]
+    assert settings["POSTGRES_USER"] == url.username
+    assert settings["POSTGRES_PASSWORD"] == url.password
+    assert settings["POSTGRES_DB"] == url.path[1:]
+    assert settings["POSTGRES_HOST_AUTH_METHOD"] == "scram-sha-256"
+    assert [volume.partition(":")[2] for volume in service["volumes"]] == ["/var/lib/postgresql"]
+    assert service["healthcheck"]["test"][:4] == ["CMD", "pg_isready", "-h", "127.0.0.1"]
+
+
+# Where it is called
+
+
+def test_it_works_where_a_loop_already_runs(dsn: Dsn) -> None:
+    async def cell() -> Dsn:
+        return database()
+
+    assert asyncio.run(cell()) == dsn
+
+
+def test_it_works_under_nest_asyncio(dsn: Dsn) -> None:
+    cell = (
+        "import asyncio, nest_asyncio\n"
+        "from labkit.server.database import database\n"
+        "async def cell():\n"
+        "    nest_asyncio.apply()\n"
+        "    return database()\n"
+        "asyncio.run(cell())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", cell], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "200,000 orders ready" in done.stdout
+
+
+def test_it_leaves_no_connection_open(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", other)
+    database()
+    others = "pid <> pg_backend_pid() AND datname = current_database()"
+    left = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND "
+    # The server notices a closed connection a moment later.
+    assert any(run(other, left + others) == 0 for _ in range(200))
+
+
+# The dataset
+
+
+def test_the_dataset_is_the_one_that_was_meant(dsn: Dsn) -> None:
+    """The sums that labkit compares with, worked out a second time in Python."""
+    ids = range(1, ROWS + 1)
+    cents = sum(i * (i * 104729 % 100000 + 100) for i in ids)
+    notes = (f"order {i} of batch {i * 2654435761 % 2**32:x}" for i in ids)
+    assert module.CONTENT.split() == [
+        str(ROWS),
+        str(sum(i * (i * 7919 % 1000) for i in ids)),
+        f"{cents // 100}.{cents % 100:02}",
+        str(sum(i * len(note) for i, note in zip(ids, notes, strict=True))),
+        str(sum(i * (1735689600 + 37 * i) for i in ids)),
+    ]
+    assert (
+        run(dsn, "SELECT note FROM labkit.orders WHERE id = 543") == "order 543 of batch 97ab1e6f"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM labkit.orders WHERE id = 77",
+        "UPDATE labkit.orders SET amount = amount + 0.01 WHERE id = 77",
+        "UPDATE labkit.orders SET customer = 1000 - customer WHERE id IN (1, 2)",
+        "DROP INDEX labkit.orders_customer_idx",
+        "ALTER TABLE labkit.orders DROP COLUMN note",
+        "COMMENT ON TABLE labkit.orders IS 'labkit dataset 0'",
+        "DROP TABLE labkit.orders",
+        "DROP SCHEMA labkit CASCADE",
+    ],
+)
+def test_a_dataset_that_differs_is_made_anew(dsn: Dsn, damage: str) -> None:
+    run(dsn, damage)
+    database()
+    assert run(dsn, module.SHAPE_QUERY) == module.SHAPE
+    assert run(dsn, module.CONTENT_QUERY) == module.CONTENT
+
+
+def test_a_dataset_that_is_right_is_left_alone(dsn: Dsn) -> None:
+    oid = "SELECT 'labkit.orders'::regclass::oid"
+    before = run(dsn, oid)
+    database()
+    assert run(dsn, oid) == before
+
+
+def test_two_kernels_at_once_make_the_dataset_once(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+    is_there = module.has_dataset
+
+    async def spy(connection: Any) -> bool:
+        found.append(await is_there(connection))
+        return found[-1]
+
+    monkeypatch.setattr(module, "has_dataset", spy)
+    monkeypatch.setenv("DATABASE_URL", other)
+    with ThreadPoolExecutor(2) as kernels:
+        assert [other, other] == list(kernels.map(lambda _: database(), range(2)))
+    assert run(other, module.CONTENT_QUERY) == module.CONTENT
+    assert found == [False, True]
+
+
+def test_it_touches_its_own_schema_only(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(other, "CREATE TABLE orders AS SELECT 7 AS mine")
+    everything = (
+        "SELECT string_agg(nspname || '.' || relname, ' ' ORDER BY nspname, relname) "
+        "FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname NOT LIKE 'pg%' AND nspname <> 'information_schema'"
+    )
+    schemas = "SELECT count(*) FROM pg_namespace WHERE nspname NOT LIKE 'pg%'"
+    assert run(other, schemas) == 2
+    monkeypatch.setenv("DATABASE_URL", other)
+    database()
+    made = "labkit.orders labkit.orders_customer_idx labkit.orders_pkey"
+    assert run(other, everything) == f"{made} public.orders"
+    assert run(other, schemas) == 3
+    assert run(other, "SELECT mine FROM public.orders") == 7
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hello",
+        f"mysql://u:{SECRET}@localhost/db",
+        f"postgresql+asyncpg://u:{SECRET}@localhost/db",
+        f"host=localhost password={SECRET}",
+        f"postgresql://u:{SECRET}/x@localhost/db",
+        f"postgresql://u:{SECRET}@localhost:port/db",
+        f"postgresql://u:{SECRET}@[::1/db",
+    ],
+)
+def test_what_is_no_url_is_refused(refused: Callable[[str], str], url: str) -> None:
+    said = refused(url)
+    assert "is not the URL of a PostgreSQL" in said
+    assert "postgresql://user:password@host:port/database" in said
+
+
+def test_an_unreachable_server_is_refused(refused: Callable[[str], str]) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        said = refused(f"postgresql://u:{SECRET}@127.0.0.1:{port}/db")
+    assert f"The server on 127.0.0.1:{port} cannot be used" in said
+    assert "start it, or correct host and port" in said
+
+
+def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
+    dsn: Dsn, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    said = refused(dsn[:])
+    assert "rejected SSL upgrade. Expected one that speaks SSL, since PGSSLMODE" in said
+    assert "To do: unset that" in said
+
+
+def test_an_unknown_host_is_refused(refused: Callable[[str], str]) -> None:
+    said = refused(f"postgresql://u:{SECRET}@no-such-host.invalid/db")
+    assert "no-such-host.invalid:5432" in said
+    assert "a host name that resolves" in said
+
+
+def test_a_server_that_is_no_postgresql_is_refused(refused: Callable[[str], str]) -> None:
+    with server_that(answers_http) as port:
+        assert f"127.0.0.1:{port}" in refused(f"postgresql://u:{SECRET}@127.0.0.1:{port}/db")
+
+
+def test_a_postgresql_older_than_14_is_refused(refused: Callable[[str], str]) -> None:
+    with server_that(answers_as_postgresql_13) as port:
+        said = refused(f"postgresql://u:{SECRET}@127.0.0.1:{port}/db")
+    assert "PostgreSQL 13.22 is too old" in said
+    assert "Expected PostgreSQL 14 or later" in said
+
+
+def test_a_wrong_password_is_refused(dsn: Dsn, refused: Callable[[str], str]) -> None:
+    said = refused(at(dsn, "lab"))
+    assert "password authentication failed for user" in said
+    assert "a user and password that it knows" in said
+
+
+def test_a_missing_database_is_refused(dsn: Dsn, refused: Callable[[str], str]) -> None:
+    said = refused(at(dsn, database="nowhere"))
+    assert 'database "nowhere" does not exist' in said
+    assert "create it, or correct its name" in said
+
+
+def test_a_role_that_may_not_create_is_refused(
+    dsn: Dsn, other: str, refused: Callable[[str], str]
+) -> None:
+    role = urlsplit(other).username
+    said = refused(at(dsn, role, "postgres"))
+    assert "permission denied for database postgres" in said
+    assert "GRANT CREATE ON DATABASE" in said
+
+
+def test_a_role_without_a_free_connection_is_refused(
+    dsn: Dsn, other: str, refused: Callable[[str], str]
+) -> None:
+    role = urlsplit(other).username
+    run(dsn, f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    said = refused(other)
+    assert "too many connections for role" in said
+    assert "close other programs', or raise the limit" in said
+
+
+def test_a_read_only_role_is_refused(dsn: Dsn, other: str, refused: Callable[[str], str]) -> None:
+    run(dsn, f"ALTER ROLE {urlsplit(other).username} SET default_transaction_read_only = on")
+    said = refused(other)
+    assert "in a read-only transaction" in said
+    assert "a server and role that may write" in said
+
+
+def test_a_misspelt_option_is_refused(other: str, refused: Callable[[str], str]) -> None:
+    assert "sslmode" in refused(f"{other}?sslmode=sometimes")
+
+
+def test_a_refusal_leaves_no_connection_and_no_schema(
+    dsn: Dsn, other: str, refused: Callable[[str], str]
+) -> None:
+    name = urlsplit(other).path[1:]
+    run(dsn, f"ALTER ROLE {name} SET default_transaction_read_only = on")
+    refused(other)
+    left = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+    assert any(run(dsn, left) == 0 for _ in range(200))
+    assert run(at(dsn, database=name), "SELECT to_regnamespace('labkit') IS NULL")
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root can mount a small file system"
+)
+def test_a_full_disk_is_told_in_words() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        # Enough for a server, not for the dataset.
+        mount = ["mount", "-t", "tmpfs", "-o", "size=60m,mode=755", "tmpfs", name]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("mounting is not allowed here")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", "from labkit.server.database import database; database()"],
+                cwd=CHECKOUT,
+                env=os.environ | {"LABKIT_HOME": name},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert "Expected room for about 100 MB on the server's disk" in done.stderr
+            assert "another exception" not in done.stderr
+            # Waits for the server to be stopped.
+            home = Path(name, "postgresql")
+            kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
+            supervisor = fasteners.InterProcessLock(home / "supervisor.lock")
+            assert supervisor.acquire(timeout=20)
+            assert kernels.acquire_write_lock(timeout=20)
+            assert not (home / "server" / "data" / "postmaster.pid").exists()
+            supervisor.release()
+            kernels.release_write_lock()
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)

@@ -1,0 +1,234 @@
+import struct
+from typing import Any
+
+import pytest
+
+import labkit
+from labkit import Frame, Run, Stall
+from labkit.measure.load import Reading, Request
+from labkit.show import charts, figures
+from tests.measure.test_claims import Notebook, a_run
+
+FRAME = Frame("/somewhere/legacy.py", 12, "load_report")
+STALLS = (
+    Stall(0.1, 80, "blocked", FRAME, (FRAME,), 3, False, 1, None),
+    Stall(0.5, 120, "blocked", FRAME, (FRAME,), 3, False, 1, None),
+)
+BEFORE = a_run(*[1.0] * 98, 100.0, 120.0, name="legacy", stalls=STALLS)
+AFTER = a_run(*[1.0] * 98, 2.0, 3.0, name="repaired")
+READINGS = [Reading(i / 50, "idle", value) for i, value in enumerate([5, 3, 0, 0, 1])]
+EMPTIED = a_run(1.0, _readings=READINGS, seconds=1.0)
+SAID_BEFORE = "legacy: p50 1.0, p99 100, max 120 ms (n=100); 2 stalls, the longest 120 ms."
+SAID_AFTER = "repaired: p50 1.0, p99 2.0, max 3.0 ms (n=100); no stall."
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    return Notebook(monkeypatch)
+
+
+def picture(notebook: Notebook) -> tuple[str, dict[str, Any]]:
+    """The one picture that was shown: its text alternative, and the data beside it."""
+    [(bundle, metadata)] = [shown for shown in notebook.shown if "image/png" in shown[0]]
+    png = bundle["image/png"]
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert png.endswith(b"IEND\xaeB`\x82")
+    said = bundle["text/plain"]
+    width = struct.unpack(">I", png[16:20])[0] // 2
+    assert metadata["image/png"] == {"alt": said, "width": width}
+    assert 600 < width < 1000
+    return said, metadata.get("labkit", {})
+
+
+def tables(notebook: Notebook) -> list[str]:
+    shown = [bundle for bundle, _ in notebook.shown if "text/html" in bundle]
+    assert all("<table" in bundle["text/html"] for bundle in shown)
+    return [bundle["text/plain"] for bundle in shown]
+
+
+def test_a_timeline_says_the_latencies_and_the_stalls(notebook: Notebook) -> None:
+    labkit.timeline(BEFORE)
+    assert picture(notebook)[0] == f"lookup: p50 1.0 ms, p99 100 ms. {SAID_BEFORE}"
+
+
+def test_a_timeline_takes_a_title_of_its_own(notebook: Notebook) -> None:
+    labkit.timeline(AFTER, title="Nothing holds the loop")
+    assert picture(notebook)[0] == f"Nothing holds the loop. {SAID_AFTER}"
+
+
+def test_a_timeline_can_show_another_offer(notebook: Notebook) -> None:
+    others = [Request("report", 0.2, 0.2, 0.25, None), Request("report", 0.3, 0.3, 0.31, "no")]
+    run = a_run(1.0, 1.0, _requests=AFTER._requests + others)
+    labkit.timeline(run, offer="report")
+    said, _ = picture(notebook)
+    assert "report: p50 50.0 ms" in said
+    assert "(n=1), 1 failed; no stall." in said
+
+
+def test_a_run_in_which_nothing_completed_can_be_shown(notebook: Notebook) -> None:
+    failed = [Request("lookup", i / 10, i / 10, i / 10 + 0.01, "TimeoutError") for i in range(5)]
+    labkit.timeline(a_run(1.0, _requests=failed))
+    assert "p99 nan, max nan ms (n=0), 5 failed; no stall." in picture(notebook)[0]
+
+
+def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None:
+    labkit.timeline(AFTER, predicted=30)
+    labkit.compare(BEFORE, AFTER, predicted=0.5)
+    labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="p99 (ms)", predicted=[1, 30])
+    labkit.lines([1, 2], {"pool": [1, 2]}, title="Two", x_unit="n", unit="MB", predicted=0)
+    labkit.gauges(EMPTIED, title="Idle", predicted=4)
+    pictures = [bundle for bundle, _ in notebook.shown if "image/png" in bundle]
+    predicted = ["30 ms.", "0.5 ms.", "1; 30.", "0.", "4."]
+    assert [f" Predicted: {figure}" for figure in predicted] == [
+        shown["text/plain"][shown["text/plain"].index(" Predicted:") :] for shown in pictures
+    ]
+    notebook.shown.clear()
+    labkit.timeline(AFTER)
+    unpredicted, _ = notebook.shown[0]
+    assert pictures[0]["image/png"] != unpredicted["image/png"]
+
+
+@pytest.mark.parametrize("predicted", [0, -1, "20 ms", ...])
+def test_a_prediction_that_is_no_time_is_refused(predicted: Any) -> None:
+    with pytest.raises(labkit.LabError, match="Expected one figure in ms, such as 20"):
+        labkit.timeline(AFTER, predicted=predicted)
+
+
+@pytest.mark.parametrize("predicted", [0, 3, 40])
+def test_a_prediction_is_in_sight_however_far_off(
+    monkeypatch: pytest.MonkeyPatch, predicted: float
+) -> None:
+    limits: list[tuple[float, float]] = []
+    for module in figures, charts:
+        monkeypatch.setattr(module, "save", lambda fig, *_: limits.append(fig.axes[0].get_ylim()))
+    labkit.lines([1, 2], {"pool": [1, 2]}, title="2", x_unit="n", unit="MB", predicted=predicted)
+    labkit.gauges(EMPTIED, title="Idle", predicted=predicted)
+    labkit.timeline(AFTER, predicted=predicted or 0.01)
+    assert len(limits) == 3
+    assert [] == [seen for seen in limits[:2] if not seen[0] <= predicted <= seen[1]]
+    assert limits[2][0] < (predicted or 0.01) < limits[2][1]
+
+
+def test_nothing_can_be_predicted_but_not_less(notebook: Notebook) -> None:
+    with pytest.raises(labkit.LabError, match="Expected one figure, such as 20"):
+        labkit.gauges(EMPTIED, title="Idle", predicted=-1)
+
+
+@pytest.mark.parametrize("predicted", [[1], 7, "7", [1, None]])
+def test_as_many_predictions_as_bars(notebook: Notebook, predicted: Any) -> None:
+    with pytest.raises(labkit.LabError, match=r"Expected 2 figures, such as \[10, 20\], or None"):
+        labkit.bars({"pool": 2.0, "none": 9.0}, title="Two", unit="ms", predicted=predicted)
+
+
+def test_a_comparison_says_both_runs_and_how_p99_changed(notebook: Notebook) -> None:
+    labkit.compare(BEFORE, AFTER)
+    said, data = picture(notebook)
+    p99s = BEFORE.latency().p99, AFTER.latency().p99
+    assert said == (
+        f"lookup: p99 from 100 to 2.0 ms, {p99s[0] / p99s[1]:.0f}× lower. "
+        f"Before: {SAID_BEFORE} After: {SAID_AFTER}"
+    )
+    assert data == {"pair": [BEFORE.figures(), AFTER.figures()]}
+    [table] = tables(notebook)
+    assert [line.split()[0] for line in table.splitlines()] == ["run", "legacy", "repaired"]
+
+
+def test_a_comparison_that_got_worse_says_so(notebook: Notebook) -> None:
+    labkit.compare(AFTER, BEFORE)
+    assert "p99 from 2.0 to 100 ms, 50× higher. " in picture(notebook)[0]
+
+
+def test_of_several_pairs_the_one_in_the_middle_is_drawn(notebook: Notebook) -> None:
+    befores = [a_run(ms, name=f"before {ms}") for ms in (90.0, 50.0, 20.0)]
+    afters = [a_run(1.0, name=f"after {i}") for i in range(3)]
+    labkit.compare(befores, afters)
+    said, data = picture(notebook)
+    assert "p99 from 50.0 to 1.0 ms, 50× lower (median of 3 pairs, 20× to 90×)" in said
+    assert [run["name"] for run in data["pair"]] == ["before 50.0", "after 1"]
+
+
+def test_bars_say_each_figure(notebook: Notebook) -> None:
+    labkit.bars({"inline": 189.4, "thread": 0.0456}, title="A thread helps", unit="p99 (ms)")
+    assert picture(notebook)[0] == "A thread helps. p99 (ms): inline: 189; thread: 0.0456."
+
+
+def test_stacked_bars_say_each_part(notebook: Notebook) -> None:
+    parts = {"before": {"acquire": 90.0, "query": 1.5}, "after": {"query": 1.5}}
+    labkit.stacked(parts, title="It was the wait", unit="median (ms)")
+    assert picture(notebook)[0] == (
+        "It was the wait. median (ms): before: acquire 90, query 1.5; after: query 1.5."
+    )
+
+
+def test_gauges_say_their_range(notebook: Notebook) -> None:
+    labkit.gauges(EMPTIED, title="None is left")
+    assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5, median 1."
+
+
+def test_lines_say_each_point(notebook: Notebook) -> None:
+    labkit.lines(
+        [1, 10],
+        {"inline": [10.0, float("nan")], "thread": [12.0, 13.0]},
+        title="It grows",
+        x_unit="rows",
+        unit="p99 (ms)",
+        log=True,
+    )
+    assert picture(notebook)[0] == (
+        "It grows. p99 (ms) over rows: inline: 10 at 1; thread: 12 at 1, 13 at 10."
+    )
+
+
+def test_dots_say_each_figure(notebook: Notebook) -> None:
+    table = {"naive": {"p50": 0.5, "p99": 0.9}, "open": {"p50": 1.3, "p99": 116.3}}
+    labkit.dots(table, title="One of them sees it", unit="latency (ms)")
+    assert picture(notebook)[0] == (
+        "One of them sees it. latency (ms): naive: p50 0.5, p99 0.9; open: p50 1.3, p99 116."
+    )
+
+
+def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) -> None:
+    short = Frame("/somewhere/json.py", 3, "dump")
+    other = Stall(0.7, 90, "computing", short, (short,), 3, False, 1, None)
+    unseen = Stall(0.8, 60, "blocked", None, (), 0, True, 0, None)
+    labkit.stalls(a_run(1.0, stalls=(unseen, other, *STALLS)))
+    [table] = tables(notebook)
+    first, second, third = [" ".join(row.split()) for row in table.splitlines()[1:]]
+    assert first == "legacy.py:12 in load_report blocked 2 120 200"
+    assert second == "json.py:3 in dump computing 1 90 90"
+    assert third == "no look found it blocked 1 60 60"
+
+
+def test_a_run_without_stalls_says_so(notebook: Notebook) -> None:
+    labkit.stalls(AFTER)
+    assert notebook.shown == [({"text/plain": "repaired: nothing held the loop."}, {})]
+
+
+def test_a_summary_has_a_row_for_each_run(notebook: Notebook) -> None:
+    debugged = a_run(4.0, name="debugged", debug=True)
+    labkit.summary([BEFORE, AFTER, debugged])
+    [table] = tables(notebook)
+    rows = [" ".join(row.split()) for row in table.splitlines()]
+    assert rows == [
+        "run completed failed p50 (ms) p99 (ms) max (ms) stalls longest stall (ms)",
+        "legacy 100 0 1 100 120 2 120",
+        "repaired 100 0 1 2.01 3 0 0",
+        "debugged (debug mode was on) 1 0 4 4 4 0 0",
+    ]
+
+
+def test_outside_a_notebook_the_same_words_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(before: Run, after: Run) -> None:
+        labkit.timeline(before)
+        labkit.compare(before, after)
+        labkit.bars({"inline": 189.4}, title="One bar", unit="p99 (ms)")
+        labkit.stalls(before)
+        labkit.summary([before, after])
+
+    show(BEFORE, AFTER)
+    printed = capsys.readouterr().out
+    notebook = Notebook(monkeypatch)
+    show(BEFORE, AFTER)
+    assert printed == "".join(f"{bundle['text/plain']}\n" for bundle, _ in notebook.shown)

@@ -1,0 +1,133 @@
+"""The offline bundle, and a laptop without network that has nothing else."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit.errors import LabError
+from labkit.exercises import notebooks
+from labkit.server import embedded
+from labkit.workbook.bundle import INSTALL, PARTS, PLATFORMS, bundle, pins
+
+ROOT = notebooks().parent
+WINDOWS = sys.platform == "win32"
+# A network of its own, in which there is nothing but this machine. For root, on Linux.
+NO_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Iterator[Path]:
+    """A directory that the user nobody can reach, too, who runs PostgreSQL for root."""
+    place = Path(tempfile.mkdtemp(prefix="labkit-laptop-")).resolve()
+    place.chmod(0o755)
+    yield place
+    embedded.stop(place / "home")
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def bundled(laptop: Path) -> Path:
+    command = [sys.executable, "-m", "labkit", "bundle", str(laptop / "workbook")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert 0 == done.returncode, done.stderr
+    assert done.stdout.endswith(INSTALL)
+    return laptop / "workbook"
+
+
+def test_without_network_its_two_commands_lead_to_the_first_charts(bundled: Path) -> None:
+    """A new environment from the wheels alone, the embedded server, and all of notebook 00."""
+    cut_off = NO_NETWORK if _works([*NO_NETWORK, "true"]) else []
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")} | {
+        "PIP_CONFIG_FILE": os.devnull,  # no other place to find wheels
+        "LABKIT_HOME": str(bundled.parent / "home"),
+    }
+    shell = ["powershell", "-Command"] if WINDOWS else ["sh", "-c"]
+    python = f"& '{sys.executable}'" if WINDOWS else f"'{sys.executable}'"
+    for line in INSTALL.splitlines():
+        if (".venv\\" if WINDOWS else ".venv/") in line:
+            command = line.replace("py " if WINDOWS else "python3 ", f"{python} ", 1)
+            command = command.replace("labkit start", "labkit run --only 00")
+            done = subprocess.run(
+                [*cut_off, *shell, command],
+                cwd=bundled,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+            )
+            assert "Traceback" not in done.stdout + done.stderr
+    page = (bundled / "runs" / "00_start_here.html").read_text("utf-8")
+    assert 4 == page.count('src="data:image/png;base64,')
+
+
+def test_it_holds_wheels_and_what_is_in_the_checkout_and_nothing_of_this_machine(
+    bundled: Path,
+) -> None:
+    ours = {path for part in ("labkit", "notebooks") for path in (ROOT / part).rglob("*.*")}
+    ours |= {ROOT / part for part in PARTS}
+    made = {".venv", "runs", "build", "labkit.egg-info", "wheels", "INSTALL.txt"}  # or by pip
+    for path in bundled.rglob("*"):
+        relative = path.relative_to(bundled)
+        if path.is_file() and relative.parts[0] not in made and path.suffix != ".pyc":
+            assert ROOT / relative in ours
+            assert (ROOT / relative).read_bytes() == path.read_bytes()
+    assert {".whl"} == {path.suffix for path in (bundled / "wheels").iterdir()}
+
+
+def test_it_takes_the_other_machines_wheels_and_not_this_ones() -> None:
+    def names(platform: str, python: str) -> set[str]:
+        return {pin.partition("==")[0] for pin in pins(ROOT, platform, python)[0]}
+
+    windows, linux = names("windows", "3.13"), names("linux", "3.13")
+    assert {"pywinpty", "colorama"} == windows - linux
+    assert {"pexpect", "ptyprocess"} <= linux - windows
+    assert {"appnope"} == names("macos", "3.13") - linux
+    assert "overrides" in names("linux", "3.11") - linux
+
+
+def test_it_has_both_where_the_lock_tells_releases_of_one_python_apart() -> None:
+    first, more = pins(ROOT, "linux", "3.11")
+    assert "soupsieve==2.10" in first
+    assert ["soupsieve==4.1.2"] == more
+
+
+def test_what_the_lock_leaves_out_is_there_to_build_labkit_itself() -> None:
+    for platform in PLATFORMS:
+        assert [pin for pin in pins(ROOT, platform, "3.12")[0] if pin.startswith("setuptools>=")]
+
+
+def test_mistakes_are_told_before_anything_is_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"no wheels for amiga .* one of the platforms linux, "):
+        bundle(tmp_path / "new", "amiga")
+    with pytest.raises(LabError, match=r"with Python 4\. .* a version such as 3\.12"):
+        bundle(tmp_path / "new", "linux", "4")
+    (tmp_path / "thesis.txt").touch()
+    (tmp_path / "wheels").mkdir()  # of somebody's own project, with notebooks that are theirs
+    with pytest.raises(LabError, match="has something else in it"):
+        bundle(tmp_path)
+    with pytest.raises(LabError, match="cannot be written: "):
+        bundle(tmp_path / "thesis.txt" / "new")
+    assert {"thesis.txt", "wheels"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_without_an_index_it_says_so_and_does_not_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:secret@127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(LabError, match="No matching distribution found for anyio") as told:
+        bundle(tmp_path / "new")
+    assert "check the network" in str(told.value)
+    assert "127.0.0.1" not in str(told.value)
+
+
+def _works(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and not subprocess.run(command).returncode

@@ -1,0 +1,134 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.errors import LabError
+from labkit.exercises import notebooks as notebooks_of_the_checkout
+from labkit.workbook.copy import update
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path) -> Path:
+    """A workbook, as it is published."""
+    path = tmp_path / "notebooks"
+    (path / "service").mkdir(parents=True)
+    (path / "01_stalls.ipynb").write_text(notebook("answer = ..."))
+    (path / "legacy.py").write_text("old = 1\n")
+    (path / "service" / "audit.py").write_text("")
+    (path / "FACILITATOR.md").write_text("the usual wrong answers")
+    for name in "exercises", "__pycache__", ".ipynb_checkpoints":
+        (path / name).mkdir()
+        (path / name / "file.py").write_text("")
+    return path
+
+
+@pytest.fixture
+def copy(notebooks: Path) -> Path:
+    """A learner's copy of it."""
+    path = notebooks.parent / "my-notebooks"
+    assert [] == update(notebooks, path)
+    return path
+
+
+def notebook(source: str, **cell: Any) -> str:
+    return json.dumps({"cells": [{"cell_type": "code", "source": [source], **cell}]})
+
+
+def test_the_first_copy_has_all_that_a_learner_needs(
+    copy: Path,
+) -> None:
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert {"01_stalls.ipynb", "legacy.py", "service/audit.py", ".workbook.json"} == files
+
+
+def test_what_the_learner_did_not_change_becomes_new_and_what_is_gone_goes(
+    notebooks: Path, copy: Path
+) -> None:
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = None"))
+    (notebooks / "legacy.py").unlink()
+    (notebooks / "02_pool.ipynb").write_text(notebook("pool"))
+    assert [] == update(notebooks, copy)
+    assert notebook("answer = None") == (copy / "01_stalls.ipynb").read_text()
+    assert notebook("pool") == (copy / "02_pool.ipynb").read_text()
+    assert not (copy / "legacy.py").exists()
+
+
+def test_an_answer_is_never_overwritten_and_newer_ones_are_told_each_time(
+    notebooks: Path, copy: Path
+) -> None:
+    (copy / "01_stalls.ipynb").write_text(notebook("answer = 42"))
+    (copy / "legacy.py").write_text("old = 2\n")
+    (copy / "mine.ipynb").write_text(notebook("mine"))
+    assert [] == update(notebooks, copy)  # there is nothing newer
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = None"))
+    (notebooks / "legacy.py").unlink()
+    assert ["01_stalls.ipynb"] == update(notebooks, copy) == update(notebooks, copy)
+    assert notebook("answer = 42") == (copy / "01_stalls.ipynb").read_text()
+    assert "old = 2\n" == (copy / "legacy.py").read_text()
+    assert notebook("mine") == (copy / "mine.ipynb").read_text()
+
+
+def test_to_run_a_notebook_is_no_change_to_it_and_keeps_its_outputs(
+    notebooks: Path, copy: Path
+) -> None:
+    ran = notebook("answer = ...", outputs=[{"text": "mine"}], execution_count=3)
+    (copy / "01_stalls.ipynb").write_text(ran)
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = ...", outputs=[]))
+    assert [] == update(notebooks, copy)
+    assert ran == (copy / "01_stalls.ipynb").read_text()
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = None"))
+    assert [] == update(notebooks, copy)
+    assert notebook("answer = None") == (copy / "01_stalls.ipynb").read_text()
+
+
+def test_what_the_learner_renamed_or_deleted_comes_back_new(notebooks: Path, copy: Path) -> None:
+    (copy / "01_stalls.ipynb").rename(copy / "01_mine.ipynb")
+    (copy / "legacy.py").unlink()
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = None"))
+    assert [] == update(notebooks, copy)
+    assert notebook("answer = None") == (copy / "01_stalls.ipynb").read_text()
+    assert notebook("answer = ...") == (copy / "01_mine.ipynb").read_text()
+    assert (copy / "legacy.py").exists()
+
+
+@pytest.mark.parametrize("damaged", [None, "{", "[1]"])
+def test_without_its_record_all_that_differs_is_taken_for_the_learners(
+    notebooks: Path, copy: Path, damaged: str | None
+) -> None:
+    record = copy / ".workbook.json"
+    record.unlink() if damaged is None else record.write_text(damaged)
+    (notebooks / "legacy.py").write_text("old = 3\n")
+    assert ["legacy.py"] == update(notebooks, copy)
+    assert "old = 1\n" == (copy / "legacy.py").read_text()
+    (notebooks / "service" / "audit.py").write_text("new = 1\n")
+    assert ["legacy.py"] == update(notebooks, copy)  # of the others it knows again
+    assert "new = 1\n" == (copy / "service" / "audit.py").read_text()
+
+
+def test_a_copy_that_cannot_be_a_directory_is_told(notebooks: Path) -> None:
+    (notebooks.parent / "file").write_text("")
+    with pytest.raises(LabError, match=r"file, cannot be written: .*Expected a checkout in a dire"):
+        update(notebooks, notebooks.parent / "file")
+
+
+def test_a_kernel_in_the_copy_finds_its_lessons_there_also_after_an_exercise(
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "copy"
+    update(notebooks_of_the_checkout(), copy)
+    code = """
+import sys
+sys.path.insert(0, "")  # as in a kernel
+import labkit
+labkit.Exercise("report")
+import legacy_report, ranking
+print(legacy_report.__file__, ranking.__file__, sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=copy, capture_output=True, text=True, check=True
+    )
+    assert [str(copy / "legacy_report.py"), str(copy / "ranking.py")] == done.stdout.splitlines()

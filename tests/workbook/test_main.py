@@ -1,0 +1,415 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from nbformat import v4
+
+pytestmark = pytest.mark.usefixtures("dsn")  # keeps the server running between the commands
+
+DRIVER = """
+import sys
+from pathlib import Path
+from labkit import exercises
+from labkit.exercises import exercise
+exercises.notebooks = exercise.notebooks = lambda: Path({notebooks!r})
+from labkit.__main__ import main
+{setup}
+sys.exit(main())
+"""
+SHOW = """\
+import base64, os, sys
+from labkit.display import show
+def figures(name, p50, p99, stalls):
+    return {"name": name, "requests": 800, "errors": 1, "p50_ms": p50, "p99_ms": p99,
+            "max_ms": 1.1 * p99, "stalls": stalls, "lag_max_ms": 9.5}
+before, after = figures("legacy [sic]", 0.81, 118.0, 4), figures("repaired", 0.75, 2.1, 0)
+def claim(held, figure="56 times"):
+    claims = [{"claim": "p99 is 20 times lower", "held": held, "figure": figure}]
+    show("a claim", data={"claims": claims})
+"""
+OLD: dict[str, Any] = {  # the output of an earlier run, as committed
+    "data": {"text/plain": "✘ from an earlier run"},
+    "metadata": {"labkit": {"claims": [{"claim": "earlier", "held": False, "figure": "1"}]}},
+}
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@dataclass
+class Checkout:
+    """A directory with `notebooks/`, and labkit's command line working on it."""
+
+    root: Path
+
+    def add(self, name: str, *cells: str) -> None:
+        """Make a notebook; a cell that begins with # is prose."""
+        notebook: Any = v4  # which has no types
+        made = [
+            notebook.new_markdown_cell(c)
+            if c.startswith("#")
+            else notebook.new_code_cell(c, outputs=[notebook.new_output("display_data", **OLD)])
+            for c in cells
+        ]
+        (self.root / "notebooks").mkdir(exist_ok=True)
+        path = self.root / "notebooks" / f"{name}.ipynb"
+        path.write_text(notebook.writes(notebook.new_notebook(cells=made)), "utf-8")
+
+    def command(self, *arguments: str, setup: str = "") -> list[str]:
+        code = DRIVER.format(notebooks=str(self.root / "notebooks"), setup=setup)
+        return [sys.executable, "-c", code, *arguments]
+
+    def labkit(
+        self, *arguments: str, setup: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments, setup=setup),
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+
+
+@dataclass
+class Outcome:
+    """What `run` left behind, having executed one notebook of every sort."""
+
+    checkout: Checkout
+    process: subprocess.CompletedProcess[str]
+    unchanged: bool
+
+    @property
+    def report(self) -> dict[str, dict[str, Any]]:
+        text = (self.checkout.root / "report.json").read_text("utf-8")
+        return {n["notebook"]: n for n in json.loads(text)["notebooks"]}
+
+    def page(self, name: str) -> str:
+        return (self.checkout.root / "runs" / f"{name}.html").read_text("utf-8")
+
+    def section(self, name: str) -> str:
+        """The scoreboard's part on one notebook, as one line."""
+        return " ".join(self.process.stdout.partition(f"\n{name}: ")[2].split("\n0")[0].split())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def outcome(dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    checkout.add(
+        "00_held",
+        "# Start *here*\n\n[next](01_broken.ipynb), [a file](legacy.py)",
+        SHOW,
+        "show('a run', data={'run': before})\nshow('a run', data={'run': after})",
+        "show('a pair', data={'pair': [before, after]})\nclaim(True, sys.executable)",
+        f"show('A \"chart\"', png=base64.b64decode({PIXEL!r}))\n"
+        "print(os.getcwd() + os.sep, (lambda: 0).__code__.co_filename)",
+    )
+    checkout.add("01_broken", "# Broken", SHOW, "claim(False)\nclaim(None)\nclaim(True)")
+    counter = f"counter = {str(checkout.root / 'counter')!r}\nagain = os.path.exists(counter)"
+    checkout.add("02_busy_at_first", SHOW, counter, "open(counter, 'w')\nclaim(again or None)")
+    checkout.add("03_busy", SHOW, "claim(None)")
+    cells = (
+        "## Divide\n```\n# no heading\n```",
+        "def f():\n    1 / 0\nf()",
+        "# Later",
+        "claim(True)",
+    )
+    checkout.add("04_raises", "# Raises", SHOW, "show('a', data={'run': before})", *cells)
+    lab_error = "import labkit\nraise labkit.LabError('The rate is 0. Expected more.')"
+    checkout.add("05_lab_error", "# Lab error", lab_error)
+    nan = "show('a run', data={'run': figures('none completed', float('nan'), float('nan'), 0)})"
+    pair = "show('a pair', data={'pair': [before, figures('none', *[float('nan')] * 2, 0)]})"
+    checkout.add("06_nan", SHOW, nan, pair)
+    checkout.add("not_a_lesson", "1 / 0")
+    # A kernel of the same name as ours, which cannot even start.
+    shadow = checkout.root / "shadow" / "kernels" / "python3"
+    shadow.mkdir(parents=True)
+    spec = {"argv": ["no-such-program", "{connection_file}"], "display_name": "", "language": ""}
+    (shadow / "kernel.json").write_text(json.dumps(spec))
+
+    def notebooks() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in (checkout.root / "notebooks").rglob("*")}
+
+    earlier = notebooks()
+    report, shadowing = str(checkout.root / "report.json"), str(checkout.root / "shadow")
+    process = checkout.labkit("run", "--json", report, JUPYTER_PATH=shadowing)
+    return Outcome(checkout, process, earlier == notebooks())
+
+
+def test_each_notebook_is_reported_in_a_line_and_nothing_else_is_on_stderr(
+    outcome: Outcome,
+) -> None:
+    lines = [re.sub(r"\d+ s,", "N s,", line) for line in outcome.process.stderr.splitlines()]
+    assert lines == [
+        "00_held … N s, ✔ held",
+        "01_broken … N s, ✘ broken",
+        "02_busy_at_first … N s, ✔ held (inconclusive at first: p99 is 20 times lower)",
+        "03_busy … N s, ? inconclusive (inconclusive at first: p99 is 20 times lower)",
+        "04_raises … N s, ✘ raised",
+        "05_lab_error … N s, ✘ raised",
+        "06_nan … N s, ✔ ran",
+    ]
+    assert outcome.process.returncode == 1
+
+
+def test_the_scoreboard_shows_pairs_and_claims_within_80_columns(outcome: Outcome) -> None:
+    held, rows = outcome.section("00_held"), outcome.process.stdout.splitlines()
+    assert "legacy [sic] → repaired 0.81 → 0.75 118 → 2.1 130 → 2.3 4 → 0" in held
+    assert "✔ held p99 is 20 times lower" in held
+    broken = outcome.section("01_broken")
+    assert re.findall("held p99|broken p99|inconclusive p99", broken) == [
+        "broken p99",
+        "inconclusive p99",
+        "held p99",
+    ]
+    assert "118 → none" in outcome.section("06_nan")
+    assert max(map(len, rows[1:-1])) <= 80  # but for the database's line, and the path
+
+
+def test_the_scoreboard_says_what_to_do_about_a_busy_machine(outcome: Outcome) -> None:
+    advice = "inconclusive: this machine is busy; run it again when it is quiet"
+    assert advice in outcome.section("03_busy")
+    assert outcome.process.stdout.count(advice) == 1
+
+
+def test_an_inconclusive_notebook_is_executed_once_more_and_a_broken_one_is_not(
+    outcome: Outcome,
+) -> None:
+    report = outcome.report
+    assert [1, 1, 2, 2, 1, 1, 1] == [notebook["attempts"] for notebook in report.values()]
+    assert [True] == [claim["held"] for claim in report["02_busy_at_first"]["claims"]]
+
+
+def test_an_exception_is_told_with_its_step_and_last_lines_and_the_next_notebook_runs(
+    outcome: Outcome,
+) -> None:
+    error = outcome.report["04_raises"]["error"]
+    assert error.startswith("In step “Divide”: ")
+    assert error.endswith("ZeroDivisionError: division by zero")
+    assert len(error.splitlines()) <= 6
+    assert "ZeroDivisionError: division by zero" in outcome.section("04_raises")
+    assert [118.0] == [run["p99_ms"] for run in outcome.report["04_raises"]["runs"]]
+    assert outcome.report["06_nan"]["error"] is None
+
+
+def test_outputs_of_an_earlier_run_do_not_count_where_a_notebook_raised(outcome: Outcome) -> None:
+    assert outcome.report["04_raises"]["claims"] == []
+    assert "earlier run" not in outcome.page("04_raises")
+
+
+def test_a_lab_error_is_told_in_its_own_words_alone(outcome: Outcome) -> None:
+    told = "In step “Lab error”: The rate is 0. Expected more."
+    assert told == outcome.report["05_lab_error"]["error"]
+    assert f"✘ raised {told}" == outcome.section("05_lab_error")
+
+
+def test_the_json_has_figures_claims_and_no_nan(outcome: Outcome) -> None:
+    held, nan = outcome.report["00_held"], outcome.report["06_nan"]
+    assert {"name": "repaired", "requests": 800, "errors": 1, "stalls": 0} | {
+        "p50_ms": 0.75,
+        "p99_ms": 2.1,
+        "max_ms": pytest.approx(2.31),
+        "lag_max_ms": 9.5,
+    } == held["runs"][1]
+    assert held["claims"][0].keys() == {"claim", "held", "figure"}
+    assert [None, None, None] == [nan["runs"][0][key] for key in ("p50_ms", "p99_ms", "max_ms")]
+    assert 0 < held["seconds"] < 60
+
+
+def test_the_kernel_is_this_python_even_if_another_has_its_name(outcome: Outcome) -> None:
+    assert sys.executable == outcome.report["00_held"]["claims"][0]["figure"]
+
+
+def test_the_notebooks_are_left_as_they_were(outcome: Outcome) -> None:
+    assert outcome.unchanged
+
+
+def test_every_notebook_has_a_page(outcome: Outcome) -> None:
+    pages = {path.stem for path in (outcome.checkout.root / "runs").iterdir()}
+    assert {*outcome.report, "index"} <= pages
+
+
+def test_a_page_has_a_title_a_language_and_text_for_its_pictures(outcome: Outcome) -> None:
+    page = outcome.page("00_held")
+    assert '<html lang="en">' in page
+    assert "<title>Start here</title>" in page
+    assert [f'<img alt=\'A "chart"\' src="data:image/png;base64,{PIXEL}"/>'] == [
+        re.sub(r"\s+", " ", image) for image in re.findall("<img[^>]*>", page)
+    ]
+
+
+def test_a_page_links_to_pages_and_to_files_beside_the_notebooks(outcome: Outcome) -> None:
+    links = re.findall(r'href="([^"#]+)"', outcome.page("00_held"))
+    assert links == ["index.html", "01_broken.html", "../notebooks/legacy.py"]
+
+
+def test_the_pages_name_no_path_and_load_nothing_from_the_network(outcome: Outcome) -> None:
+    for name in ("index", *outcome.report):
+        page = outcome.page(name)
+        assert str(outcome.checkout.root) not in page
+        assert sys.prefix not in page
+        assert tempfile.gettempdir() not in page
+        assert [] == re.findall(r"<script[^>]*src|<link[^>]*href", page)
+
+
+def test_the_index_lists_every_notebook_with_its_verdict(outcome: Outcome) -> None:
+    page = outcome.page("index")
+    assert '<html lang="en">' in page
+    assert "prefers-color-scheme: dark" in page
+    rows = re.findall(r'<a href="(\w+)\.html">([^<]+)</a></th><td>(.*?)</td><td>(.*?)</td>', page)
+    assert [*outcome.report] == [row[0] for row in rows]
+    assert ("00_held", "Start here", "✔ held", "1 of 1") == rows[0]
+    assert ("01_broken", "Broken", "✘ broken", "1 of 3") == rows[1]
+
+
+def test_all_held_is_exit_status_0_also_where_the_output_has_no_tick(outcome: Outcome) -> None:
+    process = outcome.checkout.labkit("run", "--only", "00", PYTHONIOENCODING="ascii")
+    assert process.returncode == 0
+    assert "? held" in process.stdout
+    assert process.stdout.endswith("1 of 1 notebooks ran, and all they claim held.\n")
+    # What an earlier run wrote of the other notebooks is still there.
+    assert (outcome.checkout.root / "runs" / "01_broken.html").exists()
+
+
+def test_mistakes_are_told_without_a_traceback_before_anything_runs(checkout: Checkout) -> None:
+    checkout.add("00_first", "1 / 0")
+    checkout.add("01_second", "1 / 0")
+    (checkout.root / "notebooks" / "02_third.ipynb").write_text("{")
+    elsewhere = "postgresql://lab:secret@127.0.0.1:1/lab"
+    setup = f"""
+import os
+print(main(["run", "--only", "17", "00"]))
+print(main(["run", "--only", "00", "--json", "no/such/directory.json"]))
+print(main(["start"]))
+os.environ["DATABASE_URL"] = {elsewhere!r}
+print(main(["run", "--only", "00"]))
+del os.environ["DATABASE_URL"]
+"""
+    process = checkout.labkit("run", "--only", "02", setup=setup)
+    expected = [
+        "There is no notebook 17. Expected one of: 00_first, 01_second, 02_third.",
+        "no/such/directory.json cannot be written: No such file or directory. Expected an",
+        "There is no 00_start_here.ipynb in ",
+        "The server on 127.0.0.1:1 cannot be used: ",
+        "02_third.ipynb is no notebook. Expected JSON: restore it.",
+    ]
+    told = process.stderr.splitlines()
+    assert expected == [line[: len(start)] for line, start in zip(told, expected, strict=True)]
+    assert process.stdout == "2\n2\n2\n2\n"
+    assert process.returncode == 2
+    assert "secret" not in process.stderr + process.stdout
+
+
+def test_a_cell_that_hangs_and_a_kernel_that_dies_are_told(checkout: Checkout) -> None:
+    checkout.add("00_hangs", "# Wait", "import time\ntime.sleep(600)")
+    checkout.add("01_dies", "# Die", "import os\nos._exit(3)")
+    process = checkout.labkit("run", setup="from labkit.workbook import run\nrun.CELL_SECONDS = 1")
+    assert process.returncode == 1
+    assert "In step “Wait”: a cell took more than 1 s\n" in process.stdout
+    assert "In step “Die”: Kernel died\n" in process.stdout
+
+
+@dataclass
+class Running:
+    """`labkit run`, and a kernel of it that has been in a cell for a moment."""
+
+    runner: subprocess.Popen[str]
+    kernel: psutil.Process
+    connection_file: Path
+
+
+@pytest.fixture
+def running(checkout: Checkout) -> Iterator[Running]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        say = f"s = socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))"
+        cell = f"import os, socket, time\n{say}\ns.sendall(b'%d\\n' % os.getpid())\ntime.sleep(600)"
+        checkout.add("00_waits", "# Wait", cell)
+        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        command = checkout.command("run")
+        with subprocess.Popen(command, encoding="utf-8", **pipes) as runner:
+            try:
+                connection, _ = server.accept()
+                with connection, connection.makefile() as said:
+                    kernel = psutil.Process(int(said.readline()))
+                    connection_file = Path(kernel.cmdline()[4])
+                    assert connection_file.exists()
+                    yield Running(runner, kernel, connection_file)
+                    connection_file.unlink(missing_ok=True)  # which a killed runner leaves
+            finally:
+                runner.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_shuts_the_kernel_down_and_says_so_in_a_line(
+    running: Running, how: signal.Signals
+) -> None:
+    running.runner.send_signal(how)
+    _, said = running.runner.communicate(timeout=20)
+    assert (130, "Stopped.\n") == (running.runner.returncode, said)
+    assert not running.kernel.is_running()
+    assert not running.connection_file.exists()
+
+
+def test_the_kernel_of_a_killed_runner_goes_by_itself(running: Running) -> None:
+    running.runner.kill()
+    _, alive = psutil.wait_procs([running.kernel], timeout=15)
+    assert [] == alive
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+def test_start_serves_the_notebooks_asks_nothing_and_ends_on_ctrl_c(checkout: Checkout) -> None:
+    checkout.add("00_start_here", "# Start here")
+    pipe: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    command = checkout.command("start", "--no-browser")
+    with subprocess.Popen(command, encoding="utf-8", **pipe) as process:
+        try:
+            assert process.stderr is not None
+            wanted = r"(http://127\S+?)/lab/tree/00_start_here\.ipynb\?token=(\w+)"
+            server, token = next(
+                found.groups() for line in process.stderr if (found := re.search(wanted, line))
+            )
+
+            def get(path: str) -> Any:
+                request = urllib.request.Request(server + path)
+                request.add_header("Authorization", f"token {token}")
+                deadline = time.monotonic() + 20
+                while True:
+                    try:
+                        with urllib.request.urlopen(request, timeout=20) as answer:
+                            return json.load(answer)
+                    except urllib.error.URLError:  # it prints its address before it listens
+                        assert time.monotonic() < deadline
+
+            assert ["00_start_here.ipynb"] == [f["name"] for f in get("/api/contents")["content"]]
+            kernels = get("/api/kernelspecs")["kernelspecs"]
+            assert ["python3"] == [*kernels]
+            assert sys.executable == kernels["python3"]["spec"]["argv"][0]
+            news = get("/lab/api/settings/@jupyterlab/apputils-extension:notification")
+            assert news["schema"]["properties"]["fetchNews"]["default"] == "false"
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
