@@ -210,9 +210,9 @@ def test_an_exercise_goes_from_a_wrong_answer_by_a_hint_and_the_solution_to_a_pa
 ) -> None:
     starter, check, hint = map(lab.cell, ("def monthly_orders", "report.check", "report.hint()"))
     assert "not attempted" in check.locator(".jp-OutputArea").inner_text()
-    first = 'import legacy_report\nreport = lab.Exercise("report")\n'
+    first = 'from legacy import monthly_report\nreport = lab.Exercise("report")\n'
     answer = "async def monthly_orders(dsn, customer):\n    return "
-    lab.write(starter, f"{first}{answer}legacy_report.monthly_orders(dsn, customer)")
+    lab.write(starter, f"{first}{answer}monthly_report.monthly_orders(dsn, customer)")
     lab.run(starter)
     assert re.search(r"not yet: your report held the loop \d times in 8", lab.run(check))
     lab.write(hint, "report.hint()")
