@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import psycopg2
 import pytest
+from instruments import witness
 from pitfalls import kept_connections
 from pitfalls.log_to_database import DatabaseHandler
 
@@ -126,7 +127,7 @@ def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> Non
 
 
 def test_an_export_leaves_no_session(dsn: Dsn) -> None:
-    program(dsn, "pitfalls/giant_result.py", "in_batches")
+    program(witness.named(dsn, "giant_result"), "pitfalls/giant_result.py", "in_batches")
     connection = psycopg2.connect(dsn)
     cursor = connection.cursor()
     cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'giant_result'")
