@@ -279,7 +279,7 @@ def test_in_a_dark_theme_charts_keep_their_white_card_and_words_their_contrast(
 ) -> None:
     committed = read(ROOT / "notebooks" / NAME)  # with every kind of output there is
     write(committed, lab.checkout / "my-notebooks" / "committed.ipynb")
-    lab.page.goto(address.replace("00_start_here", "committed"))
+    lab.page.goto(address.replace("00_start_here", "committed") + "&reset")  # no other tab
     outputs = [output for cell in committed.cells for output in cell.get("outputs", ())]
     drawn = sum("image/png" in output.get("data", {}) for output in outputs)
     expect(lab.page.locator(CHARTS)).to_have_count(drawn)
