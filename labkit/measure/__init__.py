@@ -21,7 +21,6 @@ from labkit.measure.claims import (
     verify,
 )
 from labkit.measure.experiment import (
-    Scenario,
     TooLong,
     left_behind,
     limited,
@@ -32,6 +31,7 @@ from labkit.measure.experiment import (
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
 from labkit.measure.run import Latency, Run, ms
+from labkit.measure.work import Scenario
 
 __all__ = [
     "Claim",

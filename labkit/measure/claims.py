@@ -5,16 +5,18 @@ would have shown (`Run.undisturbed`: requests and stalls that met a pause of the
 out, and every time is shorter by what its lateness can have added). A claim
 
 - held, if it is true at both ends;
-- is broken, if it is true at neither, nor between them;
-- is inconclusive otherwise, and the claim says why.
+- is broken, if it is true nowhere between them;
+- is inconclusive otherwise, and says why.
 
-A ratio is taken at its worst and at its best: the lowest that `before` may have been over the
-highest that `after` may have been, and the other way round. Of three pairs or more the one in the
-middle decides that a claim held, and all must fall short for it to be broken. A single pair
-carries less: its ratio may be off by half as much again, that of two by a quarter.
+A ratio is taken at its worst, the least that one side may have been over the most that the other
+may have been, and at its best. Of three pairs or more the one in the middle decides that a claim
+held, and it is broken only if no pair reaches it. Fewer carry less: the ratio of a single pair may
+be off by a quarter, that of two by a tenth.
 
-Nothing held where more requests fail than before: whoever got no answer was not served sooner.
-Times under debug mode or a tracer, and 0 to 0, are inconclusive.
+Nothing is lower, higher or alike where more requests fail than before: whoever got no answer was
+not served sooner. Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list
+or a plain number has no ends. It is taken as it is; if it is not as claimed, and the machine was in
+trouble meanwhile (`Machine.trouble`), the claim is inconclusive.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ Figure = Callable[[Run], float]
 Measured = Run | float | Sequence[Run] | Sequence[float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
-_DOUBT = {1: 1.5, 2: 1.25}  # by how much a ratio may be off, by the number of pairs
+_DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 _MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
+_NOISE = "the difference is no larger than the noise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def lower(
         LabError: There are no runs, or not as many after as before.
     """
     pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    return _so_many_times(claim, times, pairs, up=False)
+    return pairs.so_many_times(claim, times, pairs.before, pairs.after)
 
 
 def higher(
@@ -92,7 +95,7 @@ def higher(
 ) -> Claim:
     """Claim that a figure is at least so many times higher after than before; else as `lower`."""
     pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    return _so_many_times(claim, times, pairs, up=True)
+    return pairs.so_many_times(claim, times, pairs.after, pairs.before)
 
 
 def similar(
@@ -106,68 +109,73 @@ def similar(
     refusal: str = "",
     unit: str = "ms",
 ) -> Claim:
-    """Claim that a figure is within so many times of what it was, up or down; else as `lower`."""
+    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
+
+    Partners have met the same machine: both are taken as seen, and both as undisturbed.
+    """
     pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    ends = list(zip(pairs.before, pairs.after, strict=True))
-    ratios = [_over(before.seen, after.seen) for before, after in ends]
-    quiet = [_over(before.low, after.low) for before, after in ends]  # the same machine for both
-    lows = [_over(before.low, after.high) for before, after in ends]
-    highs = [_over(before.high, after.low, math.inf) for before, after in ends]
-    true = all(1 / times <= median_low(r) <= times for r in (ratios, quiet))
-    false = max(highs) * pairs.doubt < 1 / times or min(lows) / pairs.doubt > times
-    return pairs.verdict(claim, ratios, true, false)
-
-
-at_least = lower  # until the notebooks say `lower`
+    seen = [_over(b.seen, a.seen) for b, a in pairs.ends]
+    quiet = [_over(b.low, a.low) for b, a in pairs.ends]
+    least = min(_over(b.low, a.high) for b, a in pairs.ends) / pairs.doubt
+    most = max(_over(b.high, a.low, math.inf) for b, a in pairs.ends) * pairs.doubt
+    true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
+    return pairs.claim(claim, seen, true, most < 1 / times or least > times)
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:
     """Claim that what was seen is what was expected.
-
-    If it is not, and the machine was in trouble meanwhile, the claim is inconclusive.
 
     Args:
         claim: The sentence.
         expected: Any value; or a function of a run, which is added up over the runs.
         seen: The same.
         during: The runs (or a `Machine`) in which it was seen.
+
+    Raises:
+        LabError: A function was given, and no run.
     """
-    runs = _runs(during) if callable(seen) or callable(expected) else []
-    wanted = sum(map(expected, runs)) if callable(expected) else expected
-    found = sum(map(seen, runs)) if callable(seen) else seen
+    wanted = sum(map(expected, _runs(during))) if callable(expected) else expected
+    found = sum(map(seen, _runs(during))) if callable(seen) else seen
     counts = isinstance(wanted, int) and not isinstance(wanted, bool)
     said = f"{found:,} of {wanted:,}" if counts and wanted else _said(found)
     return _certain(claim, bool(found == wanted), said, during)
 
 
 def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
-    """Claim that there is nothing of a kind: a count of 0, or an empty list.
+    """Claim that there is nothing of a kind: a count of 0, or an empty collection.
 
     Args:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
-        during: The runs (or a `Machine`) in which it was looked for.
+        during: The runs (or a `Machine`) in which it was looked for. If most of what was found
+            in runs had nothing to do with a pause, it was there, whatever else the machine did.
+
+    Raises:
+        LabError: A function was given, and no run.
     """
     if not callable(seen):
         return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
     runs = _runs(during)
     found = sum(_count(seen(run)) for run in runs)
-    clear = sum(_count(seen(run.undisturbed)) for run in runs)
-    return _certain(claim, not found, f"{found:,.10g}", () if clear > found / 2 else during)
+    undisturbed = sum(_count(seen(run.undisturbed)) for run in runs)
+    return _certain(claim, not found, f"{found:,.10g}", () if undisturbed > found / 2 else during)
 
 
 def at_most(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
-    """Claim that a figure is `limit` or less; of a function of a run, in each run."""
+    """Claim that a figure is `limit` or less; a function of a run must be so in each run."""
     return _limit(claim, lambda value: value <= limit, max, seen, during, unit)
 
 
 def above(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
-    """Claim that a figure is more than `limit`; of a function of a run, in each run."""
+    """Claim that a figure is more than `limit`; a function of a run must be so in each run."""
     return _limit(claim, lambda value: value > limit, min, seen, during, unit)
+
+
+at_least = lower  # until the notebooks say `lower`
 
 
 def verify(*claims: Claim | tuple[str, bool, str]) -> None:
@@ -205,7 +213,7 @@ def spread(ratios: Sequence[float], word: str = "") -> str:
 
 
 def partners(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Partners, each measured next to the other.
+    """Each that was measured before, beside the one that was measured next to it after.
 
     Raises:
         LabError: There are none, or one has no partner.
@@ -219,15 +227,28 @@ def partners(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[Any, Any
 
 
 class _Ends(NamedTuple):
-    """A figure as it was seen, and the lowest and highest that it may have been."""
+    """A figure as it was seen, and the least and the most that it may have been."""
 
     seen: float
     low: float
     high: float
 
 
+class _Side(NamedTuple):
+    """What was measured before, or after."""
+
+    ends: list[_Ends]
+    runs: list[Run]
+    failed: int
+
+    @property
+    def starved(self) -> bool:
+        """Whether it may have taken longer, nobody knows by how much, for want of a processor."""
+        return any(run.machine.starved for run in self.runs)
+
+
 class _Pairs:
-    """Figures before and after, each beside its partner, and what there is to say of both."""
+    """Figures before and after, and whether they can be compared at all."""
 
     def __init__(
         self,
@@ -238,48 +259,69 @@ class _Pairs:
         refusal: str,
         unit: str,
     ) -> None:
-        sides = [_listed(before), _listed(after)]
-        partners(*sides)
-        figure = figure or (lambda run: run.latency(offer).p99)
-        self.before, self.after = ([_ends(figure, it) for it in side] for side in sides)
-        self.runs = [[it for it in side if isinstance(it, Run)] for side in sides]
-        self.doubt = _DOUBT.get(len(self.before), 1.0)
-        self.failed = [sum(_failed(r, offer, refusal) for r in side) for side in self.runs]
-        refused = sum(run.failed(offer) for run in self.runs[1]) - self.failed[1]
-        self._more = f"; {refused:,} refused" if refusal else ""
-        if self.failed[1] > self.failed[0]:
-            self._more += f"; {self.failed[1]:,} failed, {self.failed[0]:,} before"
-        self._unit = unit
+        def side(measured: Measured) -> _Side:
+            number = isinstance(measured, Run | float | int)
+            each: list[Any] = [measured] if number else list(measured)  # type: ignore[arg-type]
+            runs = [it for it in each if isinstance(it, Run)]
+            failed = sum(_failures(run, offer, refusal) for run in runs)
+            return _Side([_ends(figure or p99, it) for it in each], runs, failed)
 
-    def verdict(self, claim: str, ratios: list[float], true: bool, false: bool) -> Claim:
-        """The claim, if nothing speaks against comparing these runs at all."""
-        why = next((r.machine.trouble for s in self.runs for r in s if r.machine.trouble), "")
-        invalid = next((run.invalid for side in self.runs for run in side if run.invalid), "")
-        if invalid:
+        def p99(run: Run) -> float:
+            return run.latency(offer).p99
+
+        self.before, self.after, self.unit = side(before), side(after), unit
+        self.ends = partners(self.before.ends, self.after.ends)
+        self.doubt = _DOUBT.get(len(self.ends), 1.0)
+        self.remark = ""
+        if refusal:
+            refused = sum(run.failed(offer) for run in self.after.runs) - self.after.failed
+            self.remark = f"; {refused:,} refused"
+
+    def so_many_times(self, claim: str, times: float, large: _Side, small: _Side) -> Claim:
+        """Claim that one side is so many times the other."""
+        pairs = list(zip(large.ends, small.ends, strict=True))
+        lows = [_over(one.low, other.high) for one, other in pairs]
+        highs = [_over(one.high, other.low, math.inf) for one, other in pairs]
+        true = median_low(lows) / self.doubt >= times and not large.starved
+        false = max(highs) * self.doubt < times and not small.starved
+        return self.claim(claim, [_over(a.seen, b.seen, math.nan) for a, b in pairs], true, false)
+
+    def claim(self, claim: str, ratios: list[float], true: bool, false: bool) -> Claim:
+        """The claim, unless something speaks against comparing the two sides."""
+        runs, remark = [*self.before.runs, *self.after.runs], self.remark
+        why = next((run.machine.trouble for run in runs if run.machine.trouble), "")
+        comparable = not any(map(math.isnan, ratios))
+        if invalid := next((run.invalid for run in runs if run.invalid), ""):
             true, false, why = False, False, f"{invalid}, so these times are not the service's"
-        elif len(self.runs[1]) and self.failed[1] > self.failed[0]:
+        elif self.after.runs and self.after.failed > self.before.failed:
             true, false = False, not why
-        elif any(map(math.isnan, ratios)):
+            remark += f"; {self.after.failed:,} failed, {self.before.failed:,} before"
+        elif not comparable:
             true, false, why = False, False, "there is nothing to compare"
+        shown = self.ends[typical(ratios) if comparable else 0]
+        said = " → ".join(_said(end.seen, self.unit) for end in shown) + remark
+        figure = f"{spread(ratios)}, {said}" if comparable else said
         held = True if true else False if false else None
-        at = 0 if any(map(math.isnan, ratios)) else typical(ratios)
-        said = " → ".join(_said(side[at].seen, self._unit) for side in (self.before, self.after))
-        figure = f"{spread(ratios)}, {said}{self._more}"
-        why = why or "the difference is no larger than the noise"
-        return Claim(claim, held, figure, "" if held is not None else why)
+        return Claim(claim, held, figure, (why or _NOISE) if held is None else "")
 
 
-def _so_many_times(claim: str, times: float, pairs: _Pairs, *, up: bool) -> Claim:
-    ends = list(zip(pairs.before, pairs.after, strict=True))
-    ends = [(after, before) if up else (before, after) for before, after in ends]
-    ratios = [_over(large.seen, small.seen) for large, small in ends]
-    lows = [_over(large.low, small.high) for large, small in ends]
-    highs = [_over(large.high, small.low, math.inf) for large, small in ends]
-    large, small = reversed(pairs.runs) if up else pairs.runs
-    # Whoever computes takes longer where no processor is idle: by how much, nobody knows.
-    true = median_low(lows) / pairs.doubt >= times and not any(r.machine.starved for r in large)
-    false = max(highs) * pairs.doubt < times and not any(r.machine.starved for r in small)
-    return pairs.verdict(claim, ratios, true, false)
+def _ends(figure: Figure, measured: Run | float) -> _Ends:
+    if not isinstance(measured, Run):
+        return _Ends(measured, measured, measured)
+    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
+    return _Ends(seen, min(seen, undisturbed), max(seen, undisturbed))
+
+
+def _over(large: float, small: float, nothing: float = 0.0) -> float:
+    """A ratio; of something to nothing it is infinite, of nothing to nothing it is `nothing`."""
+    if small == 0:
+        return math.inf if large > 0 else nothing
+    return large / small
+
+
+def _failures(run: Run, offer: str | None, refusal: str) -> int:
+    errors = run.requests.error[run.requests.offer == (offer or run.victim)].dropna()
+    return sum(not (refusal and error.startswith(refusal)) for error in errors)
 
 
 def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
@@ -287,8 +329,9 @@ def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
     watched = [during] if isinstance(during, Run | Machine) else list(during)
     machines = [it.machine if isinstance(it, Run) else it for it in watched]
     why = next((machine.trouble for machine in machines if machine.trouble), "")
-    held = True if true else None if why else False
-    return Claim(claim, held, figure, "" if true else why)
+    if true:
+        return Claim(claim, True, figure)
+    return Claim(claim, None if why else False, figure, why)
 
 
 def _limit(
@@ -306,14 +349,10 @@ def _limit(
     said = _said(worst(end.seen for end in ends), unit)
     if invalid := next((run.invalid for run in runs if run.invalid), ""):
         return Claim(claim, None, said, f"{invalid}, so these times are not the service's")
-    both = [true(end.low) and true(end.high) for end in ends]
-    if not all(both) and all(true(end.low) or true(end.high) for end in ends):
-        return Claim(claim, None, said, "the difference is no larger than the noise")
-    return _certain(claim, all(both), said, during)
-
-
-def _listed(measured: Measured) -> list[Any]:
-    return [measured] if isinstance(measured, Run | float | int) else list(measured)
+    held = all(true(end.low) and true(end.high) for end in ends)
+    if not held and all(true(end.low) or true(end.high) for end in ends):
+        return Claim(claim, None, said, _NOISE)
+    return _certain(claim, held, said, during)
 
 
 def _runs(during: Watched) -> list[Run]:
@@ -325,25 +364,6 @@ def _runs(during: Watched) -> list[Run]:
             "the last argument: `lab.none('no stall', lambda run: run.stalls, run)`."
         )
     return runs
-
-
-def _ends(figure: Figure, measured: Run | float) -> _Ends:
-    if not isinstance(measured, Run):
-        return _Ends(measured, measured, measured)
-    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
-    return _Ends(seen, min(seen, undisturbed), max(seen, undisturbed))
-
-
-def _over(large: float, small: float, of_nothing: float = 0.0) -> float:
-    """A ratio; of something to nothing, infinite."""
-    if small == 0:
-        return math.inf if large > 0 else of_nothing
-    return large / small
-
-
-def _failed(run: Run, offer: str | None, refusal: str) -> int:
-    errors = run.requests.error[run.requests.offer == (offer or run.victim)].dropna()
-    return sum(not (refusal and error.startswith(refusal)) for error in errors)
 
 
 def _count(it: Any) -> float:
@@ -365,4 +385,6 @@ def _from_tuple(claim: str, held: Any, figure: str) -> Claim:
 
 
 def _times(ratio: float) -> str:
+    if math.isinf(ratio):
+        return "∞×"
     return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

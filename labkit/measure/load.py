@@ -37,7 +37,7 @@ class Request:
         started: When it did start; NaN if the run was broken off before.
         finished: When it was over, one way or the other.
         error: Why it failed, or None if it completed.
-        unanswered: Whether it had not ended by itself: it was cancelled, or never begun.
+        unanswered: Whether it was still waiting when it was cancelled.
     """
 
     offer: str
@@ -45,7 +45,7 @@ class Request:
     started: float = math.nan
     finished: float = math.nan
     error: str | None = "not finished: the run was broken off"
-    unanswered: bool = True
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Load:
         self.spans: list[Span] = []
         self.readings: list[Reading] = []
         self.seconds = 0.0
-        self.ran = False
+        self.started = False
         self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
         self._offers: dict[str, _Offer] = {}
@@ -104,7 +104,7 @@ class Load:
     @property
     def elapsed(self) -> float:
         """Seconds since `run` was called; 0 before. Readable from any thread."""
-        return perf_counter() - self.began if self.ran else 0.0
+        return perf_counter() - self.began if self.started else 0.0
 
     def offer(
         self,
@@ -139,7 +139,7 @@ class Load:
             )
         if name in self._offers:
             raise LabError(f"offer({name!r}) was called twice. Give each offer a name of its own.")
-        if self.ran:
+        if self.started:
             raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
         self._offers[name] = _Offer(name, request, rate, burst)
 
@@ -159,7 +159,7 @@ class Load:
         Raises:
             LabError: The load does not run yet.
         """
-        if not self.ran:
+        if not self.started:
             raise LabError(f"span({name!r}) came before run(). Spans time parts of requests.")
         start = perf_counter()
         try:
@@ -180,7 +180,7 @@ class Load:
         """
         if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise LabError(f"run() was given seconds={seconds!r}. Expected a time above 0.")
-        if self.ran:
+        if self.started:
             raise LabError("run() was called twice. Measure twice instead, and compare the runs.")
         if not self._offers:
             raise LabError(
@@ -196,7 +196,7 @@ class Load:
         self.seconds = seconds
         loop = asyncio.get_running_loop()
         with self._watch:
-            self.began, self.ran, self.debug = perf_counter(), True, loop.get_debug()
+            self.began, self.started, self.debug = perf_counter(), True, loop.get_debug()
             schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
             gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
             try:
@@ -250,14 +250,14 @@ class Load:
                 )
                 raise self._misuse
             await awaitable
-            record.error, record.unanswered = None, False
+            record.error = None
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
             record.error = late if self._over else "CancelledError: cancelled"
+            record.unanswered = True
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")
-            record.unanswered = False
         finally:
             record.finished = perf_counter() - self.began
 

@@ -210,6 +210,15 @@ class Run:
         Raises:
             LabError: The scenario has no such gauge.
         """
+        times = self.gauge_times(gauge)
+        return sum(time for value, time in times if test(value)) / sum(time for _, time in times)
+
+    def gauge_times(self, gauge: str) -> list[tuple[float, float]]:
+        """Each reading of a gauge, and for how many seconds it held.
+
+        Raises:
+            LabError: The scenario has no such gauge.
+        """
         readings = [r for r in self._readings if r.name == gauge]
         if not readings:
             raise LabError(
@@ -217,8 +226,7 @@ class Run:
                 f"load.gauge({gauge!r}, ...)."
             )
         ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
-        spent = [(end - r.at, r) for r, end in zip(readings, ends, strict=True)]
-        return sum(time for time, r in spent if test(r.value)) / sum(time for time, _ in spent)
+        return [(r.value, end - r.at) for r, end in zip(readings, ends, strict=True)]
 
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).
@@ -283,11 +291,7 @@ class Run:
         return (
             f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
             f"{self.latency()}; {self.stalls_in_words}"
-            + (
-                f"; {self.invalid.upper()}: THESE ARE NOT YOUR SERVICE'S LATENCIES"
-                if self.invalid
-                else ""
-            )
+            + (f"; {self.invalid}: these are not your service's times" if self.invalid else "")
         )
 
     __repr__ = __str__

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.display import number
 from labkit.errors import LabError
-from labkit.measure import Run, as_runs, ms, spread, typical
+from labkit.measure import Run, as_runs, ms, partners, spread, typical
 from labkit.show.figures import (
     BLUE,
-    DASHES,
     INK,
+    LINES,
     ORANGE,
-    SERIES,
-    VERMILION,
     lay_over,
+    legend,
     panels,
     plain_numbers,
     save,
+    whole_numbers,
 )
 from labkit.show.tables import summary
 
@@ -47,11 +47,12 @@ def timeline(
     offer = offer or run.victim
     latency = run.latency(offer)
     title = title or f"{offer}: p50 {ms(latency.p50)} ms, p99 {ms(latency.p99)} ms"
-    figure, [axes] = panels(height=3.2)
-    _dots(axes, run, offer, VERMILION if run.stalls else BLUE)
+    figure, [axes] = panels(height=3.4)
+    _dots(axes, run, offer)
     axes.set_xlabel("intended start of the request (s)")
+    legend(figure, axes)
     _limits([axes], [run], offer)
-    guess = lay_over(axes, predicted, "ms")
+    guess = lay_over(axes, predicted, "ms", latency.p99)
     save(figure, title, f"{title}. {_said(run, offer)}{guess}")
 
 
@@ -73,8 +74,8 @@ def compare(
         predicted: The p99 that the reader expected after the repair (ms), if any.
     """
     befores, afters = as_runs(before), as_runs(after)
+    pairs = partners(befores, afters)
     offer = offer or befores[0].victim
-    pairs = list(zip(befores, afters, strict=True))
     ratios = [b.latency(offer).p99 / a.latency(offer).p99 for b, a in pairs]
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
@@ -83,13 +84,17 @@ def compare(
     lower = median_low(ratios) >= 1
     by = spread(ratios, "lower") if lower else spread([1 / r for r in ratios], "higher")
     title = title or f"{offer}: p99 from {p99}, {by}"
-    figure, [above, below] = panels(height=5.2, rows=2)
-    for axes, run, when, colour in ((above, b, "before", VERMILION), (below, a, "after", BLUE)):
-        _dots(axes, run, offer, colour)
-        axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=colour)
+    lost, lost_before = a.failed(offer), b.failed(offer)
+    if lost > lost_before:
+        title += f"; but {lost:,} failed, and {lost_before:,} before"
+    figure, [above, below] = panels(height=5.4, rows=2)
+    for axes, run, when in ((above, b, "before"), (below, a, "after")):
+        _dots(axes, run, offer)
+        axes.set_title(f"{when}: {run.name}", loc="left", fontsize=10, color=INK)
     below.set_xlabel("intended start of the request (s)")
+    legend(figure, above, below)
     _limits([above, below], [b, a], offer)
-    guess = lay_over(below, predicted, "ms")
+    guess = lay_over(below, predicted, "ms", a.latency(offer).p99)
     above.set_ylim(below.get_ylim())  # the same axes, whatever was guessed
     said = f"Before: {_said(b, offer)} After: {_said(a, offer)}{guess}"
     save(figure, title, f"{title}. {said}", {"pair": [b.figures(offer), a.figures(offer)]})
@@ -107,27 +112,36 @@ def gauges(
         unit: What the gauges count.
         predicted: The reading that the reader expected, if any.
     """
-    figure, [axes] = panels(height=3.2)
+    figure, [axes] = panels(height=3.4)
     readings = run.gauges
     if readings.empty:
         raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
-    for name, colour, dashes in zip(readings, cycle(SERIES), cycle(DASHES), strict=False):
+    for name, (colour, dashes, _) in zip(readings, cycle(LINES), strict=False):
         axes.step(readings.index, readings[name], where="post", color=colour, ls=dashes, label=name)
     _shade(axes, run)
     axes.set_xlim(0, run.seconds)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("time (s)")
     axes.set_ylabel(unit)
-    figure.legend(
-        loc="outside lower center", ncols=len(readings.columns), fontsize=9, frameon=False
-    )
+    whole_numbers(axes.yaxis, readings.stack())
+    legend(figure, axes)
     said = "; ".join(
         f"{name}: {number(readings[name].min())} to {number(readings[name].max())}, "
-        f"median {number(readings[name].median())}"
+        f"for half of the time {number(_median(run.gauge_times(name)))} or less"
         for name in readings
     )
     guess = lay_over(axes, predicted)
     save(figure, title, f"{title}. {unit}: {said}.{guess}")
+
+
+def _median(times: Sequence[tuple[float, float]]) -> float:
+    """The least value that a gauge did not exceed for half of the time."""
+    half, so_far = sum(time for _, time in times) / 2, 0.0
+    for value, time in sorted(times):
+        so_far += time
+        if so_far >= half:
+            return value
+    return math.nan
 
 
 def _said(run: Run, offer: str) -> str:
@@ -135,26 +149,25 @@ def _said(run: Run, offer: str) -> str:
     return f"{run.name}: {run.latency(offer)}{failed}; {run.stalls_in_words}."
 
 
-def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:
+def _dots(axes: Axes, run: Run, offer: str) -> None:
     requests = run.requests[run.requests.offer == offer]
+    named = bool(run.failed(offer))
     for completed, marker, label in ((True, "o", "completed"), (False, "x", "failed")):
         some = requests[requests.error.isna() == completed]
         if len(some):
-            look: dict[str, Any] = {"s": 9, "c": colour, "linewidths": 0}
+            look: dict[str, Any] = {"s": 9, "c": BLUE, "linewidths": 0}
             if not completed:
                 look = {"s": 22, "c": INK, "linewidths": 1}
             times = (some.intended_s, some.latency_ms)
-            axes.scatter(*times, marker=marker, alpha=0.7, label=label, **look)
+            axes.scatter(*times, marker=marker, alpha=0.7, label=label if named else None, **look)
     _shade(axes, run)
     if run.stalls:
         longest = max(run.stalls, key=lambda stall: stall.duration_ms)
         end = longest.start_s + longest.duration_ms / 1e3
         late = end > 0.8 * run.seconds  # no room to its right
         at, side = (longest.start_s, "right") if late else (end, "left")
-        held = f" loop held {ms(longest.duration_ms)} ms "
-        axes.text(at, 0.6, held, transform=axes.get_xaxis_transform(), ha=side, color=INK)
-    if run.failed(offer):
-        axes.legend(loc="lower right", fontsize=9)
+        stalled = f" loop stalled {ms(longest.duration_ms)} ms "
+        axes.text(at, 0.6, stalled, transform=axes.get_xaxis_transform(), ha=side, color=INK)
     p99 = run.latency(offer).p99
     axes.axhline(p99, color=INK, lw=1, ls="--")
     where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}

@@ -160,6 +160,34 @@ def test_requests_that_never_end_are_cancelled_and_count_as_failed(
     assert len(ended) == 10
 
 
+def test_a_percentile_counts_those_who_got_no_answer_with_their_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load_module, "_DRAIN", 0.5)
+    calls = iter(range(100))
+
+    async def every_fourth_hangs() -> None:
+        await asyncio.sleep(60 if next(calls) % 4 == 0 else 0.002)
+
+    async def every_fourth_is_cancelled() -> None:
+        await asyncio.sleep(0.002)
+        if next(calls) % 4 == 0:
+            raise asyncio.CancelledError
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", every_fourth_hangs, rate=50)
+        load.offer("given up", every_fourth_is_cancelled, rate=50)
+        await load.run(seconds=0.4)
+
+    run = measure(scenario)
+    hung, given_up = run.latency(), run.latency("given up")
+    assert hung.unanswered + given_up.unanswered == 10
+    assert hung.p99 > 500
+    slowest = run.requests[(run.requests.offer == "given up") & run.requests.error.isna()]
+    assert given_up.max >= slowest.latency_ms.max()  # a quick end is no quick answer
+    assert f"and {hung.unanswered} that had no answer" in str(hung)
+
+
 def test_an_error_without_words_is_named() -> None:
     async def fails() -> None:
         raise TimeoutError

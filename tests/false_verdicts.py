@@ -1,0 +1,96 @@
+"""How often claims lie: `python -m tests.false_verdicts [PAIRS] [quiet|busy|paused]`.
+
+Where nothing has changed (the same scenario twice), a claim must never be held; where a figure has
+fallen to a tenth and a fifth is claimed, it must never be broken, and on a quiet machine it should
+be held in 95 of 100. Both are tried on a quiet machine, with one core kept busy by another process,
+and while this process is stopped for 50 to 500 ms now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from labkit import Claim, Load, Run, lower, measure
+from labkit.measure.claims import Figure
+
+SECONDS = 1.0
+FIGURES: dict[str, Figure] = {
+    "p50": lambda run: run.latency().p50,
+    "p99": lambda run: run.latency().p99,
+    "max": lambda run: run.latency().max,
+}
+SPIN = "while True: pass"
+STOP = """
+import os, random, signal, sys, time
+while True:
+    time.sleep(random.uniform(0.3, 2))
+    os.kill(int(sys.argv[1]), signal.SIGSTOP)
+    time.sleep(random.uniform(0.05, 0.5))
+    os.kill(int(sys.argv[1]), signal.SIGCONT)
+"""
+
+
+@contextlib.contextmanager
+def beside(program: str) -> Iterator[None]:
+    """Run another process meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", program, str(os.getpid())]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+CONDITIONS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+    "quiet": contextlib.nullcontext,
+    "busy": lambda: beside(SPIN),
+    "paused": lambda: beside(STOP),
+}
+
+
+def taking(seconds: float) -> Run:
+    """A run of requests that take so long."""
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", lambda: asyncio.sleep(seconds), rate=200)
+        await load.run(seconds=SECONDS)
+
+    with contextlib.redirect_stdout(None):
+        return measure(scenario)
+
+
+def counted(pairs: list[tuple[Run, Run]], times: float, size: int) -> dict[str, Counter[str]]:
+    """The verdicts on so many times lower, for each figure, on groups of so many pairs."""
+    words = {True: "held", False: "broken", None: "inconclusive"}
+    groups = [pairs[i : i + size] for i in range(0, len(pairs) - size + 1, size)]
+
+    def claim(group: list[tuple[Run, Run]], figure: Figure) -> Claim:
+        befores, afters = zip(*group, strict=True)
+        return lower("it fell", times, befores, afters, figure)
+
+    return {
+        name: Counter(words[claim(group, figure).held] for group in groups)
+        for name, figure in FIGURES.items()
+    }
+
+
+def main(number: int, conditions: list[str]) -> None:
+    """Measure and print."""
+    for condition in conditions or CONDITIONS:
+        for effect, before, times in (("absent", 0.001, 2), ("real", 0.05, 5)):
+            after = before if effect == "absent" else before / 10
+            with CONDITIONS[condition]():
+                pairs = [(taking(before), taking(after)) for _ in range(number)]
+            for size in (1, 3):
+                for name, verdicts in counted(pairs, times, size).items():
+                    said = ", ".join(f"{n} {word}" for word, n in verdicts.most_common())
+                    print(f"{condition}; {effect}; {name}; of {size} pairs: {said}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, sys.argv[2:])
