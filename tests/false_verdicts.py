@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from labkit import Claim, Load, Run, lower, measure
-from labkit.measure.claims import Figure
+from labkit.measure.pairs import Figure
 
 SECONDS = 1.0
 FIGURES: dict[str, Figure] = {

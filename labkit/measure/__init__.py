@@ -5,19 +5,14 @@ what was seen, and `claims` says what held. Nothing here draws.
 """
 
 from labkit.measure.claims import (
-    Claim,
     above,
-    as_runs,
     at_least,
     at_most,
     exactly,
     higher,
     lower,
     none,
-    partners,
     similar,
-    spread,
-    typical,
     verify,
 )
 from labkit.measure.experiment import (
@@ -30,6 +25,7 @@ from labkit.measure.experiment import (
 )
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
+from labkit.measure.pairs import Claim, partners, spread, typical
 from labkit.measure.run import Latency, Run, ms
 from labkit.measure.work import Scenario
 
@@ -42,7 +38,6 @@ __all__ = [
     "Scenario",
     "TooLong",
     "above",
-    "as_runs",
     "at_least",
     "at_most",
     "exactly",

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import select
-import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -22,8 +20,6 @@ from time import perf_counter
 from labkit.errors import LabError
 
 _GAUGE_EVERY = 0.020  # s
-_FD_SETSIZE = 1024  # select() takes no larger file descriptor
-_AWAKE = 0.0002  # s; see FineSelector
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
 
 
@@ -149,7 +145,7 @@ class Load:
         return next(iter(self._offers), "")
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service every 20 ms while the load runs."""
+        """Read a number off the service every 20 ms, or as soon after as the loop is free."""
         self._gauges[name] = read
 
     @contextmanager
@@ -265,26 +261,3 @@ class Load:
         while True:
             self.readings.append(Reading(self.elapsed, name, float(read())))
             await asyncio.sleep(_GAUGE_EVERY)
-
-
-class FineSelector(selectors.DefaultSelector):
-    """The platform's selector, with timers finer than epoll's millisecond.
-
-    `selectors.EpollSelector` rounds a timeout up to the next millisecond, so a request would start
-    half a millisecond late in the mean: more than a lookup takes. `select()` on epoll's own file
-    descriptor waits by the microsecond, and as a CPU that slept takes a tenth of a millisecond to
-    wake up, the last moment is spent awake. A load generator needs that; a service does not.
-    """
-
-    if hasattr(selectors, "EpollSelector"):
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As in the standard library."""
-            if timeout is None or timeout <= 0 or self.fileno() >= _FD_SETSIZE:
-                return super().select(timeout)
-            due = perf_counter() + timeout
-            while True:
-                select.select([self.fileno()], [], [], max(0.0, due - perf_counter() - _AWAKE))
-                events = super().select(0)
-                if events or perf_counter() >= due:
-                    return events

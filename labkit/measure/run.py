@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from labkit.probe import Stall
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_WAKE_UPS = 5  # of a request that asks a database; see Run.undisturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Run:
         victim: The first offer: the innocent traffic that suffers.
         seconds: For how long requests were offered.
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
-        traced: Whether a tracer or a profiler looked at each call: then neither.
+        traced: Whether a tracer, a debugger or a profiler was on: the same.
         machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
@@ -128,7 +126,7 @@ class Run:
 
     @property
     def noise_ms(self) -> float:
-        """How late the machine woke a sleeping thread (p99): no time is surer than that."""
+        """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
         return self.machine.late(0.99)
 
     @property
@@ -150,71 +148,15 @@ class Run:
 
     @cached_property
     def undisturbed(self) -> Run:
-        """This run as a machine that is never late may have shown it: every figure's other end.
+        """This run as a machine that is never late may have shown it; see `undisturbed`."""
+        from labkit.measure.undisturbed import undisturbed
 
-        What met a pause of the machine, or what piled up in it (for as long again), is left out,
-        and so are stalls no longer than the machine was late. Every time is shorter by what
-        lateness can have added: a request is woken about five times on its way (by the schedule,
-        by the server, by each answer), so one in a hundred meets what one wake-up in five hundred
-        meets; and as two may be late, twice that.
-        """
-        pauses = self.machine.pauses
-
-        def met(start: float, end: float) -> bool:
-            return any(start < 2 * stop - begin and end > begin for begin, stop in pauses)
-
-        def shortened(times: Sequence[float]) -> list[float]:
-            """The same times, each without what lateness can have added to one of its rank."""
-            shorter = list(times)
-            for rank, i in enumerate(sorted(range(len(times)), key=times.__getitem__), start=1):
-                rarer = (1 - rank / (len(times) + 1)) / _WAKE_UPS
-                shorter[i] = max(0.0, times[i] - 2e-3 * self.machine.late(1 - rarer))
-            return shorter
-
-        kept = [i for i, r in enumerate(self._requests) if not met(r.intended, r.finished)]
-        requests = [replace(self._requests[i]) for i in kept]
-        for offer in {r.offer for r in requests}:
-            those = [r for r in requests if r.offer == offer]
-            times = shortened([r.finished - r.intended for r in those])
-            for request, time in zip(those, times, strict=True):
-                request.finished = request.intended + time
-                request.started = min(request.started, request.finished)
-        row = {-1: -1} | {old: new for new, old in enumerate(kept)}
-        spans = [s for s in self._spans if s.request in row and not met(s.start, s.start)]
-        for name in {s.name for s in spans}:
-            those_spans = [i for i, s in enumerate(spans) if s.name == name]
-            times = shortened([spans[i].seconds for i in those_spans])
-            for i, time in zip(those_spans, times, strict=True):
-                spans[i] = replace(spans[i], request=row[spans[i].request], seconds=time)
-        lag = [(at, ms) for at, ms in self._lag if not met(at - ms / 1e3, at)]
-        lags = shortened([ms / 1e3 for _, ms in lag])
-        stalls = [
-            stall
-            for stall in self.stalls
-            if not met(stall.start_s, stall.start_s + stall.duration_ms / 1e3)
-            and stall.duration_ms > self.machine.late(1)
-        ]
-        return replace(
-            self,
-            stalls=tuple(stalls),
-            _requests=requests,
-            _spans=spans,
-            _lag=[(at, 1e3 * time) for (at, _), time in zip(lag, lags, strict=True)],
-        )
+        return undisturbed(self)
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
         """For which share of the load's time (0 to 1) a gauge passed a test.
 
         A reading holds until the next one, however late that comes: a frozen loop reads nothing.
-
-        Raises:
-            LabError: The scenario has no such gauge.
-        """
-        times = self.gauge_times(gauge)
-        return sum(time for value, time in times if test(value)) / sum(time for _, time in times)
-
-    def gauge_times(self, gauge: str) -> list[tuple[float, float]]:
-        """Each reading of a gauge, and for how many seconds it held.
 
         Raises:
             LabError: The scenario has no such gauge.
@@ -226,7 +168,9 @@ class Run:
                 f"load.gauge({gauge!r}, ...)."
             )
         ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
-        return [(r.value, end - r.at) for r, end in zip(readings, ends, strict=True)]
+        spent = [(end - r.at, r.value) for r, end in zip(readings, ends, strict=True)]
+        known = [(time, value) for time, value in spent if not math.isnan(value)]
+        return sum(time for time, value in known if test(value)) / sum(time for time, _ in known)
 
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
 
 from labkit.errors import LabError
-from labkit.measure.load import FineSelector, Load
+from labkit.measure.load import Load
 from labkit.measure.machine import Machine
 from labkit.measure.run import Run
+from labkit.measure.selector import FineSelector
 from labkit.probe import Frame, Probe, users_frame, walk
 
 Scenario = Callable[[Load], Awaitable[object]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.display import number
 from labkit.errors import LabError
-from labkit.measure import Run, as_runs, ms, partners, spread, typical
+from labkit.measure import Run, ms, partners, spread, typical
 from labkit.show.figures import (
     BLUE,
     INK,
@@ -73,9 +73,8 @@ def compare(
         title: The chart's message; if not given, how p99 changed.
         predicted: The p99 that the reader expected after the repair (ms), if any.
     """
-    befores, afters = as_runs(before), as_runs(after)
-    pairs = partners(befores, afters)
-    offer = offer or befores[0].victim
+    pairs: list[tuple[Run, Run]] = partners(before, after)
+    offer = offer or pairs[0][0].victim
     ratios = [b.latency(offer).p99 / a.latency(offer).p99 for b, a in pairs]
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
@@ -87,6 +86,8 @@ def compare(
     lost, lost_before = a.failed(offer), b.failed(offer)
     if lost > lost_before:
         title += f"; but {lost:,} failed, and {lost_before:,} before"
+    if trouble := next((r.machine.trouble for r in (b, a) if r.machine.pauses), ""):
+        title += f"; but {trouble}"
     figure, [above, below] = panels(height=5.4, rows=2)
     for axes, run, when in ((above, b, "before"), (below, a, "after")):
         _dots(axes, run, offer)
@@ -126,22 +127,11 @@ def gauges(
     whole_numbers(axes.yaxis, readings.stack())
     legend(figure, axes)
     said = "; ".join(
-        f"{name}: {number(readings[name].min())} to {number(readings[name].max())}, "
-        f"for half of the time {number(_median(run.gauge_times(name)))} or less"
+        f"{name}: {number(readings[name].min())} to {number(readings[name].max())}"
         for name in readings
     )
     guess = lay_over(axes, predicted)
     save(figure, title, f"{title}. {unit}: {said}.{guess}")
-
-
-def _median(times: Sequence[tuple[float, float]]) -> float:
-    """The least value that a gauge did not exceed for half of the time."""
-    half, so_far = sum(time for _, time in times) / 2, 0.0
-    for value, time in sorted(times):
-        so_far += time
-        if so_far >= half:
-            return value
-    return math.nan
 
 
 def _said(run: Run, offer: str) -> str:
@@ -179,6 +169,8 @@ def _shade(axes: Axes, run: Run) -> None:
     for stall in run.stalls:
         end = stall.start_s + stall.duration_ms / 1e3
         axes.axvspan(stall.start_s, end, color=ORANGE, alpha=0.35, lw=0)
+    for start, end in run.machine.pauses:
+        axes.axvspan(start, end, color="#bbbbbb", hatch="//", lw=0, label="the machine paused")
 
 
 def _limits(panels: Sequence[Axes], runs: Sequence[Run], offer: str) -> None:

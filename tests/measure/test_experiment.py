@@ -20,7 +20,6 @@ from labkit import LabError, Load, Run, lower, measure, measure_pairs
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure.load import Reading
-from tests.stalls import unless_busy
 
 
 async def no_op() -> None:
@@ -265,14 +264,14 @@ def test_what_the_services_own_threads_do_is_no_lateness_of_the_machine() -> Non
         thread.start()
         try:
             load.offer("lookup", lambda: asyncio.sleep(0.005), rate=100)
-            await load.run(seconds=1)
+            await load.run(seconds=0.6)
         finally:
             stop.set()
             thread.join()
 
-    run = unless_busy(lambda: measure(hogged), lambda run: run.noise_ms < 3)
-    assert run.noise_ms < 3  # where each wake-up of this thread waits for 5 ms
-    assert run.latency().p50 > 10
+    run = measure(hogged)
+    assert run.machine.late(0.5) < 1  # though as a rule the watching thread waits for 5 ms
+    assert run.latency().p50 > 7
 
 
 # What it leaves behind.
@@ -544,7 +543,7 @@ def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
 def test_nothing_is_measured_while_what_was_stopped_still_runs() -> None:
     async def stubborn(load: Load) -> None:
         load.offer("lookup", no_op, rate=100)
-        time.sleep(2.5)  # HELD
+        time.sleep(2.2)
 
     with limited(0.2), pytest.raises(TooLong, match="is still held at"):
         measure(stubborn)

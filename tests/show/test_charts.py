@@ -142,6 +142,12 @@ def test_a_comparison_that_got_worse_says_so(notebook: Notebook) -> None:
     assert "p99 from 2.0 to 100 ms, 50× higher. " in picture(notebook)[0]
 
 
+def test_a_comparison_says_in_its_title_that_the_machine_paused(notebook: Notebook) -> None:
+    labkit.compare(a_run(*[1.0] * 98, 100.0, 120.0, pauses=[(0.9, 1.0)]), AFTER)
+    said, _ = picture(notebook)
+    assert "50× lower; but the machine paused, for up to 100 ms. Before: " in said
+
+
 def test_of_several_pairs_the_one_in_the_middle_is_drawn(notebook: Notebook) -> None:
     befores = [a_run(ms, name=f"before {ms}") for ms in (90.0, 50.0, 20.0)]
     afters = [a_run(1.0, name=f"after {i}") for i in range(3)]
@@ -166,9 +172,7 @@ def test_bars_of_parts_say_each_part(notebook: Notebook) -> None:
 
 def test_gauges_say_their_range(notebook: Notebook) -> None:
     labkit.gauges(EMPTIED, title="None is left")
-    assert picture(notebook)[0] == (
-        "None is left. connections: idle: 0 to 5, for half of the time 1 or less."
-    )
+    assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5."
 
 
 def test_lines_say_each_point(notebook: Notebook) -> None:
