@@ -1,9 +1,9 @@
-"""How often claims lie: `python -m tests.false_verdicts [PAIRS] [quiet|busy|paused]`.
+"""How often claims lie: `python -m tests.false_verdicts [PAIRS] [quiet|busy|paused|hiccups]`.
 
 Where nothing has changed (the same scenario twice), a claim must never be held; where a figure has
 fallen to a tenth and a fifth is claimed, it must never be broken, and on a quiet machine it should
 be held in 95 of 100. Both are tried on a quiet machine, with one core kept busy by another process,
-and while this process is stopped for 50 to 500 ms now and then.
+while this process is stopped for 50 to 500 ms now and then, and for 5 to 20 ms all the time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from labkit import Claim, Load, Run, lower, measure
 from labkit.measure.pairs import Figure
@@ -29,9 +29,9 @@ SPIN = "while True: pass"
 STOP = """
 import os, random, signal, sys, time
 while True:
-    time.sleep(random.uniform(0.3, 2))
+    time.sleep(random.uniform({every} / 5, {every}))
     os.kill(int(sys.argv[1]), signal.SIGSTOP)
-    time.sleep(random.uniform(0.05, 0.5))
+    time.sleep(random.uniform({shortest}, {longest}))
     os.kill(int(sys.argv[1]), signal.SIGCONT)
 """
 
@@ -49,15 +49,28 @@ def beside(program: str) -> Iterator[None]:
 CONDITIONS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "quiet": contextlib.nullcontext,
     "busy": lambda: beside(SPIN),
-    "paused": lambda: beside(STOP),
+    "paused": lambda: beside(STOP.format(every=2, shortest=0.05, longest=0.5)),
+    "hiccups": lambda: beside(STOP.format(every=0.2, shortest=0.005, longest=0.02)),
 }
 
 
-def taking(seconds: float) -> Run:
-    """A run of requests that take so long."""
+def compute() -> int:
+    return sum(i * i for i in range(10_000))
 
+
+async def computing() -> None:
+    compute()
+    await asyncio.sleep(0)
+
+
+def taking(seconds: float) -> Callable[[], Awaitable[object]]:
+    """A request that waits for so long."""
+    return lambda: asyncio.sleep(seconds)
+
+
+def run_of(request: Callable[[], Awaitable[object]]) -> Run:
     async def scenario(load: Load) -> None:
-        load.offer("lookup", lambda: asyncio.sleep(seconds), rate=200)
+        load.offer("lookup", request, rate=200)
         await load.run(seconds=SECONDS)
 
     with contextlib.redirect_stdout(None):
@@ -79,17 +92,23 @@ def counted(pairs: list[tuple[Run, Run]], times: float, size: int) -> dict[str, 
     }
 
 
+EFFECTS = {
+    "nothing, waiting": (taking(0.001), taking(0.001), 2),
+    "nothing, computing": (computing, computing, 2),
+    "a tenth": (taking(0.05), taking(0.005), 5),
+}
+
+
 def main(number: int, conditions: list[str]) -> None:
     """Measure and print."""
     for condition in conditions or CONDITIONS:
-        for effect, before, times in (("absent", 0.001, 2), ("real", 0.05, 5)):
-            after = before if effect == "absent" else before / 10
+        for effect, (before, after, times) in EFFECTS.items():
             with CONDITIONS[condition]():
-                pairs = [(taking(before), taking(after)) for _ in range(number)]
+                pairs = [(run_of(before), run_of(after)) for _ in range(number)]
             for size in (1, 3):
                 for name, verdicts in counted(pairs, times, size).items():
                     said = ", ".join(f"{n} {word}" for word, n in verdicts.most_common())
-                    print(f"{condition}; {effect}; {name}; of {size} pairs: {said}", flush=True)
+                    print(f"{condition}; {effect}; {name}; of {size}: {said}", flush=True)
 
 
 if __name__ == "__main__":
