@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 from labkit.errors import LabError
 
@@ -44,8 +45,7 @@ class Request:
     unanswered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A part of a request: which one's (an index, -1 for none), its name, when and how long (s)."""
 
     request: int
@@ -54,8 +54,7 @@ class Span:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a gauge said at a moment (s since the load began)."""
 
     at: float
@@ -63,13 +62,7 @@ class Reading:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    name: str
-    request: Callable[[], Awaitable[object]]
-    rate: float
-    burst: int
-
+Offer = tuple[Callable[[], Awaitable[object]], float, int]  # what makes a request, rate, burst
 
 _current: ContextVar[int] = ContextVar("labkit_request", default=-1)
 
@@ -78,7 +71,7 @@ class Load:
     """What a scenario offers to its service. `labkit.measure` hands one to every scenario.
 
     Args:
-        watch: Entered for as long as requests are offered; `measure` gives its probe.
+        watch: Entered for as long as requests run; `measure` gives what watches loop and machine.
     """
 
     def __init__(self, watch: AbstractContextManager[object] | None = None) -> None:
@@ -89,13 +82,13 @@ class Load:
         self.started = False
         self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
-        self.began = math.nan
+        self.began = math.nan  # by time.perf_counter
         self._over = False
-        self.broken_off = False  # by measure(): what has not begun is not to begin
+        self.broken_off = False  # set by measure(): then no further request begins
 
     @property
     def elapsed(self) -> float:
@@ -103,12 +96,7 @@ class Load:
         return perf_counter() - self.began if self.started else 0.0
 
     def offer(
-        self,
-        name: str,
-        request: Callable[[], Awaitable[object]],
-        *,
-        rate: float,
-        burst: int = 1,
+        self, name: str, request: Callable[[], Awaitable[object]], *, rate: float, burst: int = 1
     ) -> None:
         """Offer `request()` at a constant rate. The first one offered is the victim in charts.
 
@@ -137,7 +125,7 @@ class Load:
             raise LabError(f"offer({name!r}) was called twice. Give each offer a name of its own.")
         if self.started:
             raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
-        self._offers[name] = _Offer(name, request, rate, burst)
+        self._offers[name] = (request, rate, burst)
 
     @property
     def victim(self) -> str:
@@ -167,8 +155,7 @@ class Load:
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.
 
-        Requests that are not finished ten seconds later are cancelled and count as failed. None
-        vanishes: `requests` holds each that was offered.
+        A request that still waits ten seconds later is cancelled, and is kept as failed.
 
         Raises:
             LabError: Nothing was offered, it ran before, the time is not above 0, or what was
@@ -183,17 +170,17 @@ class Load:
                 "run() was called, but nothing is offered. Expected before it, for example:\n"
                 '    load.offer("lookup", lambda: lookup(pool), rate=200)'
             )
-        for offer in self._offers.values():
-            if round(offer.rate * seconds) < 1:
+        for name, (_, rate, _) in self._offers.items():
+            if round(rate * seconds) < 1:
                 raise LabError(
-                    f"offer({offer.name!r}) at rate={offer.rate:g} brings no request in "
-                    f"{seconds:g} seconds. Raise the rate, or the time."
+                    f"offer({name!r}) at rate={rate:g} brings no request in {seconds:g} seconds. "
+                    f"Raise the rate, or the time."
                 )
         self.seconds = seconds
         loop = asyncio.get_running_loop()
         with self._watch:
             self.began, self.started, self.debug = perf_counter(), True, loop.get_debug()
-            schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
+            schedules = [asyncio.create_task(self._keep_offering(*o)) for o in self._offers.items()]
             gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
             try:
                 await asyncio.gather(*schedules)
@@ -213,36 +200,37 @@ class Load:
                 if not task.cancelled():
                     task.result()
 
-    async def _keep_offering(self, offer: _Offer) -> None:
+    async def _keep_offering(self, name: str, offer: Offer) -> None:
         """Start each request when it is due; all that are overdue, at once."""
-        for arrival in range(round(offer.rate * self.seconds)):
-            intended = (arrival + 0.5) / offer.rate
+        make_request, rate, burst = offer
+        for arrival in range(round(rate * self.seconds)):
+            intended = (arrival + 0.5) / rate
             # More than once where timers tick coarsely and fire a little early (Windows).
             while (wait := self.began + intended - perf_counter()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             if self._misuse:
                 raise self._misuse
-            for _ in range(offer.burst):
-                record = Request(offer.name, intended)
-                self.requests.append(record)
-                index = len(self.requests) - 1
-                request = self._fulfil(offer, record, index)
-                task = asyncio.create_task(request, name=f"{offer.name} {index}")
+            for _ in range(burst):
+                index = len(self.requests)
+                self.requests.append(Request(name, intended))
+                request = self._fulfil(make_request, index)
+                task = asyncio.create_task(request, name=f"{name} {index}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _fulfil(self, offer: _Offer, record: Request, index: int) -> None:
+    async def _fulfil(self, make_request: Callable[[], Awaitable[object]], index: int) -> None:
         _current.set(index)
+        record = self.requests[index]
         record.started = perf_counter() - self.began
         try:
             if self.broken_off:
                 raise asyncio.CancelledError
-            awaitable = offer.request()
+            awaitable = make_request()
             if not inspect.isawaitable(awaitable):
                 self._misuse = LabError(
-                    f"offer({offer.name!r}) was given a plain function: calling it returned "
+                    f"offer({record.offer!r}) was given a plain function: calling it returned "
                     f"{awaitable!r:.40}, which cannot be awaited. Expected a coroutine function: "
-                    f"`async def {offer.name}(): ...`, or a lambda that calls one."
+                    f"`async def {record.offer}(): ...`, or a lambda that calls one."
                 )
                 raise self._misuse
             await awaitable

@@ -55,7 +55,7 @@ def undisturbed(run: Run) -> Run:
         those_spans = [s for s in run._spans if s.name == name and s.request in row]
         for span, time in shorten(those_spans, lambda s: s.seconds):
             if not met_a_pause(span.start, span.start + span.seconds):
-                spans.append(replace(span, request=row[span.request], seconds=time))
+                spans.append(span._replace(request=row[span.request], seconds=time))
     lag = [(at, ms) for at, ms in run._lag if not met_a_pause(at - ms / 1e3, at)]
     stalls = [
         s
