@@ -176,8 +176,7 @@ class Load:
                     f"offer({name!r}) at rate={rate:g} brings no request in {seconds:g} seconds. "
                     f"Raise the rate, or the time."
                 )
-        self.seconds = seconds
-        loop = asyncio.get_running_loop()
+        self.seconds, loop = seconds, asyncio.get_running_loop()
         with self._watch:
             self.began, self.started, self.debug = perf_counter(), True, loop.get_debug()
             schedules = [asyncio.create_task(self._keep_offering(*o)) for o in self._offers.items()]

@@ -75,7 +75,7 @@ class Run:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row a request, in the order of arrival.
+        """A row for each request, in the order of arrival.
 
         Columns: offer, intended_s, started_s, latency_ms (from the intended start), service_ms
         (from the actual start), error (None if it completed).
@@ -92,7 +92,10 @@ class Run:
 
     @cached_property
     def spans(self) -> pd.DataFrame:
-        """A row a span. Columns: request (a row of `requests`, or -1), span, start_s, span_ms."""
+        """A row for each span.
+
+        Columns: request (a row of `requests`, or -1), span, start_s, span_ms.
+        """
         import pandas as pd
 
         rows = [(s.request, s.name, s.start, 1e3 * s.seconds) for s in self._spans]
@@ -100,14 +103,17 @@ class Run:
 
     @cached_property
     def gauges(self) -> pd.DataFrame:
-        """A row a moment (index: seconds), a column a gauge, which holds until its next reading."""
+        """A row for each reading (index: seconds), a column for each gauge.
+
+        A reading holds until the next: weigh them by time, as `share_of_time` does.
+        """
         import pandas as pd
 
         rows = [(r.at, r.name, r.value) for r in self._readings]
         frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
         frame["at_s"] = frame.at_s.round(2)
         table = frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
-        return table.ffill()  # two gauges that were read in one turn may round to two moments
+        return table.ffill()  # gauges that were read together may round to two moments
 
     @cached_property
     def lag(self) -> pd.DataFrame:
@@ -121,7 +127,7 @@ class Run:
 
     @property
     def lag_max_ms(self) -> float:
-        """The longest the loop was busy without a look at anybody else."""
+        """For how long the loop was busy with callbacks at the most, in one iteration."""
         return max((lag for _, lag in self._lag), default=0.0)
 
     @property

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 
 def timeline(
-    run: Run,
-    *,
-    offer: str | None = None,
-    title: str | None = None,
-    predicted: float | None = None,
+    run: Run, *, offer: str | None = None, title: str | None = None, predicted: float | None = None
 ) -> None:
     """Chart the latency of each request of an offer over time, with the loop's stalls behind it.
 
