@@ -1,9 +1,8 @@
 """Offer requests to a service at a rate, whether or not it keeps up, and record each one's fate.
 
-The load is open loop: requests start on a schedule that does not wait for earlier ones, and
-latency counts from the *intended* start. A closed loop (ask, wait, ask again) stops asking while
-the service is frozen, so it hardly records the freeze: Gil Tene called it coordinated omission
-("How NOT to Measure Latency", 2013).
+The load is open loop: requests start on a schedule that does not wait for earlier ones, and their
+latency counts from the *intended* start. A closed loop (ask, wait, ask again) does not ask while
+the service is frozen, and hardly records it (Gil Tene, "How NOT to Measure Latency", 2013).
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from random import uniform
 from time import perf_counter
 from typing import NamedTuple
 
 from labkit.errors import LabError
 
-_GAUGE_EVERY = 0.020  # s
+_GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
 
 
@@ -78,8 +78,7 @@ class Load:
         self.requests: list[Request] = []
         self.spans: list[Span] = []
         self.readings: list[Reading] = []
-        self.seconds = 0.0
-        self.started = False
+        self.seconds, self.started = 0.0, False
         self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
         self._offers: dict[str, Offer] = {}
@@ -133,7 +132,7 @@ class Load:
         return next(iter(self._offers), "")
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service every 20 ms, or as soon after as the loop is free."""
+        """Read a number off the service about every 20 ms, whenever the loop is free."""
         self._gauges[name] = read
 
     @contextmanager
@@ -247,4 +246,5 @@ class Load:
     async def _keep_reading(self, name: str, read: Callable[[], float]) -> None:
         while True:
             self.readings.append(Reading(self.elapsed, name, float(read())))
-            await asyncio.sleep(_GAUGE_EVERY)
+            # Out of step with the arrivals: else each might find the same moment of a request.
+            await asyncio.sleep(_GAUGE_EVERY * uniform(0.5, 1.5))
