@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import asdict
+from numbers import Integral
 from statistics import median_low
 from typing import Any
 
@@ -114,15 +115,18 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
 
     Args:
         claim: The sentence.
-        expected: Any value: a count, a list, a text.
-        seen: The same; or a function that takes a run, and is added up over the runs.
+        expected: Any value: a count, a list, a text; or a function of a run, which gives a count
+            that is added up over the runs.
+        seen: The same.
         during: The runs (or a `Machine`) in which it was seen.
 
     Raises:
         LabError: A function was given, and no run.
     """
-    found = sum(map(seen, _runs(during))) if callable(seen) else seen
-    counts = isinstance(expected, int) and not isinstance(expected, bool)
+    expected, found = (
+        sum(map(it, _runs(during))) if callable(it) else it for it in (expected, seen)
+    )
+    counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in (found, expected))
     said = f"{found:,} of {expected:,}" if counts and expected else words(found)
     return _certain(claim, bool(found == expected), said, during)
 
@@ -183,12 +187,16 @@ def verify(*claims: Claim | tuple[str, bool, str]) -> None:
 
 def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
     """The claim, if it is true; else broken, unless the machine was in trouble meanwhile."""
-    watched = [during] if isinstance(during, Run | Machine) else list(during)
-    machines = [it.machine if isinstance(it, Run) else it for it in watched]
-    why = next((machine.trouble for machine in machines if machine.trouble), "")
     if true:
         return Claim(claim, True, figure)
+    why = _trouble(during)
     return Claim(claim, None if why else False, figure, why)
+
+
+def _trouble(during: Watched) -> str:
+    watched = [during] if isinstance(during, Run | Machine) else list(during)
+    machines = [it.machine if isinstance(it, Run) else it for it in watched]
+    return next((machine.trouble for machine in machines if machine.trouble), "")
 
 
 def _limit(
@@ -208,7 +216,7 @@ def _limit(
         return Claim(claim, None, said, f"{invalid}, so these times are not the service's")
     held = all(true(end.low) and true(end.high) for end in ends)
     if not held and all(true(end.low) or true(end.high) for end in ends):
-        return Claim(claim, None, said, NOISE)
+        return Claim(claim, None, said, _trouble(runs) or NOISE)
     return _certain(claim, held, said, during)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from statistics import median_low
 from typing import Any, NamedTuple
 
@@ -159,7 +160,7 @@ def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
 
 def listed(measured: Measured) -> list[Any]:
     """One or several, as a list."""
-    return [measured] if isinstance(measured, Run | float | int) else list(measured)
+    return [measured] if isinstance(measured, Run | Real) else list(measured)  # type: ignore[arg-type]
 
 
 def words(value: Any, unit: str = "") -> str:
@@ -168,8 +169,8 @@ def words(value: Any, unit: str = "") -> str:
         return f"{value:.1%}"
     if unit == "ms":
         return f"{ms(value)} ms"
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{number(value)} {unit}".rstrip()
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return f"{number(float(value))} {unit}".rstrip()
     return f"{value}"
 
 

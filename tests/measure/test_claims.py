@@ -1,5 +1,5 @@
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import IPython.display
 import numpy as np
@@ -272,8 +272,14 @@ def test_exactly_is_equal_or_broken() -> None:
     assert exactly("nine of nine", 9, 9) == Claim("nine of nine", True, "9 of 9")
     assert exactly("nine of nine", 9, 8) == Claim("nine of nine", False, "8 of 9")
     assert exactly("in one query", ["query"], ["query"]).held is True
+    assert exactly("it is so", True, np.bool_(True)) == Claim("it is so", True, "True")
+    assert exactly("nine of nine", 9, np.int64(8)).figure == "8 of 9"
+    assert exactly("nine of nine", 9, None) == Claim("nine of nine", False, "None")
+    some, more = cast(Any, np.array([100, 400]))
+    assert higher("more", 2, some, more, unit="").held is True
     twice = [a_run(1, stalls=stalls(0.1, 0.5))] * 2
     assert exactly("four of four", 4, stalled, twice) == Claim("four of four", True, "4 of 4")
+    assert exactly("each", lambda run: 2, stalled, twice).held is True
 
 
 @pytest.mark.parametrize(
