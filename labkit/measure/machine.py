@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Self
 
 _EVERY = 0.003  # s; how long the watching thread sleeps
@@ -36,8 +36,7 @@ class Machine:
         import psutil  # here, so that a service that takes the probe home need not have it
 
         psutil.cpu_times_percent()  # counts from here on
-        self._leave = threading.Lock()
-        self._leave.acquire()
+        self._watching = True
         self._thread = threading.Thread(target=self._watch, name="labkit-machine", daemon=True)
         self._thread.start()
         return self
@@ -46,14 +45,15 @@ class Machine:
         """Stop watching."""
         import psutil
 
-        self._leave.release()
+        self._watching = False
         self._thread.join()
         self.late_ms.sort()
         self.idle = psutil.cpu_times_percent().idle / 100
 
     def _watch(self) -> None:
         asked, cpu = perf_counter(), process_time()
-        while not self._leave.acquire(timeout=_EVERY):
+        while self._watching:
+            sleep(_EVERY)  # finer on Windows than a wait for a lock
             now, used = perf_counter(), process_time()
             # CPU time beyond the 3 ms was surely used while this thread was late.
             late = max(0.0, now - asked - _EVERY - max(0.0, used - cpu - _EVERY))
