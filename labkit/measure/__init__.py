@@ -1,7 +1,8 @@
 """Measure a service: offer a load, run a scenario under the probe, keep what was seen, claim.
 
-`load` starts requests on a schedule, `experiment` runs a scenario on a loop of its own, `run` holds
-what was seen, and `claims` says what held. Nothing here draws.
+`load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own, in
+a thread; `machine` watches how late the machine itself is. `run` holds what was seen, `undisturbed`
+what a machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
 from labkit.measure.claims import (
