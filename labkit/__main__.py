@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reset.add_argument("--yes", action="store_true", help="do not ask")
     pack = commands.add_parser("bundle", help="pack the workbook for machines without network")
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
-    pack.add_argument("--platform", help="linux, linux-arm, macos or windows")
+    pack.add_argument("--platform", help="linux, linux-arm, macos, macos-intel or windows")
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
     options = parser.parse_args(arguments)
     try:
