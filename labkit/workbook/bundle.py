@@ -23,8 +23,8 @@ _GLIBC = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux20
 PLATFORMS = {
     "linux": (_LINUX, [f"{tag}_x86_64" for tag in _GLIBC]),
     "linux-arm": (_LINUX, [f"{tag}_aarch64" for tag in _GLIBC]),
-    "macos": (_MACOS, ["macosx_14_0_arm64"]),
-    "macos-intel": (_MACOS, ["macosx_14_0_x86_64"]),
+    "macos": (_MACOS, ["macosx_13_0_arm64"]),
+    "macos-intel": (_MACOS, ["macosx_13_0_x86_64"]),
     "windows": (_WINDOWS, ["win_amd64"]),
 }
 PARTS = "README.md", "requirements.txt", "pyproject.toml", "docker-compose.yml"
