@@ -4,7 +4,22 @@
 what was seen, and `claims` says what held. Nothing here draws.
 """
 
-from labkit.measure.claims import Claim, as_runs, at_least, spread, typical, verify
+from labkit.measure.claims import (
+    Claim,
+    above,
+    as_runs,
+    at_least,
+    at_most,
+    exactly,
+    higher,
+    lower,
+    none,
+    partners,
+    similar,
+    spread,
+    typical,
+    verify,
+)
 from labkit.measure.experiment import (
     Scenario,
     TooLong,
@@ -15,23 +30,33 @@ from labkit.measure.experiment import (
     refuse_patched_asyncio,
 )
 from labkit.measure.load import Load
+from labkit.measure.machine import Machine
 from labkit.measure.run import Latency, Run, ms
 
 __all__ = [
     "Claim",
     "Latency",
     "Load",
+    "Machine",
     "Run",
     "Scenario",
     "TooLong",
+    "above",
     "as_runs",
     "at_least",
+    "at_most",
+    "exactly",
+    "higher",
     "left_behind",
     "limited",
+    "lower",
     "measure",
     "measure_pairs",
     "ms",
+    "none",
+    "partners",
     "refuse_patched_asyncio",
+    "similar",
     "spread",
     "typical",
     "verify",

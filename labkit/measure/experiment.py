@@ -19,6 +19,7 @@ from time import perf_counter
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
 from labkit.measure.load import FineSelector, Load
+from labkit.measure.machine import Machine
 from labkit.measure.run import Run
 from labkit.probe import Frame, Probe, users_frame, walk
 
@@ -112,12 +113,17 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
 def measure_pairs(
     before: Scenario, after: Scenario, *, times: int = 3, threshold_ms: float = 50.0
 ) -> tuple[list[Run], list[Run]]:
-    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike."""
-    runs = [
-        [measure(scenario, threshold_ms=threshold_ms) for scenario in (before, after)]
-        for _ in range(times)
-    ]
-    return [pair[0] for pair in runs], [pair[1] for pair in runs]
+    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike.
+
+    Which of them comes first alternates. Returns the runs before and the runs after.
+    """
+    befores: list[Run] = []
+    afters: list[Run] = []
+    for pair in range(times):
+        turn = [(before, befores), (after, afters)]
+        for scenario, runs in reversed(turn) if pair % 2 else turn:
+            runs.append(measure(scenario, threshold_ms=threshold_ms))
+    return befores, afters
 
 
 def refuse_patched_asyncio() -> None:
@@ -143,12 +149,13 @@ class _Work:
 
     def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
         self.probe = Probe(threshold_ms)
-        self.load = Load(watch=self.probe)
+        self.machine = Machine()
+        self.load = Load(watch=self._watched())
         self.done = threading.Event()
         self.error: BaseException | None = None
         self._scenario, self._name = scenario, name
         self._warnings: list[str] = []
-        self.idle = 1.0
+        self.traced = False
         self._turned = threading.Event()  # the loop has come to a call that was made from outside
         self._cancelled = False  # the scenario itself is, where it held its loop
         self._task: asyncio.Task[None] | None = None
@@ -166,15 +173,19 @@ class _Work:
             log.removeHandler(catcher)
             self.done.set()
 
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While requests are offered."""
+        with self.machine, self.probe:
+            self.traced = bool(_traced())
+            yield
+            self.traced |= _traced()
+
     async def _main(self) -> None:
         self._task = asyncio.current_task()
         if self.load.broken_off:
             return
-        import psutil  # here, so that who takes the probe home need not have it
-
-        psutil.cpu_times_percent()  # from here on
         await self._scenario(self.load)
-        self.idle = psutil.cpu_times_percent().idle / 100
         if not self.load.ran:
             raise LabError(
                 f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
@@ -230,15 +241,15 @@ class _Work:
 
     def result(self) -> Run:
         """What was seen."""
-        load, probe = self.load, self.probe
+        load, probe, machine = self.load, self.probe, self.machine
+        machine.pauses = [(start - load.began, end - load.began) for start, end in machine.pauses]
         return Run(
             name=self._name,
             victim=load.victim,
             seconds=load.seconds,
             debug=load.debug,
-            noise_ms=probe.noise_ms,
-            noise_max_ms=probe.noise_max_ms,
-            idle=self.idle,
+            traced=self.traced,
+            machine=machine,
             stalls=tuple(probe.stalls),
             warnings=tuple(self._warnings),
             _requests=load.requests,
@@ -246,6 +257,13 @@ class _Work:
             _readings=load.readings,
             _lag=probe.lag,
         )
+
+
+def _traced() -> bool:
+    """Whether a debugger, a profiler or a measurer of coverage looks at this thread's calls."""
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    tools = [monitoring.get_tool(number) for number in range(6)] if monitoring else []
+    return bool(sys.gettrace() or sys.getprofile() or any(tools))
 
 
 class _Catcher(logging.Handler):

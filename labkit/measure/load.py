@@ -37,6 +37,7 @@ class Request:
         started: When it did start; NaN if the run was broken off before.
         finished: When it was over, one way or the other.
         error: Why it failed, or None if it completed.
+        unanswered: Whether it had not ended by itself: it was cancelled, or never begun.
     """
 
     offer: str
@@ -44,6 +45,7 @@ class Request:
     started: float = math.nan
     finished: float = math.nan
     error: str | None = "not finished: the run was broken off"
+    unanswered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,14 @@ class Load:
         self._gauges: dict[str, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
-        self._began = math.nan
+        self.began = math.nan
         self._over = False
         self.broken_off = False  # by measure(): what has not begun is not to begin
 
     @property
     def elapsed(self) -> float:
         """Seconds since `run` was called; 0 before. Readable from any thread."""
-        return perf_counter() - self._began if self.ran else 0.0
+        return perf_counter() - self.began if self.ran else 0.0
 
     def offer(
         self,
@@ -164,7 +166,7 @@ class Load:
             yield
         finally:
             now = perf_counter()
-            self.spans.append(Span(_current.get(), name, start - self._began, now - start))
+            self.spans.append(Span(_current.get(), name, start - self.began, now - start))
 
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.
@@ -194,7 +196,7 @@ class Load:
         self.seconds = seconds
         loop = asyncio.get_running_loop()
         with self._watch:
-            self._began, self.ran, self.debug = perf_counter(), True, loop.get_debug()
+            self.began, self.ran, self.debug = perf_counter(), True, loop.get_debug()
             schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
             gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
             try:
@@ -220,7 +222,7 @@ class Load:
         for arrival in range(round(offer.rate * self.seconds)):
             intended = (arrival + 0.5) / offer.rate
             # More than once where timers tick coarsely and fire a little early (Windows).
-            while (wait := self._began + intended - perf_counter()) > 0:  # noqa: ASYNC110
+            while (wait := self.began + intended - perf_counter()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             if self._misuse:
                 raise self._misuse
@@ -235,7 +237,7 @@ class Load:
 
     async def _fulfil(self, offer: _Offer, record: Request, index: int) -> None:
         _current.set(index)
-        record.started = perf_counter() - self._began
+        record.started = perf_counter() - self.began
         try:
             if self.broken_off:
                 raise asyncio.CancelledError
@@ -248,15 +250,16 @@ class Load:
                 )
                 raise self._misuse
             await awaitable
-            record.error = None
+            record.error, record.unanswered = None, False
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
             record.error = late if self._over else "CancelledError: cancelled"
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")
+            record.unanswered = False
         finally:
-            record.finished = perf_counter() - self._began
+            record.finished = perf_counter() - self.began
 
     async def _keep_reading(self, name: str, read: Callable[[], float]) -> None:
         while True:

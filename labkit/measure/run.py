@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.measure.load import Reading, Request, Span
+from labkit.measure.machine import Machine
 from labkit.probe import Stall
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_WAKE_UPS = 5  # of a request that asks a database; see Run.undisturbed
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Latencies of completed requests, in milliseconds; NaN where none completed."""
+    """Latencies of requests, in milliseconds; NaN where there is none.
+
+    Attributes:
+        count: How many requests were answered.
+        unanswered: How many were not when they were cancelled: they count with their wait.
+    """
 
     count: int
     p50: float
     p99: float
     max: float
+    unanswered: int = 0
 
     def __str__(self) -> str:
         """With the count that the figures come from."""
-        return f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms (n={self.count:,})"
+        never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
+        times = f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms"
+        return f"{times} (n={self.count:,}{never})"
 
 
 def ms(value: float) -> str:
@@ -43,9 +56,8 @@ class Run:
         victim: The first offer: the innocent traffic that suffers.
         seconds: For how long requests were offered.
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
-        noise_ms: How late the machine woke a sleeping thread (p99): no time is surer than that.
-        noise_max_ms: How late it did so at the worst.
-        idle: The share of the machine's processors that nobody used meanwhile.
+        traced: Whether a tracer or a profiler looked at each call: then neither.
+        machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
     """
@@ -54,15 +66,14 @@ class Run:
     victim: str
     seconds: float
     debug: bool
-    noise_ms: float
     stalls: tuple[Stall, ...]
     warnings: tuple[str, ...]
     _requests: list[Request] = field(repr=False)
     _spans: list[Span] = field(repr=False)
     _readings: list[Reading] = field(repr=False)
     _lag: list[tuple[float, float]] = field(repr=False)
-    noise_max_ms: float = 0.0
-    idle: float = 1.0
+    machine: Machine = field(default_factory=Machine, repr=False)
+    traced: bool = False
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -115,11 +126,107 @@ class Run:
         """The longest the loop was busy without a look at anybody else."""
         return max((lag for _, lag in self._lag), default=0.0)
 
-    def latency(self, offer: str | None = None) -> Latency:
-        """Latency of the completed requests of an offer (the victim's, if none is named).
+    @property
+    def noise_ms(self) -> float:
+        """How late the machine woke a sleeping thread (p99): no time is surer than that."""
+        return self.machine.late(0.99)
 
-        Percentiles are interpolated between ranks, as numpy does by default. A failed request is
-        counted by `failed`, not here: a quick failure is no quick answer.
+    @property
+    def noise_max_ms(self) -> float:
+        """How late the machine was at the worst, pauses included."""
+        pauses = [1e3 * (end - start) for start, end in self.machine.pauses]
+        return max([self.machine.late(1), *pauses])
+
+    @property
+    def idle(self) -> float:
+        """The share of the machine's processors that nobody used meanwhile."""
+        return self.machine.idle
+
+    @property
+    def invalid(self) -> str:
+        """Why no time of this run is the service's, in words; "" if all are."""
+        tracer = "a tracer or a profiler was on" if self.traced else ""
+        return "asyncio's debug mode was on" if self.debug else tracer
+
+    @cached_property
+    def undisturbed(self) -> Run:
+        """This run as a machine that is never late may have shown it: every figure's other end.
+
+        What met a pause of the machine, or what piled up in it (for as long again), is left out,
+        and so are stalls no longer than the machine was late. Every time is shorter by what
+        lateness can have added: a request is woken about five times on its way (by the schedule,
+        by the server, by each answer), so one in a hundred meets what one wake-up in five hundred
+        meets; and as two may be late, twice that.
+        """
+        pauses = self.machine.pauses
+
+        def met(start: float, end: float) -> bool:
+            return any(start < 2 * stop - begin and end > begin for begin, stop in pauses)
+
+        def shortened(times: Sequence[float]) -> list[float]:
+            """The same times, each without what lateness can have added to one of its rank."""
+            shorter = list(times)
+            for rank, i in enumerate(sorted(range(len(times)), key=times.__getitem__), start=1):
+                rarer = (1 - rank / (len(times) + 1)) / _WAKE_UPS
+                shorter[i] = max(0.0, times[i] - 2e-3 * self.machine.late(1 - rarer))
+            return shorter
+
+        kept = [i for i, r in enumerate(self._requests) if not met(r.intended, r.finished)]
+        requests = [replace(self._requests[i]) for i in kept]
+        for offer in {r.offer for r in requests}:
+            those = [r for r in requests if r.offer == offer]
+            times = shortened([r.finished - r.intended for r in those])
+            for request, time in zip(those, times, strict=True):
+                request.finished = request.intended + time
+                request.started = min(request.started, request.finished)
+        row = {-1: -1} | {old: new for new, old in enumerate(kept)}
+        spans = [s for s in self._spans if s.request in row and not met(s.start, s.start)]
+        for name in {s.name for s in spans}:
+            those_spans = [i for i, s in enumerate(spans) if s.name == name]
+            times = shortened([spans[i].seconds for i in those_spans])
+            for i, time in zip(those_spans, times, strict=True):
+                spans[i] = replace(spans[i], request=row[spans[i].request], seconds=time)
+        lag = [(at, ms) for at, ms in self._lag if not met(at - ms / 1e3, at)]
+        lags = shortened([ms / 1e3 for _, ms in lag])
+        stalls = [
+            stall
+            for stall in self.stalls
+            if not met(stall.start_s, stall.start_s + stall.duration_ms / 1e3)
+            and stall.duration_ms > self.machine.late(1)
+        ]
+        return replace(
+            self,
+            stalls=tuple(stalls),
+            _requests=requests,
+            _spans=spans,
+            _lag=[(at, 1e3 * time) for (at, _), time in zip(lag, lags, strict=True)],
+        )
+
+    def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
+        """For which share of the load's time (0 to 1) a gauge passed a test.
+
+        A reading holds until the next one, however late that comes: a frozen loop reads nothing.
+
+        Raises:
+            LabError: The scenario has no such gauge.
+        """
+        readings = [r for r in self._readings if r.name == gauge]
+        if not readings:
+            raise LabError(
+                f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
+                f"load.gauge({gauge!r}, ...)."
+            )
+        ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
+        spent = [(end - r.at, r) for r, end in zip(readings, ends, strict=True)]
+        return sum(time for time, r in spent if test(r.value)) / sum(time for time, _ in spent)
+
+    def latency(self, offer: str | None = None) -> Latency:
+        """Latency of the answered requests of an offer (the victim's, if none is named).
+
+        Percentiles are interpolated between ranks, as numpy does by default. A request that
+        failed is counted by `failed`, not here: a quick failure is no quick answer. One that was
+        cancelled, or was still waiting when the run ended, has waited at least so long: it counts
+        as that, and as no quicker than the slowest that was answered.
 
         Raises:
             LabError: There is no such offer.
@@ -132,15 +239,15 @@ class Run:
                 f"There is no offer {name!r} in {self.name!r}. "
                 f"Expected one of: {', '.join(sorted(known))}."
             )
-        times = [
-            1e3 * (r.finished - r.intended)
-            for r in self._requests
-            if r.offer == name and r.error is None
-        ]
-        if not times:
-            return Latency(0, *[float("nan")] * 3)
+        mine = [(1e3 * (r.finished - r.intended), r) for r in self._requests if r.offer == name]
+        answered = [time for time, r in mine if r.error is None]
+        unanswered = [time for time, r in mine if r.unanswered and time == time]
+        if not answered and not unanswered:
+            return Latency(0, math.nan, math.nan, math.nan)
+        slowest = max(answered, default=0.0)
+        times = [*answered, *(max(time, slowest) for time in unanswered)]
         p50, p99 = np.percentile(times, [50, 99])
-        return Latency(len(times), float(p50), float(p99), max(times))
+        return Latency(len(answered), float(p50), float(p99), max(times), len(unanswered))
 
     def failed(self, offer: str | None = None) -> int:
         """How many requests of an offer (of all, if none is named) did not complete."""
@@ -163,7 +270,7 @@ class Run:
         }
 
     @property
-    def held(self) -> str:
+    def stalls_in_words(self) -> str:
         """The loop's stalls in words."""
         longest = ms(max((stall.duration_ms for stall in self.stalls), default=0.0))
         several = f"{len(self.stalls)} stalls, the longest {longest} ms"
@@ -175,8 +282,12 @@ class Run:
         failed = f", {errors.total():,} failed ({errors.most_common(1)[0][0]})" if errors else ""
         return (
             f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
-            f"{self.latency()}; {self.held}"
-            + ("; DEBUG MODE WAS ON: these are not your service's latencies" * self.debug)
+            f"{self.latency()}; {self.stalls_in_words}"
+            + (
+                f"; {self.invalid.upper()}: THESE ARE NOT YOUR SERVICE'S LATENCIES"
+                if self.invalid
+                else ""
+            )
         )
 
     __repr__ = __str__

@@ -132,7 +132,7 @@ def gauges(
 
 def _said(run: Run, offer: str) -> str:
     failed = f", {run.failed(offer):,} failed" if run.failed(offer) else ""
-    return f"{run.name}: {run.latency(offer)}{failed}; {run.held}."
+    return f"{run.name}: {run.latency(offer)}{failed}; {run.stalls_in_words}."
 
 
 def _dots(axes: Axes, run: Run, offer: str, colour: str) -> None:

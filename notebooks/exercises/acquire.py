@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-import legacy_booking
-from scratch_table import scratch_table
+from instruments.scratch_table import scratch_table
+from legacy import booking
 
 import labkit as lab
 from labkit.exercises import PATIENCE, NotYet
@@ -20,23 +20,23 @@ HINTS = [
     "`async with pool.acquire() as connection:` borrows one and gives it back, also when the block "
     "raises or is cancelled. The transaction goes inside, and every statement asks `connection`, "
     "never `pool`.",
-    "Take the body of `legacy_booking.book`, and put `async with pool.acquire() as connection, "
+    "Take the body of `booking.book`, and put `async with pool.acquire() as connection, "
     "connection.transaction():` where it opens its transaction. `try` and `except` stay outside, "
     "so that the exception passes through the transaction and rolls it back.",
 ]
 
 SOLUTION = """
-import legacy_booking
+from legacy import booking
 
 
 async def book(pool, order):
     try:
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(legacy_booking.RESERVE, order)
-            if await connection.fetchval(legacy_booking.AMOUNT, order) > legacy_booking.LIMIT:
-                raise legacy_booking.TooDear
-            await connection.execute(legacy_booking.CHARGE, order)
-    except legacy_booking.TooDear:
+            await connection.execute(booking.RESERVE, order)
+            if await connection.fetchval(booking.AMOUNT, order) > booking.LIMIT:
+                raise booking.TooDear
+            await connection.execute(booking.CHARGE, order)
+    except booking.TooDear:
         return False
     return True
 """
@@ -82,7 +82,7 @@ class Bench:
         """The table and the pool, for as long as the block runs."""
         async with scratch_table(self.dsn, "bookings", "order_id integer, step text") as keeper:
             amounts = f"SELECT id, amount FROM labkit.orders WHERE id <= {CROWD} ORDER BY id"
-            limit = legacy_booking.LIMIT
+            limit = booking.LIMIT
             self.expected = {order: cost <= limit for order, cost in await keeper.fetch(amounts)}
             self.most_held = 0
             self.pool = await asyncpg.create_pool(

@@ -9,7 +9,7 @@ from functools import partial
 
 import asyncpg
 import pandas as pd
-from overloaded import Overloaded
+from legacy.hasty_gate import Overloaded
 
 import labkit as lab
 from labkit.exercises import NotYet

@@ -6,7 +6,7 @@ An answer is judged by what it does under load: what it returns, and whether it 
 from collections.abc import Awaitable, Callable
 
 import asyncpg
-import legacy_report
+from legacy import monthly_report
 
 import labkit as lab
 from labkit.exercises import NotYet, held_by
@@ -22,7 +22,7 @@ HINTS = [
 ]
 
 SOLUTION = """
-import legacy_report
+from legacy import monthly_report
 
 
 async def monthly_orders(dsn, customer):
@@ -32,7 +32,7 @@ async def monthly_orders(dsn, customer):
         if await connection.fetchval(newest, customer) is None:
             return {}
         await asyncio.sleep(0.08)
-        months = legacy_report.MONTHS.replace("%s", "$1")
+        months = monthly_report.MONTHS.replace("%s", "$1")
         return {row["month"]: row["count"] for row in await connection.fetch(months, customer)}
     finally:
         await connection.close()
@@ -40,9 +40,9 @@ async def monthly_orders(dsn, customer):
 
 WHY = (
     "every wait is an `await`, so while this request waits the loop serves the others. "
-    "`asyncio.to_thread(legacy_report.monthly_orders, dsn, customer)` passes too, and is the right "
-    "answer when the legacy code must stay; it costs a thread for as long as it waits, and the "
-    "default executor has only a few (five to 32), so it is no answer for hundreds at once."
+    "`asyncio.to_thread(monthly_report.monthly_orders, dsn, customer)` passes too, and is the "
+    "right answer when the legacy code must stay; it costs a thread for as long as it waits, and "
+    "the default executor has only a few (five to 32), so it is no answer for hundreds at once."
 )
 
 CUSTOMERS = (42, 7, 999_999)  # the last one has no orders
@@ -51,7 +51,7 @@ CUSTOMERS = (42, 7, 999_999)  # the last one has no orders
 def check(answer: Callable[[str, int], Awaitable[object]]) -> lab.Verdict:
     """Offer the answer eight times under 200 lookups per second, and watch the loop."""
     dsn = lab.database()
-    expected = {c: legacy_report.monthly_orders(dsn, c) for c in CUSTOMERS}
+    expected = {c: monthly_report.monthly_orders(dsn, c) for c in CUSTOMERS}
     returned: dict[int, object] = {}
 
     async def your_report(load: lab.Load) -> None:
@@ -72,7 +72,7 @@ def check(answer: Callable[[str, int], Awaitable[object]]) -> lab.Verdict:
     if run.failed("report"):
         error = reports.error.dropna().iloc[0]
         raise lab.LabError(f"{run.failed('report')} of {len(reports)} reports: {error}")
-    if held := held_by(run, 2, answer, legacy_report.__file__):
+    if held := held_by(run, 2, answer, monthly_report.__file__):
         longest = max(held, key=lambda stall: stall.duration_ms)
         raise NotYet(
             f"your report held the loop {len(held)} times in {len(reports)} calls. The longest: "

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
-import legacy_sale
-from legacy_sale import Declined
-from scratch_table import scratch_table
+from instruments.scratch_table import scratch_table
+from legacy.sale import Bank, Declined
 
 import labkit as lab
 from labkit.exercises import NotYet
@@ -32,17 +31,17 @@ HINTS = [
 SOLUTION = """
 async def sell(pool, bank, item, customer):
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(legacy_sale.TAKE, item) is None:
+        if await connection.fetchval(sale.TAKE, item) is None:
             return False
-        await connection.execute(legacy_sale.RESERVE, customer, item)
+        await connection.execute(sale.RESERVE, customer, item)
     try:
         await bank.charge(customer)
     except BaseException:
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(legacy_sale.GIVE_BACK, item)
-            await connection.execute(legacy_sale.CANCEL, customer, item)
+            await connection.execute(sale.GIVE_BACK, item)
+            await connection.execute(sale.CANCEL, customer, item)
         raise
-    await pool.execute(legacy_sale.PAY, customer, item)
+    await pool.execute(sale.PAY, customer, item)
     return True
 """
 
@@ -56,7 +55,7 @@ WHY = (
     "and is PostgreSQL's own, one transaction is simpler and safer."
 )
 
-Sell = Callable[[asyncpg.Pool, legacy_sale.Bank, int, int], Awaitable[bool]]
+Sell = Callable[[asyncpg.Pool, Bank, int, int], Awaitable[bool]]
 
 SIZE = 5
 ITEM, STOCK = 7, 12

@@ -14,8 +14,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import asyncpg
-import ranking
-import transform
+from legacy import ranking, transform
 
 import labkit as lab
 from labkit.exercises import NotYet, held_by, source_file
@@ -34,7 +33,7 @@ HINTS = [
 ]
 
 SOLUTION = '''
-import ranking
+from legacy import ranking
 
 BEST = f"""
 SELECT DISTINCT ON (week) week, customer, points

@@ -14,18 +14,12 @@ from typing import Any
 import asyncpg
 import psycopg2
 import pytest
+from instruments import witness
+from pitfalls import kept_connections
+from pitfalls.log_to_database import DatabaseHandler
 
-from labkit import Exercise
 from labkit.exercises import notebooks
 from labkit.server.database import Dsn
-
-pytestmark = pytest.mark.usefixtures("lessons")
-
-
-@pytest.fixture(scope="module")
-def lessons() -> None:
-    """Put the lessons' own modules on the path, as the notebooks have them."""
-    Exercise("transaction")
 
 
 def program(dsn: Dsn, *command: str) -> Any:
@@ -45,7 +39,7 @@ def program(dsn: Dsn, *command: str) -> Any:
 def ruff(*what: str, text: str | None = None) -> list[str]:
     """The rules that ruff finds broken, with the lesson's configuration."""
     command = ["-m", "ruff", "check", "--no-cache", "--quiet", "--output-format", "json"]
-    config = ["--config", str(notebooks() / "sync_drivers.toml")]
+    config = ["--config", "pitfalls/sync_drivers.toml"]
     done = subprocess.run(
         [sys.executable, *command, *config, *what],
         cwd=notebooks(),
@@ -108,8 +102,6 @@ def record(message: str) -> logging.LogRecord:
 def test_the_handler_keeps_a_record_with_its_arguments(
     dsn: Dsn, log_table: psycopg2.extensions.connection
 ) -> None:
-    from log_to_database import DatabaseHandler
-
     DatabaseHandler(dsn).handle(record("order %s is overdue"))
     cursor = log_table.cursor()
     cursor.execute("TABLE labkit.log")
@@ -119,14 +111,14 @@ def test_the_handler_keeps_a_record_with_its_arguments(
 def test_the_handler_reports_a_failure_as_handlers_do(
     dsn: Dsn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from log_to_database import DatabaseHandler
-
     DatabaseHandler(dsn).handle(record("there is no table for order %s"))
     assert 'relation "labkit.log" does not exist' in capsys.readouterr().err
 
 
 def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> None:
-    whole, pieces = (program(dsn, "giant_result.py", how) for how in ("at_once", "in_batches"))
+    whole, pieces = (
+        program(dsn, "pitfalls/giant_result.py", how) for how in ("at_once", "in_batches")
+    )
     assert whole["checksum"] == pieces["checksum"] > 0
     assert whole["memory (MB)"] >= 10 * pieces["memory (MB)"]
     # The figure is the process's own, not that of the (large) one which started it.
@@ -135,7 +127,7 @@ def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> Non
 
 
 def test_an_export_leaves_no_session(dsn: Dsn) -> None:
-    program(dsn, "giant_result.py", "in_batches")
+    program(witness.named(dsn, "giant_result"), "pitfalls/giant_result.py", "in_batches")
     connection = psycopg2.connect(dsn)
     cursor = connection.cursor()
     cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'giant_result'")
@@ -144,7 +136,7 @@ def test_an_export_leaves_no_session(dsn: Dsn) -> None:
 
 
 def test_a_pool_on_another_loop_fails_in_disguise_and_on_its_own_it_works(dsn: Dsn) -> None:
-    seen = program(dsn, "wrong_loop.py")
+    seen = program(dsn, "pitfalls/wrong_loop.py")
     elsewhere, at_home = seen["on another loop"], seen["on the same loop"]
     disguised = [row for row in elsewhere if "another operation is in progress" in row["error"]]
     assert disguised
@@ -166,8 +158,6 @@ def test_a_pool_on_another_loop_fails_in_disguise_and_on_its_own_it_works(dsn: D
 def test_each_hiding_place_shows_where_the_notebook_says(
     dsn: Dsn, name: str, refused: int, idle: int
 ) -> None:
-    import kept_connections
-
     place: Any = getattr(kept_connections, name)
 
     async def look() -> tuple[int, int]:

@@ -125,10 +125,11 @@ import sys
 sys.path.insert(0, "")  # as in a kernel
 import labkit
 labkit.Exercise("report")
-import legacy_report, ranking
-print(legacy_report.__file__, ranking.__file__, sep="\\n")
+from legacy import monthly_report, ranking
+print(monthly_report.__file__, ranking.__file__, sep="\\n")
 """
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=copy, capture_output=True, text=True, check=True
     )
-    assert [str(copy / "legacy_report.py"), str(copy / "ranking.py")] == done.stdout.splitlines()
+    files = [copy / "legacy" / "monthly_report.py", copy / "legacy" / "ranking.py"]
+    assert [str(file) for file in files] == done.stdout.splitlines()

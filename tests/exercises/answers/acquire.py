@@ -2,8 +2,8 @@
 
 import asyncio
 
-import legacy_booking
-from legacy_booking import AMOUNT, CHARGE, LIMIT, RESERVE, TooDear
+from legacy import booking
+from legacy.booking import AMOUNT, CHARGE, LIMIT, RESERVE, TooDear
 
 from tests.exercises.test_exercises import Case
 
@@ -24,8 +24,8 @@ async def never_gives_back(pool, order):
 
 
 async def lends_to_the_old_module(pool, order):
-    async with pool.acquire() as legacy_booking.connection:
-        return await legacy_booking.book(order)
+    async with pool.acquire() as booking.connection:
+        return await booking.book(order)
 
 
 async def behind_a_lock(pool, order):

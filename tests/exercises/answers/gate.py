@@ -2,8 +2,8 @@
 
 import asyncio
 
-import hasty_gate
-from overloaded import Overloaded
+from legacy import hasty_gate
+from legacy.hasty_gate import Overloaded
 
 from tests.exercises.test_exercises import Case
 

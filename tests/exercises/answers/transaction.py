@@ -2,7 +2,7 @@
 
 import asyncio
 
-from legacy_sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
+from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
 
 from tests.exercises.test_exercises import Case
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-import ranking
+from legacy import ranking
 
 from tests.exercises.test_exercises import Case
 

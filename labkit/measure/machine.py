@@ -1,0 +1,84 @@
+"""How late the machine is by itself: no request and no stall is to be blamed for that."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from time import perf_counter, process_time
+from typing import Self
+
+_EVERY = 0.005  # s; how long the watching thread sleeps
+PAUSE = 0.020  # s; later than this is a pause
+_STARVED = 0.1  # idle share of the processors below which whatever computes has to queue
+_BUSY_MS = 2.0
+
+
+@dataclass
+class Machine:
+    """Watches the machine: `with lab.Machine() as machine: ...`. Each run has one.
+
+    A thread sleeps for 5 ms again and again. If it is woken late, and this process used no CPU
+    time meanwhile, then the machine did not let the process run. Lateness during which the
+    process did run is its own: another of its threads kept the interpreter.
+
+    Attributes:
+        late_ms: How late each wake-up was by the machine's doing, apart from pauses, sorted.
+        pauses: (start, end) of each lateness above 20 ms, by `time.perf_counter`.
+        idle: The share of the machine's processors that nobody used meanwhile.
+    """
+
+    late_ms: list[float] = field(default_factory=list)
+    pauses: list[tuple[float, float]] = field(default_factory=list)
+    idle: float = 1.0
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        import psutil  # here, so that a service that takes the probe home need not have it
+
+        psutil.cpu_times_percent()  # counts from here on
+        self._leave = threading.Lock()
+        self._leave.acquire()
+        self._thread = threading.Thread(target=self._watch, name="labkit-machine", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        import psutil
+
+        self._leave.release()
+        self._thread.join()
+        self.late_ms.sort()
+        self.idle = psutil.cpu_times_percent().idle / 100
+
+    def _watch(self) -> None:
+        asked, cpu = perf_counter(), process_time()
+        while not self._leave.acquire(timeout=_EVERY):
+            now, used = perf_counter(), process_time()
+            late = max(0.0, now - asked - _EVERY - (used - cpu))
+            if late > PAUSE:
+                self.pauses.append((now - late, now))
+            else:
+                self.late_ms.append(1e3 * late)
+            asked, cpu = perf_counter(), used
+
+    def late(self, share: float) -> float:
+        """How late the machine was at this quantile of all wake-ups (0 to 1), in milliseconds."""
+        return self.late_ms[round(share * (len(self.late_ms) - 1))] if self.late_ms else 0.0
+
+    @property
+    def starved(self) -> bool:
+        """Whether whoever computed had to queue for a processor."""
+        return self.idle < _STARVED
+
+    @property
+    def trouble(self) -> str:
+        """Why what was seen meanwhile may be the machine's doing, in words; "" if it cannot be."""
+        if self.pauses:
+            longest = 1e3 * max(end - start for start, end in self.pauses)
+            return f"the machine paused, for up to {longest:.0f} ms"
+        if self.starved:
+            return "no processor was idle"
+        if self.late(0.99) > _BUSY_MS:
+            return f"the machine was up to {self.late(1):.0f} ms late"
+        return ""
