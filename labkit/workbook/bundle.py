@@ -18,11 +18,13 @@ _LINUX, _MACOS, _WINDOWS = (
     {"os_name": name, "sys_platform": platform, "implementation_name": "cpython"}
     for name, platform in (("posix", "linux"), ("posix", "darwin"), ("nt", "win32"))
 )
+# pip knows that a newer macOS runs what was built for an older one, but not so for glibc.
 _GLIBC = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux2014"]
 PLATFORMS = {
     "linux": (_LINUX, [f"{tag}_x86_64" for tag in _GLIBC]),
     "linux-arm": (_LINUX, [f"{tag}_aarch64" for tag in _GLIBC]),
-    "macos": (_MACOS, ["macosx_14_0_arm64"]),
+    "macos": (_MACOS, ["macosx_13_0_arm64"]),
+    "macos-intel": (_MACOS, ["macosx_13_0_x86_64"]),
     "windows": (_WINDOWS, ["win_amd64"]),
 }
 PARTS = "README.md", "requirements.txt", "pyproject.toml", "docker-compose.yml"
@@ -52,13 +54,13 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         LabError: There is no such platform or wheel, or the directory cannot be used.
     """
     python = python or "{}.{}".format(*sys.version_info)
-    if platform not in (None, *PLATFORMS) or not re.fullmatch(r"3\.\d+", python):
-        known = ", ".join(PLATFORMS)
+    checkout, wheels = exercises.notebooks().parent, directory / "wheels"
+    if platform not in (None, *PLATFORMS) or python not in pythons(checkout):
         raise LabError(
             f"There are no wheels for {platform or 'this machine'} with Python {python}. Expected "
-            f"one of the platforms {known}, and a version such as 3.12."
+            f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons "
+            f"{', '.join(pythons(checkout))}."
         )
-    checkout, wheels = exercises.notebooks().parent, directory / "wheels"
     marks = directory / "INSTALL.txt", wheels
     try:
         if directory.exists() and any(directory.iterdir()) and not all(m.exists() for m in marks):
@@ -82,6 +84,15 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         ) from None
     size = sum(path.stat().st_size for path in directory.rglob("*")) / 1e6
     print(f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL}", end="")
+
+
+def pythons(checkout: Path) -> list[str]:
+    """Return the Pythons that the lock is for: "3.11" and later."""
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    return [python for python in (f"3.{minor}" for minor in range(100)) if python in allowed]
 
 
 def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:

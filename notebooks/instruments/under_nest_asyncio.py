@@ -19,6 +19,16 @@ async def nested() -> str:
         return "RuntimeError"
 
 
+async def with_a_deadline() -> str:
+    """What asyncio.timeout() does, which asyncpg and most other libraries wait with."""
+    try:
+        async with asyncio.timeout(1):
+            await asyncio.sleep(0)
+    except RuntimeError:
+        return "RuntimeError"  # on Python 3.14 and later, a patched loop's task is not found
+    return "works"
+
+
 async def stall_the_loop() -> None:
     """Freeze the loop for 60 ms, again and again, with debug mode set to warn from 50 ms on."""
     loop = asyncio.get_running_loop()
@@ -44,6 +54,7 @@ def main() -> None:
     observed = {
         "process": "with nest_asyncio.apply()" if patched else "plain asyncio",
         "asyncio.run() in a running loop": loop.run_until_complete(nested()),
+        "asyncio.timeout() in a task": loop.run_until_complete(with_a_deadline()),
         "stalls of 60 ms": STALLS,
     }
     loop.run_until_complete(stall_the_loop())
