@@ -101,7 +101,7 @@ def servers(home: Path) -> list[psutil.Process]:
 
 
 def supervisors(home: Path) -> list[psutil.Process]:
-    return [p for p in told(str(home)) if "labkit.server.embedded" in p.info["cmdline"]]
+    return [p for p in told(str(home)) if "labkit.server.supervisor" in p.info["cmdline"]]
 
 
 def ask_server(url: str, query: str = "SELECT 1") -> Any:
