@@ -142,7 +142,7 @@ def alone(home: Path) -> Iterator[bool]:
         while not (mine := _lock(file)) and not supervised(home):
             record = read_record(home)
             if record.get("here", here()) != here():
-                raise _elsewhere(home, record, "is used")
+                raise _elsewhere(home, record, "is used", "end what uses it there")
             if server := find_server(home):
                 end(server)  # its supervisor was killed, and what watches over that as well
             elif time.monotonic() > deadline:
@@ -152,12 +152,14 @@ def alone(home: Path) -> Iterator[bool]:
                     "machine."
                 )
             time.sleep(0.05)
-        # Whatever had been started by a supervisor of this machine held the lock as long as it
-        # lived. Of another machine, whose locks may not be felt here, nothing is known.
-        theirs, pid_file = record.get("here", here()), home / "server" / "data" / "postmaster.pid"
-        same = [theirs.get(key) == value for key, value in here().items() if key in ("host", "boot")]
-        if mine and not any(same) and pid_file.exists():
-            raise _elsewhere(home, record, "was not stopped")
+        # What a supervisor of this machine has started holds the lock as long as it lives. But the
+        # locks of another machine may not be felt here.
+        pid_file, ours = home / "server" / "data" / "postmaster.pid", here()
+        theirs = record.get("here", ours)
+        same = any(theirs.get(key, "?") == ours.get(key) for key in ("host", "boot"))
+        if mine and not same and pid_file.exists():
+            todo = f"see that no PostgreSQL works on it there, and delete {pid_file}"
+            raise _elsewhere(home, record, "was not stopped", todo)
         yield mine
 
 
@@ -179,13 +181,11 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def _elsewhere(home: Path, record: dict[str, Any], what: str) -> LabError:
+def _elsewhere(home: Path, record: dict[str, Any], what: str, todo: str) -> LabError:
     host = record["here"]["host"]
-    same = "in another container or behind another root" if host == platform.node() else ""
-    pid_file = home / "server" / "data" / "postmaster.pid"
+    host += ", in another container or root" if host == platform.node() else ""
     return LabError(
-        f"The private PostgreSQL in {home} {what} on the machine {host}{same and ', ' + same}. "
+        f"The private PostgreSQL in {home} {what} on the machine {host}. "
         "Expected that its directory is used from one place only: two servers would destroy each "
-        "other's data. To do: end what uses it there; or set LABKIT_HOME to another directory "
-        f"here. If that machine is gone for good, and no PostgreSQL works on it, delete {pid_file}."
+        f"other's data. To do: {todo}; or set LABKIT_HOME to another directory here."
     )

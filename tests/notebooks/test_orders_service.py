@@ -17,7 +17,7 @@ import pytest
 
 import labkit as lab
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 if str(notebooks()) not in sys.path:
     sys.path.insert(0, str(notebooks()))  # where a notebook's kernel starts

@@ -17,7 +17,7 @@ import pytest
 
 from labkit import Exercise
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 pytestmark = pytest.mark.usefixtures("lessons")
 

@@ -26,7 +26,9 @@ import pytest
 import yaml
 
 from labkit.errors import LabError
-from labkit.server.database import COMPOSE_URL, ROWS, Dsn, database
+from labkit.server import Dsn, database
+from labkit.server.database import COMPOSE_URL
+from labkit.server.dataset import CONTENT, CONTENT_QUERY, ROWS, SHAPE, SHAPE_QUERY
 
 # By this name, `labkit` itself has the function.
 module: Any = importlib.import_module("labkit.server.database")
@@ -285,7 +287,7 @@ def test_the_dataset_is_the_one_that_was_meant(dsn: Dsn) -> None:
     ids = range(1, ROWS + 1)
     cents = sum(i * (i * 104729 % 100000 + 100) for i in ids)
     notes = (f"order {i} of batch {i * 2654435761 % 2**32:x}" for i in ids)
-    assert module.CONTENT.split() == [
+    assert CONTENT.split() == [
         str(ROWS),
         str(sum(i * (i * 7919 % 1000) for i in ids)),
         f"{cents // 100}.{cents % 100:02}",
@@ -313,8 +315,8 @@ def test_the_dataset_is_the_one_that_was_meant(dsn: Dsn) -> None:
 def test_a_dataset_that_differs_is_made_anew(dsn: Dsn, damage: str) -> None:
     run(dsn, damage)
     database()
-    assert run(dsn, module.SHAPE_QUERY) == module.SHAPE
-    assert run(dsn, module.CONTENT_QUERY) == module.CONTENT
+    assert run(dsn, SHAPE_QUERY) == SHAPE
+    assert run(dsn, CONTENT_QUERY) == CONTENT
 
 
 def test_a_dataset_that_is_right_is_left_alone(dsn: Dsn) -> None:
@@ -328,17 +330,17 @@ def test_two_kernels_at_once_make_the_dataset_once(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[bool] = []
-    is_there = module.has_dataset
+    is_there = module.looks_right
 
     async def spy(connection: Any) -> bool:
         found.append(await is_there(connection))
         return found[-1]
 
-    monkeypatch.setattr(module, "has_dataset", spy)
+    monkeypatch.setattr(module, "looks_right", spy)
     monkeypatch.setenv("DATABASE_URL", other)
     with ThreadPoolExecutor(2) as kernels:
         assert [other, other] == list(kernels.map(lambda _: database(), range(2)))
-    assert run(other, module.CONTENT_QUERY) == module.CONTENT
+    assert run(other, CONTENT_QUERY) == CONTENT
     assert found == [False, True]
 
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
-from labkit.server.database import ROWS, Dsn
+from labkit.server import Dsn
+from labkit.server.dataset import ROWS
 from tests.server.test_database import SECRET, at, run
 from tests.server.test_embedded import Kernel, gone, until
 
