@@ -30,10 +30,16 @@ from tests.server.test_embedded import (
 )
 
 __all__ = ["home", "kernel"]  # fixtures
-SEEN_FROM = {
-    "another pid namespace": ["unshare", "--ipc", "--pid", "--fork", "--mount-proc"],
-    "another root": ["unshare", "--mount", "sh", "-c", 'mount --rbind / "$0" && exec chroot "$0"'],
-}
+NAMESPACE = ["unshare", "--ipc", "--pid", "--fork", "--mount-proc"]
+# A root of its own, through which everything can be reached as before.
+ROOT = """
+mount -t tmpfs -o mode=755 tmpfs "$0"
+for it in /*; do
+    if [ -L "$it" ]; then cp -a "$it" "$0"
+    elif [ -d "$it" ]; then mkdir "$0$it" && mount --rbind "$it" "$0$it"; fi
+done
+exec chroot "$0" "$@"
+"""
 in_linux_as_root = pytest.mark.skipif(
     not as_root or sys.platform != "linux", reason="only root on Linux can make a namespace"
 )
@@ -52,12 +58,11 @@ def replies(python: list[str], home: Path) -> str:
 
 @in_linux_as_root
 def test_a_server_in_use_is_refused_from_another_pid_namespace(home: Path, kernel: Begin) -> None:
-    namespace = SEEN_FROM["another pid namespace"]
-    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
         pytest.skip("namespaces are not allowed here")
     url = kernel().start()
     (server,) = servers(home)
-    said = replies(namespace, home)
+    said = replies(NAMESPACE, home)
     assert f"The private PostgreSQL in {home} is used on the machine {socket.gethostname()}" in said
     assert "in another container or root" in said
     assert "Expected that its directory is used from one place only" in said
@@ -69,10 +74,9 @@ def test_a_server_in_use_is_refused_from_another_pid_namespace(home: Path, kerne
 @in_linux_as_root
 def test_a_server_whose_namespace_has_ended_is_known_to_be_dead(home: Path, kernel: Begin) -> None:
     """As in a container that was killed: host and pids say nothing, the lock does."""
-    namespace = SEEN_FROM["another pid namespace"]
-    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
         pytest.skip("namespaces are not allowed here")
-    assert replies(namespace, home).startswith("postgresql://")
+    assert replies(NAMESPACE, home).startswith("postgresql://")
     assert (home / "server" / "data" / "postmaster.pid").exists()  # killed with its namespace
     assert ask_server(kernel().start()) == 1
 
@@ -103,16 +107,11 @@ def test_a_chroot_with_the_same_path_ends_no_server_outside(
 def test_the_same_directory_behind_another_root_is_refused(
     home: Path, kernel: Begin, tmp_path: Path
 ) -> None:
-    chroot = [*SEEN_FROM["another root"], str(tmp_path)]
+    chroot = ["unshare", "--mount", "sh", "-c", ROOT, str(tmp_path)]
     if subprocess.run([*chroot, "true"], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     url = kernel().start()
-    shutil.copytree("/bin", tmp_path / "bin", symlinks=True) if False else None
-    said = replies(chroot, home)
-    if said.startswith("postgresql://"):
-        assert said.strip() == url  # a mount of the same root is the same root
-    else:
-        assert "in another container or root" in said
+    assert "in another container or root" in replies(chroot, home)
     assert ask_server(url) == 1
 
 
@@ -317,7 +316,7 @@ def test_a_log_that_a_dying_server_has_open_is_tried_again(
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", held)
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     supervisor._delete(log)
     assert not log.exists()
 
