@@ -341,3 +341,24 @@ def test_a_record_names_this_machine(tmp_path: Path) -> None:
     assert (os.getpid(), 7, 8) == (found["supervisor"], found["server"], found["port"])
     assert here() == found["here"]
     assert socket.gethostname() == found["here"]["host"]
+
+
+def test_a_home_that_an_earlier_labkit_made_is_taken_over_as_it_is(
+    home: Path, kernel: Begin
+) -> None:
+    first = kernel()
+    url = first.start()
+    pid_file = home / "server" / "data" / "postmaster.pid"
+    left = pid_file.read_bytes()
+    first.end()
+    until(lambda: gone(home))
+    made = (home / "server" / "data" / "PG_VERSION").stat().st_ino
+    for name in "server.lock", "running.json":  # which it did not know
+        (home / name).unlink()
+    for name in "start.lock", "supervisor.lock":
+        (home / name).touch()
+    pid_file.write_bytes(left)  # its server was killed
+    if as_root:
+        shutil.chown(pid_file, "nobody")
+    assert url == kernel().start()
+    assert made == (home / "server" / "data" / "PG_VERSION").stat().st_ino
