@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
-from labkit.server import embedded
 from labkit.server.dataset import DATASET, ROWS, looks_right
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
@@ -24,7 +23,7 @@ def database() -> Dsn:
 
     The first that applies: `DATABASE_URL`; the Compose server on 127.0.0.1:54320; a private one.
     The dataset, table `labkit.orders` of 200,000 rows, is made anew (about two seconds) where it is
-    missing, or its columns, its indexes or their number differ from what they should be. labkit
+    missing, or its columns, indexes or number of rows are not what they should be. labkit
     touches nothing but its schema `labkit`.
 
     Works in a cell: it runs on an event loop of its own, in a thread of its own.
@@ -34,6 +33,8 @@ def database() -> Dsn:
     """
     dsn, which = choose()
     if dsn is None:
+        from labkit.server import embedded  # here, so that the probe needs no other library
+
         dsn = Dsn(embedded.start())
     version = _in_a_thread(_prepare(dsn))
     print(f"PostgreSQL {version}, {which}: {str(dsn).partition('?')[0]}, {ROWS:,} orders ready")
