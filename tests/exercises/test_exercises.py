@@ -25,7 +25,7 @@ import pytest
 import labkit
 from labkit import Exercise, LabError, Verdict
 from labkit.exercises import Inconclusive, catalogue, held_by, notebooks, progress
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 NOTEBOOK = {name: notebook for notebook, names in catalogue().items() for name in names}
 NAMES = list(NOTEBOOK)
