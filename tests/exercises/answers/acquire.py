@@ -5,7 +5,7 @@ import asyncio
 import legacy_booking
 from legacy_booking import AMOUNT, CHARGE, LIMIT, RESERVE, TooDear
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 lock = asyncio.Lock()
 

@@ -5,7 +5,7 @@ import asyncio
 import hasty_gate
 from overloaded import Overloaded
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def is_the_hasty_one(gate, work):

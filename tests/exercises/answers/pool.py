@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def keeps_the_defaults(dsn):

@@ -6,7 +6,7 @@ import time
 import asyncpg
 import legacy_report
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 MONTHS = legacy_report.MONTHS.replace("%s", "$1")
 

@@ -3,7 +3,7 @@
 import asyncio
 from time import perf_counter
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def asks_back_to_back(ask, rate, seconds):

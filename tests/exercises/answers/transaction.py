@@ -4,7 +4,7 @@ import asyncio
 
 from legacy_sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def is_the_old_one(pool, bank, item, customer):

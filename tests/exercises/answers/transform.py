@@ -4,7 +4,7 @@ import asyncio
 
 import ranking
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 SUMS = f"""
 SELECT to_char(made_at, 'IYYY-IW') AS week, customer, sum(floor(amount / 10))::int AS points

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def asks_one_after_the_other(price, right):
