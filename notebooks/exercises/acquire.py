@@ -166,10 +166,10 @@ class Bench:
         async with self.set_up() as keeper, asyncpg.create_pool(self.dsn, min_size=1) as others:
             orders = iter(self.expected)
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
-            load.offer("lookup", lambda: others.fetchval(lookup), rate=100)
-            load.offer("booking", lambda: self.book(next(orders)), rate=1, burst=CROWD)
+            load.offer("lookup", lambda: others.fetchval(lookup), rate=200)
+            load.offer("booking", lambda: self.book(next(orders)), rate=2, burst=CROWD)
             load.gauge("in use", lambda: self.borrowed)
-            await load.run(seconds=1)
+            await load.run(seconds=0.5)
             for order, step in await keeper.fetch("TABLE labkit.bookings"):
                 self.rows.setdefault(order, []).append(step)
 

@@ -71,7 +71,7 @@ class Seen:
 
 
 def check(answer: Admit) -> lab.Verdict:
-    """Offer the answer an overload for a second and a half, then works that end badly."""
+    """Offer the answer an overload for 0.8 seconds, then works that end badly."""
     dsn = database()
     seen, after = Seen(), []
 
@@ -92,7 +92,7 @@ def check(answer: Admit) -> lab.Verdict:
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
             load.offer("lookup", lambda: pool.fetchval(lookup), rate=50)
             load.offer("report", report, rate=RATE)
-            await load.run(seconds=1.5)
+            await load.run(seconds=0.8)
         after.append(await _after_bad_ends(answer))
 
     run = lab.measure(your_gate)

@@ -119,9 +119,9 @@ class Bench(Shop):
         borrowed = self.borrowed
         if not await self.observer.fetch(FREE_ROW):
             raise NotYet(
-                f"while the bank was asked, the item's row was locked, and {borrowed} of the "
-                f"pool's connections was borrowed. Whoever wants to write to this row waits for "
-                f"the bank, too."
+                f"while the bank was asked, the item's row was locked (connections of the "
+                f"pool that were borrowed: {borrowed}). Whoever wants to write to this row waits "
+                f"for the bank, too."
             )
         if borrowed:
             raise NotYet(

@@ -136,9 +136,9 @@ def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> l
                         raised[name] = f"{type(error).__name__}: {error}"
                         return
 
-            load.offer("lookup", lambda: new.pool.fetchval(PRICE, 7), rate=50)
-            load.offer("test", test, rate=1)
-            await load.run(seconds=1)
+            load.offer("lookup", lambda: new.pool.fetchval(PRICE, 7), rate=100)
+            load.offer("test", test, rate=2)
+            await load.run(seconds=0.5)
 
     run = lab.measure(your_test, threshold_ms=250)
     return judge(run, services, counted, raised)
