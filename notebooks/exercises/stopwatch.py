@@ -46,7 +46,7 @@ async def stopwatch(ask, rate, seconds):
 WHY = """users arrive by the clock, and so does this stopwatch. What the loop could not start in
 time is started late, and its time has been running since it was due: nothing is left out.
 When not to use it: for a client that waits for each answer before it asks again, as a batch job
-does. And stop after a time, as `labkit` does: a service that cannot keep up has no end of work."""
+does. And give it an end: requests to a service that cannot keep up pile up for ever."""
 
 Ask = Callable[[], Awaitable[object]]
 Answer = Callable[[Ask, float, float], Awaitable[object]]

@@ -47,10 +47,9 @@ async def best_by_week(pool, workers):
     return {row["week"]: (row["customer"], row["points"]) for row in await pool.fetch(BEST)}
 '''
 
-WHY = """a dozen rows come to the loop in place of 50,000: there is nothing to decode and nothing
-to compute here. PostgreSQL works in a process of its own.
-Another way: a cursor with small batches, for results that do not fit into memory. It takes longer
-and keeps a connection meanwhile.
+WHY = """a dozen rows come to the loop in place of 50,000: nothing to decode, and nothing to
+compute here. PostgreSQL works in a process of its own.
+Another way: a cursor with small batches, for what does not fit into memory.
 When not to use SQL: where the database's processor is what you are short of, or where it would say
 the rules a second time. Then let a worker process fetch and rank by itself."""
 

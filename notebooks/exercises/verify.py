@@ -35,11 +35,11 @@ async def wrong_calls(price, right):
     return sum(answer != amount for answer, amount in zip(answers, right.values(), strict=True))
 """
 
-WHY = """the calls overlap, so that what is shared is shared. Each has an answer of its own to
-check, and an error is counted, not thrown: so one does not hide the rest.
-Where calls may hang, put an `asyncio.timeout()` around each, or the test hangs, too.
+WHY = """the calls overlap, so that what is shared is shared. Each answer is checked, and an error
+is counted, not thrown: so one does not hide the rest.
+Where calls may hang, put an `asyncio.timeout()` around each.
 When not to use it: for what is only slow, as a connection behind a lock is. There, a load and its
-percentiles tell more. Nor for a write that is lost: read it back."""
+percentiles tell more. Nor for a lost write: read it back."""
 
 Price = Callable[[int], Awaitable[Decimal]]
 
