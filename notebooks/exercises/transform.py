@@ -50,8 +50,8 @@ async def best_by_week(pool, workers):
 WHY = """a dozen rows come to the loop in place of 50,000: nothing to decode, and nothing to
 compute here. PostgreSQL works in a process of its own.
 Another way: a cursor with small batches, for what does not fit into memory.
-When not to use SQL: where the database's processor is what you are short of, or where it would say
-the rules a second time. Then let a worker process fetch and rank by itself."""
+When not to use SQL: where the database's processor is what you are short of, or where SQL would say
+the rules again. Then let a worker process fetch and rank."""
 
 ROWS_AT_A_TIME = 5_000  # decoding more in one go is felt by everybody
 LOOKUP = "SELECT amount FROM labkit.orders WHERE id = 7"
