@@ -8,7 +8,7 @@ The bank answers when that was looked at, and not after a time: so a late machin
 import asyncio
 
 import asyncpg
-from exercises.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop
+from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop
 from legacy_sale import Declined
 
 import labkit as lab

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import ranking
 import transform
-from exercises.cost import ENOUGH, Cost, counted_rows, measured
+from exercises.instruments.cost import ENOUGH, Cost, counted_rows, measured
 
 import labkit as lab
 from labkit.exercises import NotYet, by_the_clock, database

@@ -165,7 +165,7 @@ def test_on_a_machine_that_was_late_no_answer_is_accused_by_the_clock(
 def test_a_late_look_at_the_bank_is_not_the_answers_fault(
     dsn: Dsn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exercises.shop import Shop
+    from exercises.instruments.shop import Shop
 
     look = Shop.look
 

@@ -110,9 +110,7 @@ def test_each_notebook_from_00_to_07_has_exercises_and_each_exercise_one_noteboo
         for notebook in CATALOGUE
     }
     assert CATALOGUE == found
-    assert {path.name for path in notebooks().glob("[0-9][0-9]_*.ipynb")} >= {
-        f"{notebook}.ipynb" for notebook in CATALOGUE
-    }
+    assert sorted(path.stem for path in (notebooks() / "exercises").glob("*.py")) == sorted(NAMES)
 
 
 @each_exercise
