@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import dis
 import functools
-import importlib.util
+import importlib
 import inspect
 import io
 import sys
@@ -82,7 +82,7 @@ class Exercise:
             raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
         find_lessons()
         self.name = name
-        self._material = _load(notebooks() / "exercises" / f"{name}.py")
+        self._material: Any = importlib.import_module(f"exercises.{name}")
         self._hints = iter(self._material.HINTS)
 
     def check(self, answer: Callable[..., Any]) -> Verdict:
@@ -184,15 +184,6 @@ def find_lessons() -> None:
         sys.path.append(str(notebooks()))  # after where the kernel runs: a learner's own copy
 
 
-def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"exercise_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise LabError(f"{path} is missing. Expected a whole checkout of the workbook.")
-    material = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(material)
-    return material
-
-
 def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., Any]:
     """Break off each call that has not ended in time, and note where it waited."""
 
@@ -217,7 +208,9 @@ def _learners_frame(error: BaseException) -> Frame | None:
     frames = (Frame(f.filename, f.lineno or 0, f.name) for f in trace)
     # asyncpg is compiled, and gives its frames a file's name that is in no directory.
     check = str(notebooks() / "exercises")
-    return users_frame(tuple(f for f in frames if not f.file.startswith(("asyncpg", check))))
+    return users_frame(
+        tuple(f for f in frames if not f.file.startswith(("asyncpg/", "asyncpg\\", check)))
+    )
 
 
 def _is_a_stub(answer: object) -> bool:
