@@ -267,9 +267,9 @@ def test_stalls_no_longer_than_the_machines_own_delays_are_inconclusive() -> Non
         load.offer("stalling", stalling, rate=10)
         await load.run(seconds=0.5)
 
-    run = replace(labkit.measure(scenario), noise_max_ms=0)
+    run = replace(labkit.measure(scenario), machine=labkit.Machine())
     assert 5 == len(held_by(run, 2, stalling))
     assert [] == held_by(run, 6, stalling), "too few to be sure"
     assert [] == held_by(run, 2, notebooks), "somebody else's"
     with pytest.raises(Inconclusive, match=r"in your code 5 times, but .* up to 900 ms late"):
-        held_by(replace(run, noise_max_ms=900), 2, stalling)
+        held_by(replace(run, machine=labkit.Machine([900.0])), 2, stalling)
