@@ -116,7 +116,7 @@ def test_the_lock_is_whole_and_fits_every_python_and_platform(
             continue  # another platform's
         if f"=={known.version}" != str(there[name].specifier):
             continue  # another Python's, or these are not the lock's
-        assert f"{python}.9" in SpecifierSet(known.metadata["Requires-Python"] or ""), name
+        assert f"{python}.9" in SpecifierSet(known.metadata.get("Requires-Python", "")), name
         for needed in map(Requirement, known.requires or ()):
             if needed.marker is None or needed.marker.evaluate({**answers, "extra": ""}):
                 pin = there.get(canonicalize_name(needed.name))

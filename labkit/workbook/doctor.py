@@ -188,6 +188,13 @@ def kernel() -> Iterator[Finding]:
     from jupyter_client.manager import KernelManager
 
     began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
+    first = f"{profile}, in *.pth in {sysconfig.get_path('purelib')}, in sitecustomize.py"
+    unpatch = f"To do: look for nest_asyncio in {first}"
+    try:
+        refuse_patched_asyncio()  # on Python 3.14 and later, Jupyter could not even start a kernel
+    except LabError as error:
+        yield Finding("kernel", False, str(error).rstrip("."), unpatch)
+        return
     # As runner.OnlyThisPython, which takes seconds to import.
     manager: Any = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     with tempfile.TemporaryFile() as log:
@@ -212,7 +219,5 @@ def kernel() -> Iterator[Finding]:
     if reply["status"] == "ok":
         seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
     elif reply["ename"] == "LabError":  # patched by what runs before any cell
-        site = sysconfig.get_path("purelib")
-        todo = f"To do: look for nest_asyncio in {profile}, in *.pth in {site}, in sitecustomize.py"
-        seen = reply["evalue"].rstrip(".")
+        seen, todo = reply["evalue"].rstrip("."), unpatch
     yield Finding("kernel", reply["status"] == "ok", seen, todo)
