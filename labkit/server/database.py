@@ -61,6 +61,14 @@ def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     async def main() -> T:
         nonlocal task
         task = asyncio.current_task()
+        if task is None:  # so asyncio.timeout() would fail, and asyncpg with it
+            coroutine.close()
+            raise LabError(
+                "PostgreSQL was not asked: this process runs on an event loop patched by "
+                "nest_asyncio, which on Python 3.14 and later does not find its own task. "
+                "Expected asyncio as Python ships it. "
+                "To do: remove nest_asyncio.apply() and restart the kernel."
+            )
         return await coroutine
 
     def run() -> T:

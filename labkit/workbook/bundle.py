@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from labkit import exercises
 from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # Another machine's answers to the lock's markers, and the tags of wheels that run on it.
 _LINUX, _MACOS, _WINDOWS = (
@@ -95,24 +99,31 @@ def pythons(checkout: Path) -> list[str]:
     return [python for python in (f"3.{minor}" for minor in range(100)) if python in allowed]
 
 
+def locked(checkout: Path, machine: Mapping[str, str] | None = None) -> list[Requirement]:
+    """Return what the lock asks of this machine, or of one that answers its markers otherwise."""
+    from packaging.requirements import Requirement  # here: doctor says if it is missing
+
+    lines = (checkout / "requirements.txt").read_text("utf-8").splitlines()
+    every = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    return [pin for pin in every if pin.marker is None or pin.marker.evaluate(dict(machine or {}))]
+
+
 def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:
     """Return what the lock asks of the first releases of that Python, and what else of the last.
 
-    pip evaluates markers for the machine that it runs on, whatever `--platform` says.
+    pip evaluates markers for the machine that it runs on, whatever `--platform` says; and uv for
+    one release of a Python, while laptops have several.
     """
-    from packaging.requirements import Requirement
-
-    lock = (checkout / "requirements.txt").read_text("utf-8").splitlines()
+    machine = dict(PLATFORMS[platform][0]) if platform else {}
     build = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["build-system"]
-    wanted = [Requirement(line) for line in lock if line and line[0] not in "#-"]
-    wanted += map(Requirement, build["requires"])  # the lock ends in `-e .`, which is built there
-    found: list[list[str]] = []
-    for release in f"{python}.0", f"{python}.99":
-        machine: Any = dict(PLATFORMS[platform][0]) if platform else {}
-        machine |= {"python_version": python, "python_full_version": release}
-        apply = [r for r in wanted if r.marker is None or r.marker.evaluate(machine)]
-        found.append([f"{r.name}{r.specifier}" for r in apply])
-    return [found[0], [pin for pin in found[1] if pin not in found[0]]]
+
+    def asked(release: str) -> list[str]:
+        there = machine | {"python_version": python, "python_full_version": release}
+        return [f"{pin.name}{pin.specifier}" for pin in locked(checkout, there)]
+
+    first, last = asked(f"{python}.0"), asked(f"{python}.99")
+    # The lock ends in `-e .`, which is built there.
+    return [build["requires"] + first, [pin for pin in last if pin not in first]]
 
 
 def _download(checkout: Path, wheels: Path, platform: str | None, python: str) -> None:

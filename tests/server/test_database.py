@@ -303,7 +303,7 @@ def test_it_works_where_a_loop_already_runs(dsn: Dsn) -> None:
     assert asyncio.run(cell()) == dsn
 
 
-def test_it_works_under_nest_asyncio(dsn: Dsn) -> None:
+def test_under_nest_asyncio_it_works_up_to_python_3_13_and_says_why_not_later(dsn: Dsn) -> None:
     cell = (
         "import asyncio, nest_asyncio\n"
         "from labkit.server.database import database\n"
@@ -315,8 +315,12 @@ def test_it_works_under_nest_asyncio(dsn: Dsn) -> None:
     done = subprocess.run(
         [sys.executable, "-c", cell], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    assert "200,000 orders ready" in done.stdout
+    if sys.version_info < (3, 14):
+        assert done.returncode == 0, done.stderr
+        assert "200,000 orders ready" in done.stdout
+    else:
+        assert "LabError: PostgreSQL was not asked: this process runs on an event" in done.stderr
+        assert "remove nest_asyncio.apply() and restart the kernel." in done.stderr
 
 
 def test_it_leaves_no_connection_open(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
