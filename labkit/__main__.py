@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.exercises import catalogue
+from labkit.exercises import CATALOGUE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "status":
             from labkit.workbook.status import status
 
-            status(catalogue())
+            status(CATALOGUE)
             return 0
         if options.command == "reset" and options.progress is not None:
             from labkit.workbook.status import forget
 
-            known = [name for names in catalogue().values() for name in names]
+            known = [name for names in CATALOGUE.values() for name in names]
             return forget(options.progress, known, options.yes)
         if options.command == "doctor":
             from labkit.workbook.doctor import doctor

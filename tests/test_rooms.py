@@ -18,7 +18,7 @@ BELOW = {
     "server": {"errors", "display"},
     "measure": {"errors", "display", "probe"},
     "show": {"errors", "display", "probe", "measure"},
-    "exercises": {"errors", "display", "probe", "measure", "show"},
+    "exercises": {"errors", "display", "probe", "server", "measure", "show"},
     "workbook": {"errors", "display", "probe", "server", "measure", "show", "exercises"},
 }
 

@@ -1,6 +1,6 @@
 """Measure a service: offer a load, run a scenario under the probe, keep what was seen, claim.
 
-`load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own, in
+`load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own in
 a thread; `machine` watches how late the machine itself is. `run` holds what was seen, `undisturbed`
 what a machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """

@@ -2,7 +2,8 @@
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added). A claim
+out, and every time is shorter by what its lateness can have added; half of that, where no processor
+was idle). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;

@@ -30,7 +30,7 @@ def laptop() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="labkit-laptop-")).resolve()
     place.chmod(0o755)
     yield place
-    embedded.stop(place / "home")
+    embedded.stop(place / "home" / "postgresql")
     shutil.rmtree(place)
 
 
