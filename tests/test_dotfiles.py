@@ -116,7 +116,7 @@ def test_the_lock_is_whole_and_fits_every_python_and_platform(
             continue  # another platform's
         if f"=={known.version}" != str(there[name].specifier):
             continue  # another Python's, or these are not the lock's
-        required = known.metadata["Requires-Python"] if "Requires-Python" in known.metadata else ""
+        required = str(known.metadata.json.get("requires_python", ""))
         assert f"{python}.9" in SpecifierSet(required), name
         for needed in map(Requirement, known.requires or ()):
             if needed.marker is None or needed.marker.evaluate({**answers, "extra": ""}):

@@ -31,7 +31,7 @@ PLATFORMS = {
     "macos-intel": (_MACOS, ["macosx_13_0_x86_64"]),
     "windows": (_WINDOWS, ["win_amd64"]),
 }
-PARTS = "README.md", "requirements.txt", "pyproject.toml", "docker-compose.yml"
+PARTS = "README.md", "LICENSE", "requirements.txt", "pyproject.toml", "docker-compose.yml"
 INSTALL = r"""Copy this directory to a laptop, open a terminal in it, and run:
 
 python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheels -r requirements.txt

@@ -26,6 +26,8 @@ def start(no_browser: bool = False, ip: str | None = None) -> int:
         LabError: The workbook is not whole, the copy cannot be written, or
             this machine has no such address.
     """
+    if not ((root := exercises.notebooks()) / FIRST).exists():
+        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     if ip is not None:
         try:
             family = socket.AF_INET6 if ":" in ip else socket.AF_INET
@@ -36,8 +38,6 @@ def start(no_browser: bool = False, ip: str | None = None) -> int:
                 f"JupyterLab cannot listen on {ip}: {error.strerror}. Expected an address of this "
                 "machine. To do: in a container, give 0.0.0.0, which stands for all of them."
             ) from None
-    if not ((root := exercises.notebooks()) / FIRST).exists():
-        raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     import zmq
     from jupyterlab.labapp import LabApp
 
