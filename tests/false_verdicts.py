@@ -55,7 +55,7 @@ CONDITIONS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
 
 
 def compute() -> int:
-    return sum(i * i for i in range(10_000))
+    return sum(i * i for i in range(40_000))
 
 
 async def computing() -> None:

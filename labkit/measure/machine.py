@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter, process_time, sleep
 from typing import Self
 
@@ -19,10 +20,12 @@ class Machine:
 
     A thread sleeps for 3 ms again and again. If it is woken late, and this process used no CPU
     time meanwhile, then the machine did not let the process run. Lateness during which the
-    process did run is its own: another of its threads kept the interpreter.
+    process did run is its own: another of its threads kept the interpreter. On Linux it also asks
+    for how long the thread that entered (the loop's) has queued for a processor meanwhile: who
+    computes has to queue more than who sleeps.
 
     Attributes:
-        late_ms: How late each wake-up was by the machine's doing, apart from pauses, sorted.
+        late_ms: How late it was by the machine's doing, each 3 ms, apart from pauses, sorted.
         pauses: (start, end) of each lateness above 20 ms, by `time.perf_counter`.
         idle: The share of the machine's processors that nobody used meanwhile.
     """
@@ -36,8 +39,10 @@ class Machine:
         import psutil  # here, so that a service that takes the probe home need not have it
 
         psutil.cpu_times_percent()  # counts from here on
-        self._watching = True
-        self._thread = threading.Thread(target=self._watch, name="labkit-machine", daemon=True)
+        self._watching, loops_thread = True, threading.get_native_id()
+        self._thread = threading.Thread(
+            target=self._watch, args=(loops_thread,), name="labkit-machine", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -50,13 +55,19 @@ class Machine:
         self.late_ms.sort()
         self.idle = psutil.cpu_times_percent().idle / 100
 
-    def _watch(self) -> None:
-        asked, cpu = perf_counter(), process_time()
+    def _watch(self, loops_thread: int) -> None:
+        asked, cpu, queued = perf_counter(), process_time(), _queued(loops_thread)
         while self._watching:
             sleep(_EVERY)  # finer on Windows than a wait for a lock
-            now, used = perf_counter(), process_time()
+            now, used, before, queued = (
+                perf_counter(),
+                process_time(),
+                queued,
+                _queued(loops_thread),
+            )
             # CPU time beyond the 3 ms was surely used while this thread was late.
-            late = max(0.0, now - asked - _EVERY - max(0.0, used - cpu - _EVERY))
+            late = now - asked - _EVERY - max(0.0, used - cpu - _EVERY)
+            late = max(0.0, late, queued - before)
             if late > PAUSE:
                 self.pauses.append((now - late, now))
             else:
@@ -83,3 +94,11 @@ class Machine:
         if self.late(1) > _LATE_MS:
             return f"the machine was up to {self.late(1):.0f} ms late"
         return ""
+
+
+def _queued(thread: int) -> float:
+    """For how long (s) a thread of this process has queued for a processor so far."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1]) / 1e9
+    except OSError:  # not Linux: then the sleeping thread alone is asked
+        return 0.0

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from labkit import LabError, Load, Run, lower, measure, measure_pairs
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
+from labkit.measure import machine as machine_module
 from labkit.measure.load import Reading
 from tests.stalls import unless_busy
 
@@ -252,6 +254,24 @@ def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
     assert run.latency().p99 > 150
     assert run.undisturbed.latency().p99 < 50
     assert lower("it fell", 2, run, measure(scenario)).held is not True
+
+
+def test_time_that_the_loops_thread_queued_for_a_processor_is_lateness_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queued = iter([0.0, 0.0, 0.012, 0.012, 0.112])  # s so far, each 3 ms
+    monkeypatch.setattr(machine_module, "_queued", lambda thread: next(queued, 0.112))
+    run = measure(short)
+    assert run.machine.late(1) >= 12
+    assert max(end - start for start, end in run.machine.pauses) >= 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_linux_tells_for_how_long_a_thread_queued() -> None:
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    assert len(path.read_text().split()) == 3
+    assert machine_module._queued(threading.get_native_id()) >= 0
+    assert machine_module._queued(-1) == 0  # as where nothing is told
 
 
 def test_what_the_services_own_threads_do_is_no_lateness_of_the_machine() -> None:
