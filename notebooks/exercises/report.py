@@ -74,9 +74,10 @@ WAITS = {
 DRIVERS = ("psycopg2", "psycopg_binary", "sqlite3", "_sqlite3", "MySQLdb", "pyodbc", "duckdb")
 ASK = ("connect", "_connect", "execute", "commit", "rollback", "copy", "query", "wait")
 TALK = ("connect", "accept", "recv", "send")  # on a socket
+LOOP = events.Handle._run.__code__.co_filename  # its frame calls each callback
 # Whose calls do not wait. (A thread that is started is waited for, until it runs.)
 TRUSTED = (
-    os.path.dirname(asyncio.__file__),
+    os.path.dirname(LOOP),
     os.path.dirname(asyncpg.__file__),
     "<frozen importlib",
 )
@@ -214,9 +215,7 @@ def _waits(function: Any) -> bool:
 def _place(frame: FrameType, function: Any) -> set[Place]:
     """The answer's line that made this call; none if the loop, asyncpg or an import made it."""
     stack = walk(frame)
-    callbacks = [
-        i for i, f in enumerate(stack) if f.function == "_run" and f.file == events.__file__
-    ]
+    callbacks = [i for i, f in enumerate(stack) if f.function == "_run" and f.file == LOOP]
     stack = stack[callbacks[-1] + 1 :] if callbacks else ()
     starts = any((f.function, os.path.basename(f.file)) == ("start", "threading.py") for f in stack)
     if starts or any(f.file.startswith(TRUSTED) for f in stack):

@@ -65,7 +65,7 @@ def chart(run: lab.Run) -> None:
     lab.timeline(run, offer="other writer")
 
 
-async def _cancel(sale: asyncio.Future[bool]) -> None:
+async def _cancel(sale: asyncio.Future[object]) -> None:
     sale.cancel()
     await asyncio.wait([sale])
 
@@ -128,6 +128,12 @@ class Bench(Shop):
                 f"while the bank was asked, no row was locked, but {borrowed} connection was "
                 f"borrowed. {SIZE} slow customers, and the pool is empty: give it back before you "
                 f"wait."
+            )
+        if own := sum(not connection.is_closed() for connection in self.opened):
+            raise NotYet(
+                f"while the bank was asked, no row was locked, but {own} connection beside the "
+                f"pool was open. Each slow customer keeps one, and PostgreSQL has no more than "
+                f"`max_connections`."
             )
         await self.look()
         if self.sales == [(1, "paid")]:

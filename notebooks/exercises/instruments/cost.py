@@ -39,7 +39,7 @@ class Cost:
 async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
     """Call the answer, and write down what it took."""
     waited = asyncio.Event()
-    with lab.Probe(1e3 * ENOUGH) as probe, watched_threads(cost), longest_stretch(cost):
+    with longest_stretch(cost), lab.Probe(1e3 * ENOUGH) as probe, watched_threads(cost):
         used, own = process_time(), thread_time()
         asyncio.get_running_loop().call_soon(waited.set)
         try:

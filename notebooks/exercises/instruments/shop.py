@@ -4,6 +4,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 from instruments.scratch_table import scratch_table
@@ -14,7 +16,7 @@ from labkit.exercises import NotYet
 
 Sell = Callable[[asyncpg.Pool, sale.Bank, int, int], Awaitable[bool]]
 Sales = list[tuple[int, str]]  # customer, state
-Meanwhile = Callable[[asyncio.Future[bool]], Awaitable[None]]
+Meanwhile = Callable[[asyncio.Future[object]], Awaitable[None]]
 
 SIZE = 5  # connections
 ITEM = 7
@@ -68,6 +70,7 @@ class Shop:
         self.pool: asyncpg.Pool
         self.observer: asyncpg.Connection
         self.bank: TheBank
+        self.opened: list[asyncpg.Connection] = []  # in a sale, beside the pool
         self.left = 0
         self.sales: Sales = []
 
@@ -101,9 +104,21 @@ class Shop:
         """Connections that are out of the pool at this moment."""
         return int(self.pool.get_size() - self.pool.get_idle_size())
 
+    async def watched(self, customer: int) -> object:
+        """Call the answer, and note each connection that is opened meanwhile, by whomever."""
+        make = asyncpg.Connection.__init__
+
+        def noted(connection: Any, *args: Any) -> None:
+            make(connection, *args)
+            self.opened.append(connection)
+
+        self.opened.clear()
+        with patch.object(asyncpg.Connection, "__init__", noted):
+            return await self.answer(self.pool, self.bank, ITEM, customer)
+
     async def sell(self, customer: int, at_the_bank: Meanwhile | None = None) -> object:
         """Call the answer, and do something while it asks the bank. Its error is a result, too."""
-        sale = asyncio.ensure_future(self.answer(self.pool, self.bank, ITEM, customer))
+        sale = asyncio.ensure_future(self.watched(customer))
         asked = asyncio.ensure_future(self.bank.is_asked.wait())
         await asyncio.wait([sale, asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()

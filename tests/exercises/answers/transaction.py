@@ -131,6 +131,21 @@ async def sells_elsewhere(pool, bank, item, customer):
     return True
 
 
+async def keeps_one_of_its_own(pool, bank, item, customer):
+    """No lock, and the pool is free; but each customer keeps a connection all the same."""
+    connection = await asyncpg.connect(database())
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+        await bank.charge(customer)
+        await connection.execute(PAY, customer, item)
+    finally:
+        await connection.close()
+    return True
+
+
 async def takes_the_cancellation_for_a_refusal(pool, bank, item, customer):
     if not await reserve(pool, item, customer):
         return False
@@ -201,6 +216,7 @@ CASES = [
     Case(looks_before_it_takes, "not yet", r"\d\d were charged, \d+ have a paid sale"),
     Case(one_at_a_time, "not yet", "1 customers at most were at the bank at once"),
     Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),
+    Case(keeps_one_of_its_own, "not yet", "but 1 connection beside the pool was open"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(with_a_flag, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
