@@ -4,6 +4,11 @@
 are first used, so that a service that takes only the probe home does not pay for them.
 """
 
+import sys
+
+if not (3, 11) <= sys.version_info < (3, 16):  # before what an older Python cannot read
+    sys.exit("labkit needs Python 3.11 to 3.15, and this is {}.{}.".format(*sys.version_info))
+
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
 from labkit.measure import (

@@ -1,27 +1,22 @@
 """Measure a service: offer a load, run a scenario under the probe, keep what was seen, claim.
 
-`load` starts requests on a schedule, `experiment` runs a scenario on a loop of its own, `run` holds
-what was seen, and `claims` says what held. Nothing here draws.
+`load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own in
+a thread; `machine` watches how late the machine itself is. `run` holds what was seen, `undisturbed`
+what a machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
 from labkit.measure.claims import (
-    Claim,
     above,
-    as_runs,
     at_least,
     at_most,
     exactly,
     higher,
     lower,
     none,
-    partners,
     similar,
-    spread,
-    typical,
     verify,
 )
 from labkit.measure.experiment import (
-    Scenario,
     TooLong,
     left_behind,
     limited,
@@ -31,7 +26,9 @@ from labkit.measure.experiment import (
 )
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
+from labkit.measure.pairs import Claim, partners, spread, typical
 from labkit.measure.run import Latency, Run, ms
+from labkit.measure.work import Scenario
 
 __all__ = [
     "Claim",
@@ -42,7 +39,6 @@ __all__ = [
     "Scenario",
     "TooLong",
     "above",
-    "as_runs",
     "at_least",
     "at_most",
     "exactly",

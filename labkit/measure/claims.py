@@ -2,50 +2,42 @@
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added). A claim
+out, and every time is shorter by what its lateness can have added; half of that, where no processor
+was idle). A claim
 
 - held, if it is true at both ends;
-- is broken, if it is true at neither, nor between them;
-- is inconclusive otherwise, and the claim says why.
+- is broken, if it is true nowhere between them;
+- is inconclusive otherwise, and says why.
 
-A ratio is taken at its worst and at its best: the lowest that `before` may have been over the
-highest that `after` may have been, and the other way round. Of three pairs or more the one in the
-middle decides that a claim held, and all must fall short for it to be broken. A single pair
-carries less: its ratio may be off by half as much again, that of two by a quarter.
+A ratio is taken at its worst, the least that one side may have been over the most that the other
+may have been, and at its best. Of three pairs or more the one in the middle decides that a claim
+held, and it is broken only if no pair reaches it. Fewer carry less: the ratio of a single pair may
+be off by a quarter, that of two by a tenth.
 
-Nothing held where more requests fail than before: whoever got no answer was not served sooner.
-Times under debug mode or a tracer, and 0 to 0, are inconclusive.
+Nothing is lower, higher or alike where more requests fail than before: whoever got no answer was
+not served sooner. Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list
+or a plain number has no ends. It is taken as it is; if it is not as claimed, and the machine was in
+trouble meanwhile (`Machine.trouble`), the claim is inconclusive.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import asdict
+from numbers import Integral
 from statistics import median_low
-from typing import Any, NamedTuple
+from typing import Any
 
-from labkit.display import as_html, number, show
+from labkit.display import as_html, show
 from labkit.errors import LabError
 from labkit.measure.machine import Machine
-from labkit.measure.run import Run, ms
+from labkit.measure.pairs import NOISE, Claim, Figure, Measured, Pairs, ends_of, over, words
+from labkit.measure.run import Run
 
-Figure = Callable[[Run], float]
-Measured = Run | float | Sequence[Run] | Sequence[float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
-_DOUBT = {1: 1.5, 2: 1.25}  # by how much a ratio may be off, by the number of pairs
 _MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A sentence, whether it held (None: inconclusive), the figure that decided, and a reason."""
-
-    claim: str
-    held: bool | None
-    figure: str
-    why: str = ""
 
 
 def lower(
@@ -75,8 +67,8 @@ def lower(
     Raises:
         LabError: There are no runs, or not as many after as before.
     """
-    pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    return _so_many_times(claim, times, pairs, up=False)
+    pairs = Pairs(before, after, figure, offer, refusal, unit)
+    return pairs.so_many_times(claim, times, pairs.before, pairs.after)
 
 
 def higher(
@@ -91,8 +83,8 @@ def higher(
     unit: str = "ms",
 ) -> Claim:
     """Claim that a figure is at least so many times higher after than before; else as `lower`."""
-    pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    return _so_many_times(claim, times, pairs, up=True)
+    pairs = Pairs(before, after, figure, offer, refusal, unit)
+    return pairs.so_many_times(claim, times, pairs.after, pairs.before)
 
 
 def similar(
@@ -106,68 +98,75 @@ def similar(
     refusal: str = "",
     unit: str = "ms",
 ) -> Claim:
-    """Claim that a figure is within so many times of what it was, up or down; else as `lower`."""
-    pairs = _Pairs(before, after, figure, offer, refusal, unit)
-    ends = list(zip(pairs.before, pairs.after, strict=True))
-    ratios = [_over(before.seen, after.seen) for before, after in ends]
-    quiet = [_over(before.low, after.low) for before, after in ends]  # the same machine for both
-    lows = [_over(before.low, after.high) for before, after in ends]
-    highs = [_over(before.high, after.low, math.inf) for before, after in ends]
-    true = all(1 / times <= median_low(r) <= times for r in (ratios, quiet))
-    false = max(highs) * pairs.doubt < 1 / times or min(lows) / pairs.doubt > times
-    return pairs.verdict(claim, ratios, true, false)
+    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
 
-
-at_least = lower  # until the notebooks say `lower`
+    Partners have met the same machine: both are taken as seen, and both as undisturbed.
+    """
+    pairs = Pairs(before, after, figure, offer, refusal, unit)
+    seen = [over(b.seen, a.seen) for b, a in pairs.ends]
+    quiet = [over(b.low, a.low) for b, a in pairs.ends]
+    least = min(over(b.low, a.high) for b, a in pairs.ends) / pairs.doubt
+    most = max(over(b.high, a.low, math.inf) for b, a in pairs.ends) * pairs.doubt
+    true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
+    return pairs.claim(claim, seen, true, most < 1 / times or least > times)
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:
     """Claim that what was seen is what was expected.
 
-    If it is not, and the machine was in trouble meanwhile, the claim is inconclusive.
-
     Args:
         claim: The sentence.
-        expected: Any value; or a function of a run, which is added up over the runs.
+        expected: Any value: a count, a list, a text; or a function of a run, which gives a count
+            that is added up over the runs.
         seen: The same.
         during: The runs (or a `Machine`) in which it was seen.
+
+    Raises:
+        LabError: A function was given, and no run.
     """
-    runs = _runs(during) if callable(seen) or callable(expected) else []
-    wanted = sum(map(expected, runs)) if callable(expected) else expected
-    found = sum(map(seen, runs)) if callable(seen) else seen
-    counts = isinstance(wanted, int) and not isinstance(wanted, bool)
-    said = f"{found:,} of {wanted:,}" if counts and wanted else _said(found)
-    return _certain(claim, bool(found == wanted), said, during)
+    expected, found = (
+        sum(map(it, _runs(during))) if callable(it) else it for it in (expected, seen)
+    )
+    counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in (found, expected))
+    said = f"{found:,} of {expected:,}" if counts and expected else words(found)
+    return _certain(claim, bool(found == expected), said, during)
 
 
 def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
-    """Claim that there is nothing of a kind: a count of 0, or an empty list.
+    """Claim that there is nothing of a kind: a count of 0, or an empty collection.
 
     Args:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
-        during: The runs (or a `Machine`) in which it was looked for.
+        during: The runs (or a `Machine`) in which it was looked for. If most of what was found
+            in runs had nothing to do with a pause, it was there, whatever else the machine did.
+
+    Raises:
+        LabError: A function was given, and no run.
     """
     if not callable(seen):
         return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
     runs = _runs(during)
     found = sum(_count(seen(run)) for run in runs)
-    clear = sum(_count(seen(run.undisturbed)) for run in runs)
-    return _certain(claim, not found, f"{found:,.10g}", () if clear > found / 2 else during)
+    undisturbed = sum(_count(seen(run.undisturbed)) for run in runs)
+    return _certain(claim, not found, f"{found:,.10g}", () if undisturbed > found / 2 else during)
 
 
 def at_most(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
-    """Claim that a figure is `limit` or less; of a function of a run, in each run."""
+    """Claim that a figure is `limit` or less; a function of a run must be so in each run."""
     return _limit(claim, lambda value: value <= limit, max, seen, during, unit)
 
 
 def above(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
-    """Claim that a figure is more than `limit`; of a function of a run, in each run."""
+    """Claim that a figure is more than `limit`; a function of a run must be so in each run."""
     return _limit(claim, lambda value: value > limit, min, seen, during, unit)
+
+
+at_least = lower  # until the notebooks say `lower`
 
 
 def verify(*claims: Claim | tuple[str, bool, str]) -> None:
@@ -187,108 +186,18 @@ def verify(*claims: Claim | tuple[str, bool, str]) -> None:
     show("\n".join(lines), html=html, data={"claims": [asdict(c) for c in checked]})
 
 
-def as_runs(runs: Run | Sequence[Run]) -> list[Run]:
-    """One run or several, as a list."""
-    return [runs] if isinstance(runs, Run) else list(runs)
-
-
-def typical(ratios: Sequence[float]) -> int:
-    """Which of several ratios is their median (of an even number, the lower of the middle two)."""
-    return list(ratios).index(median_low(ratios))
-
-
-def spread(ratios: Sequence[float], word: str = "") -> str:
-    """A ratio in words, with a word to it ("lower"); of several, the median and the range."""
-    low, middle, high = (_times(r) for r in (min(ratios), median_low(ratios), max(ratios)))
-    several = f" (median of {len(ratios)} pairs, {low} to {high})" if len(ratios) > 1 else ""
-    return f"{middle} {word}".rstrip() + several
-
-
-def partners(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Partners, each measured next to the other.
-
-    Raises:
-        LabError: There are none, or one has no partner.
-    """
-    if not before or len(before) != len(after):
-        raise LabError(
-            f"{len(before)} measured before and {len(after)} after cannot be compared. Expected "
-            f"as many of each, and at least one: each is compared with its partner."
-        )
-    return list(zip(before, after, strict=True))
-
-
-class _Ends(NamedTuple):
-    """A figure as it was seen, and the lowest and highest that it may have been."""
-
-    seen: float
-    low: float
-    high: float
-
-
-class _Pairs:
-    """Figures before and after, each beside its partner, and what there is to say of both."""
-
-    def __init__(
-        self,
-        before: Measured,
-        after: Measured,
-        figure: Figure | None,
-        offer: str | None,
-        refusal: str,
-        unit: str,
-    ) -> None:
-        sides = [_listed(before), _listed(after)]
-        partners(*sides)
-        figure = figure or (lambda run: run.latency(offer).p99)
-        self.before, self.after = ([_ends(figure, it) for it in side] for side in sides)
-        self.runs = [[it for it in side if isinstance(it, Run)] for side in sides]
-        self.doubt = _DOUBT.get(len(self.before), 1.0)
-        self.failed = [sum(_failed(r, offer, refusal) for r in side) for side in self.runs]
-        refused = sum(run.failed(offer) for run in self.runs[1]) - self.failed[1]
-        self._more = f"; {refused:,} refused" if refusal else ""
-        if self.failed[1] > self.failed[0]:
-            self._more += f"; {self.failed[1]:,} failed, {self.failed[0]:,} before"
-        self._unit = unit
-
-    def verdict(self, claim: str, ratios: list[float], true: bool, false: bool) -> Claim:
-        """The claim, if nothing speaks against comparing these runs at all."""
-        why = next((r.machine.trouble for s in self.runs for r in s if r.machine.trouble), "")
-        invalid = next((run.invalid for side in self.runs for run in side if run.invalid), "")
-        if invalid:
-            true, false, why = False, False, f"{invalid}, so these times are not the service's"
-        elif len(self.runs[1]) and self.failed[1] > self.failed[0]:
-            true, false = False, not why
-        elif any(map(math.isnan, ratios)):
-            true, false, why = False, False, "there is nothing to compare"
-        held = True if true else False if false else None
-        at = 0 if any(map(math.isnan, ratios)) else typical(ratios)
-        said = " → ".join(_said(side[at].seen, self._unit) for side in (self.before, self.after))
-        figure = f"{spread(ratios)}, {said}{self._more}"
-        why = why or "the difference is no larger than the noise"
-        return Claim(claim, held, figure, "" if held is not None else why)
-
-
-def _so_many_times(claim: str, times: float, pairs: _Pairs, *, up: bool) -> Claim:
-    ends = list(zip(pairs.before, pairs.after, strict=True))
-    ends = [(after, before) if up else (before, after) for before, after in ends]
-    ratios = [_over(large.seen, small.seen) for large, small in ends]
-    lows = [_over(large.low, small.high) for large, small in ends]
-    highs = [_over(large.high, small.low, math.inf) for large, small in ends]
-    large, small = reversed(pairs.runs) if up else pairs.runs
-    # Whoever computes takes longer where no processor is idle: by how much, nobody knows.
-    true = median_low(lows) / pairs.doubt >= times and not any(r.machine.starved for r in large)
-    false = max(highs) * pairs.doubt < times and not any(r.machine.starved for r in small)
-    return pairs.verdict(claim, ratios, true, false)
-
-
 def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
     """The claim, if it is true; else broken, unless the machine was in trouble meanwhile."""
+    if true:
+        return Claim(claim, True, figure)
+    why = _trouble(during)
+    return Claim(claim, None if why else False, figure, why)
+
+
+def _trouble(during: Watched) -> str:
     watched = [during] if isinstance(during, Run | Machine) else list(during)
     machines = [it.machine if isinstance(it, Run) else it for it in watched]
-    why = next((machine.trouble for machine in machines if machine.trouble), "")
-    held = True if true else None if why else False
-    return Claim(claim, held, figure, "" if true else why)
+    return next((machine.trouble for machine in machines if machine.trouble), "")
 
 
 def _limit(
@@ -300,20 +209,16 @@ def _limit(
     unit: str,
 ) -> Claim:
     if not callable(seen):
-        return _certain(claim, bool(true(seen)), _said(seen, unit), during)
+        return _certain(claim, bool(true(seen)), words(seen, unit), during)
     runs = _runs(during)
-    ends = [_ends(seen, run) for run in runs]
-    said = _said(worst(end.seen for end in ends), unit)
+    ends = [ends_of(seen, run) for run in runs]
+    said = words(worst(end.seen for end in ends), unit)
     if invalid := next((run.invalid for run in runs if run.invalid), ""):
         return Claim(claim, None, said, f"{invalid}, so these times are not the service's")
-    both = [true(end.low) and true(end.high) for end in ends]
-    if not all(both) and all(true(end.low) or true(end.high) for end in ends):
-        return Claim(claim, None, said, "the difference is no larger than the noise")
-    return _certain(claim, all(both), said, during)
-
-
-def _listed(measured: Measured) -> list[Any]:
-    return [measured] if isinstance(measured, Run | float | int) else list(measured)
+    held = all(true(end.low) and true(end.high) for end in ends)
+    if not held and all(true(end.low) or true(end.high) for end in ends):
+        return Claim(claim, None, said, _trouble(runs) or NOISE)
+    return _certain(claim, held, said, during)
 
 
 def _runs(during: Watched) -> list[Run]:
@@ -327,42 +232,9 @@ def _runs(during: Watched) -> list[Run]:
     return runs
 
 
-def _ends(figure: Figure, measured: Run | float) -> _Ends:
-    if not isinstance(measured, Run):
-        return _Ends(measured, measured, measured)
-    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
-    return _Ends(seen, min(seen, undisturbed), max(seen, undisturbed))
-
-
-def _over(large: float, small: float, of_nothing: float = 0.0) -> float:
-    """A ratio; of something to nothing, infinite."""
-    if small == 0:
-        return math.inf if large > 0 else of_nothing
-    return large / small
-
-
-def _failed(run: Run, offer: str | None, refusal: str) -> int:
-    errors = run.requests.error[run.requests.offer == (offer or run.victim)].dropna()
-    return sum(not (refusal and error.startswith(refusal)) for error in errors)
-
-
 def _count(it: Any) -> float:
     return len(it) if isinstance(it, Sized) else it
 
 
-def _said(value: Any, unit: str = "") -> str:
-    if unit == "%":
-        return f"{value:.1%}"
-    if unit == "ms":
-        return f"{ms(value)} ms"
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{number(value)} {unit}".rstrip()
-    return f"{value}"
-
-
 def _from_tuple(claim: str, held: Any, figure: str) -> Claim:
     return Claim(claim, None if held is None else bool(held), figure)  # numpy's truth, too
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from labkit.probe import Stall
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_WAKE_UPS = 5  # of a request that asks a database; see Run.undisturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Run:
         victim: The first offer: the innocent traffic that suffers.
         seconds: For how long requests were offered.
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
-        traced: Whether a tracer or a profiler looked at each call: then neither.
+        traced: Whether a tracer, a debugger or a profiler was on: the same.
         machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
@@ -77,7 +75,7 @@ class Run:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row a request, in the order of arrival.
+        """A row for each request, in the order of arrival.
 
         Columns: offer, intended_s, started_s, latency_ms (from the intended start), service_ms
         (from the actual start), error (None if it completed).
@@ -94,7 +92,10 @@ class Run:
 
     @cached_property
     def spans(self) -> pd.DataFrame:
-        """A row a span. Columns: request (a row of `requests`, or -1), span, start_s, span_ms."""
+        """A row for each span.
+
+        Columns: request (a row of `requests`, or -1), span, start_s, span_ms.
+        """
         import pandas as pd
 
         rows = [(s.request, s.name, s.start, 1e3 * s.seconds) for s in self._spans]
@@ -102,14 +103,17 @@ class Run:
 
     @cached_property
     def gauges(self) -> pd.DataFrame:
-        """A row a moment (index: seconds), a column a gauge, which holds until its next reading."""
+        """A row for each reading (index: seconds), a column for each gauge.
+
+        A reading holds until the next: weigh them by time, as `share_of_time` does.
+        """
         import pandas as pd
 
         rows = [(r.at, r.name, r.value) for r in self._readings]
         frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
         frame["at_s"] = frame.at_s.round(2)
         table = frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
-        return table.ffill()  # two gauges that were read in one turn may round to two moments
+        return table.ffill()  # gauges that were read together may round to two moments
 
     @cached_property
     def lag(self) -> pd.DataFrame:
@@ -123,12 +127,12 @@ class Run:
 
     @property
     def lag_max_ms(self) -> float:
-        """The longest the loop was busy without a look at anybody else."""
+        """For how long the loop was busy with callbacks at the most, in one iteration."""
         return max((lag for _, lag in self._lag), default=0.0)
 
     @property
     def noise_ms(self) -> float:
-        """How late the machine woke a sleeping thread (p99): no time is surer than that."""
+        """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
         return self.machine.late(0.99)
 
     @property
@@ -150,57 +154,10 @@ class Run:
 
     @cached_property
     def undisturbed(self) -> Run:
-        """This run as a machine that is never late may have shown it: every figure's other end.
+        """This run as a machine that is never late may have shown it; see `undisturbed`."""
+        from labkit.measure.undisturbed import undisturbed
 
-        What met a pause of the machine, or what piled up in it (for as long again), is left out,
-        and so are stalls no longer than the machine was late. Every time is shorter by what
-        lateness can have added: a request is woken about five times on its way (by the schedule,
-        by the server, by each answer), so one in a hundred meets what one wake-up in five hundred
-        meets; and as two may be late, twice that.
-        """
-        pauses = self.machine.pauses
-
-        def met(start: float, end: float) -> bool:
-            return any(start < 2 * stop - begin and end > begin for begin, stop in pauses)
-
-        def shortened(times: Sequence[float]) -> list[float]:
-            """The same times, each without what lateness can have added to one of its rank."""
-            shorter = list(times)
-            for rank, i in enumerate(sorted(range(len(times)), key=times.__getitem__), start=1):
-                rarer = (1 - rank / (len(times) + 1)) / _WAKE_UPS
-                shorter[i] = max(0.0, times[i] - 2e-3 * self.machine.late(1 - rarer))
-            return shorter
-
-        kept = [i for i, r in enumerate(self._requests) if not met(r.intended, r.finished)]
-        requests = [replace(self._requests[i]) for i in kept]
-        for offer in {r.offer for r in requests}:
-            those = [r for r in requests if r.offer == offer]
-            times = shortened([r.finished - r.intended for r in those])
-            for request, time in zip(those, times, strict=True):
-                request.finished = request.intended + time
-                request.started = min(request.started, request.finished)
-        row = {-1: -1} | {old: new for new, old in enumerate(kept)}
-        spans = [s for s in self._spans if s.request in row and not met(s.start, s.start)]
-        for name in {s.name for s in spans}:
-            those_spans = [i for i, s in enumerate(spans) if s.name == name]
-            times = shortened([spans[i].seconds for i in those_spans])
-            for i, time in zip(those_spans, times, strict=True):
-                spans[i] = replace(spans[i], request=row[spans[i].request], seconds=time)
-        lag = [(at, ms) for at, ms in self._lag if not met(at - ms / 1e3, at)]
-        lags = shortened([ms / 1e3 for _, ms in lag])
-        stalls = [
-            stall
-            for stall in self.stalls
-            if not met(stall.start_s, stall.start_s + stall.duration_ms / 1e3)
-            and stall.duration_ms > self.machine.late(1)
-        ]
-        return replace(
-            self,
-            stalls=tuple(stalls),
-            _requests=requests,
-            _spans=spans,
-            _lag=[(at, 1e3 * time) for (at, _), time in zip(lag, lags, strict=True)],
-        )
+        return undisturbed(self)
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
         """For which share of the load's time (0 to 1) a gauge passed a test.
@@ -217,8 +174,9 @@ class Run:
                 f"load.gauge({gauge!r}, ...)."
             )
         ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
-        spent = [(end - r.at, r) for r, end in zip(readings, ends, strict=True)]
-        return sum(time for time, r in spent if test(r.value)) / sum(time for time, _ in spent)
+        spent = [(end - r.at, r.value) for r, end in zip(readings, ends, strict=True)]
+        known = [(time, value) for time, value in spent if not math.isnan(value)]
+        return sum(time for time, value in known if test(value)) / sum(time for time, _ in known)
 
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).
@@ -283,11 +241,7 @@ class Run:
         return (
             f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
             f"{self.latency()}; {self.stalls_in_words}"
-            + (
-                f"; {self.invalid.upper()}: THESE ARE NOT YOUR SERVICE'S LATENCIES"
-                if self.invalid
-                else ""
-            )
+            + (f"; {self.invalid}: these are not your service's times" if self.invalid else "")
         )
 
     __repr__ = __str__

@@ -65,13 +65,13 @@ def run(
         for process in up:
             tell(process)
         reports = [hear(process) for process in up]
-    seen = sum((Counter(report["seen"]) for report in reports), Counter[str]())
+    answers = sum((Counter(report["answers"]) for report in reports), Counter[str]())
     return Outcome(
         started=len(up),
         failures=failures,
-        right=seen.pop("right", 0),
-        wrong=seen.pop("wrong", 0),
-        errors=seen,
+        right=answers.pop("right", 0),
+        wrong=answers.pop("wrong", 0),
+        errors=answers,
         missing=len(failures) * clients * requests,
         pooled=sum(report["size"] for report in reports),
         backends=len({backend for report in reports for backend in report["backends"]}),

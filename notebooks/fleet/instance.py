@@ -30,7 +30,7 @@ async def instance(
         say(started=False, said=_in_short(error))
         return
     say(started=True)
-    seen: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     backends = set()
 
     async def client() -> None:
@@ -38,10 +38,10 @@ async def instance(
             try:
                 answer, backend = await pool.fetchrow(QUESTION.format(number=number))
             except ERRORS as error:
-                seen[_in_short(error)] += 1
+                answers[_in_short(error)] += 1
                 await asyncio.sleep(0.02)  # an answer would have taken as long
             else:
-                seen["right" if answer == number else "wrong"] += 1
+                answers["right" if answer == number else "wrong"] += 1
                 backends.add(backend)
 
     await asyncio.to_thread(sys.stdin.readline)
@@ -49,7 +49,7 @@ async def instance(
     end = asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
     await asyncio.wait([work, end], return_when=asyncio.FIRST_COMPLETED)
     if work.done():
-        say(seen=seen, size=pool.get_size(), backends=sorted(backends))
+        say(answers=answers, size=pool.get_size(), backends=sorted(backends))
     await end  # keeps its connections until all instances are done
     work.cancel()
     await pool.close()

@@ -63,7 +63,7 @@ def watch_connects(load: lab.Load) -> AbstractContextManager[object]:
     dial = loop.create_connection
 
     async def timed_dial(*args: Any, **kwargs: Any) -> Any:
-        with load.span("connect") if load.ran else nullcontext():
+        with load.span("connect") if load.started else nullcontext():
             return await dial(*args, **kwargs)
 
     return patch.object(loop, "create_connection", timed_dial)

@@ -24,7 +24,8 @@ from mystery.case import Case, Finding
 import labkit as lab
 from labkit import LabError
 from labkit.exercises import notebooks
-from labkit.server.database import CONTENT, CONTENT_QUERY, Dsn
+from labkit.server import Dsn
+from labkit.server.dataset import CONTENT, CONTENT_QUERY
 from tests.notebooks.fifty_cases import SEEDS, blamed, hoarder, solve
 from tests.stalls import unless_busy
 

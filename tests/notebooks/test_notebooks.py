@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 ROOT = notebooks().parent
 PATHS = sorted(notebooks().glob("[0-9][0-9]_*.ipynb"))

@@ -17,7 +17,7 @@ from instruments import witness
 
 import labkit as lab
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 FAULTY, REPAIRED = "orders_service", "orders_service_repaired"
 MODULES = ("db", "lookups", "audit", "history", "pricing", "fees", "reminders")

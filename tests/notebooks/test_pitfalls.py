@@ -19,7 +19,7 @@ from pitfalls import kept_connections
 from pitfalls.log_to_database import DatabaseHandler
 
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 
 def program(dsn: Dsn, *command: str) -> Any:

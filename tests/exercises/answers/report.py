@@ -1,12 +1,21 @@
 """Answers to the exercise "report" of notebook 01."""
 
 import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import asyncpg
+import psycopg2
 from legacy import monthly_report
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 MONTHS = monthly_report.MONTHS.replace("%s", "$1")
 
@@ -48,11 +57,118 @@ async def uses_a_thread(dsn, customer):
     return await asyncio.to_thread(monthly_report.monthly_orders, dsn, customer)
 
 
+async def asks_asyncpg(dsn, customer):
+    connection = await asyncpg.connect(dsn)
+    try:
+        return {row["month"]: row["count"] for row in await connection.fetch(MONTHS, customer)}
+    finally:
+        await connection.close()
+
+
+connections: dict[str, object] = {}
+
+
+async def keeps_a_connection_of_psycopg2(dsn, customer):
+    """Half a millisecond on the loop, and no stall that a probe would report."""
+    if dsn not in connections:
+        connections[dsn] = await asyncio.to_thread(psycopg2.connect, dsn)
+    with connections[dsn].cursor() as cursor:
+        cursor.execute(monthly_report.MONTHS, (customer,))
+        rows = dict(cursor.fetchall())
+    await asyncio.sleep(0.08)
+    return rows
+
+
+async def pauses_briefly(dsn, customer):
+    time.sleep(0.001)
+    return await asks_asyncpg(dsn, customer)
+
+
+executor = ThreadPoolExecutor(2)
+
+
+async def waits_for_its_thread(dsn, customer):
+    """The work is on another thread; and the loop's thread waits for that."""
+    return executor.submit(monthly_report.monthly_orders, dsn, customer).result()
+
+
+async def asks_another_program(dsn, customer):
+    subprocess.run([sys.executable, "--version"], stdout=subprocess.DEVNULL)
+    return await asks_asyncpg(dsn, customer)
+
+
+async def asks_another_driver(dsn, customer):
+    with closing(sqlite3.connect(":memory:")) as cache:
+        cache.execute("SELECT 1")
+    return await asks_asyncpg(dsn, customer)
+
+
+async def asks_another_service(dsn, customer):
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen("http://127.0.0.1:9/", timeout=1)
+    return await asks_asyncpg(dsn, customer)
+
+
+async def reads_a_big_file(dsn, customer):
+    with open(sys.executable, "rb") as file:
+        for _ in range(10):
+            file.seek(0)
+            file.read()
+    return await asks_asyncpg(dsn, customer)
+
+
+answers: dict[int, object] = {}
+
+
+async def remembers(dsn, customer):
+    if customer not in answers:
+        answers[customer] = await asks_asyncpg(dsn, customer)
+    return answers[customer]
+
+
+async def computes(dsn, customer):
+    """In Python alone: no call that is written in C, and no wait."""
+    number = 0
+    while number < 1_000_000:
+        number += 1
+    return await asks_asyncpg(dsn, customer)
+
+
+async def waits_as_one_should(dsn, customer):
+    """Sockets, a subprocess, threads and an import, and none of them keeps the loop."""
+    import wave  # noqa: F401
+
+    address = urlsplit(dsn[:])
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.close()
+    await writer.wait_closed()
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "--version", stdout=subprocess.DEVNULL
+    )
+    await python.wait()
+    await asyncio.wrap_future(executor.submit(time.sleep, 0.01))
+    with ThreadPoolExecutor() as other:
+        await asyncio.get_running_loop().run_in_executor(other, time.sleep, 0.01)
+    return await asks_asyncpg(dsn, customer)
+
+
+KEEPS = "these lines of your report keep the loop's thread.*: "
+
 CASES = [
-    Case(calls_the_old_module, "not yet", r"held the loop 6 times .* monthly_report\.py:\d+"),
-    Case(keeps_the_pause, "not yet", r"held the loop 8 times .* time\.sleep\(0\.08\)"),
+    Case(calls_the_old_module, "not yet", KEEPS + r".* monthly_report\.py:\d+ .*connect.*sleep"),
+    Case(keeps_the_pause, "not yet", KEEPS + r"time\.sleep\(0\.08\) \(sleep\)"),
     Case(returns_records, "not yet", "the loop stayed free, but for customer 42"),
-    Case(raises, "raised", "8 of 8 reports: PostgresSyntaxError"),
+    Case(keeps_a_connection_of_psycopg2, "not yet", KEEPS + r".*\(cursor\.execute\)"),
+    Case(pauses_briefly, "not yet", KEEPS + r"time\.sleep\(0\.001\)"),
+    Case(waits_for_its_thread, "not yet", KEEPS + r"return executor\.submit.*acquire\)"),
+    Case(asks_another_program, "not yet", KEEPS + r"subprocess\.run"),
+    Case(asks_another_driver, "not yet", KEEPS + r".*cache\.execute.*\(Connection\.execute\)"),
+    Case(asks_another_service, "not yet", KEEPS + r".*\(socket\.connect\)"),
+    Case(reads_a_big_file, "not yet", KEEPS + r"file\.read\(\)"),
+    Case(remembers, "not yet", "returned without waiting for anything"),
+    Case(computes, "not yet", r"\d+ stalls in 8 reports, the longest: \d+ ms, computing, at"),
+    Case(waits_as_one_should, "pass", "14 reports, all right, and none kept the loop's thread"),
+    Case(raises, "raised", "a report, alone: PostgresSyntaxError"),
     Case(is_not_async, "not yet", "Expected a coroutine function"),
-    Case(uses_a_thread, "pass", "8 reports, all right"),
+    Case(uses_a_thread, "pass", "14 reports, all right"),
 ]

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import asyncpg
 from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
 
-from tests.exercises.test_exercises import Case
+from labkit.exercises import database
+from tests.exercises.answers import Case
 
 
 async def is_the_old_one(pool, bank, item, customer):
@@ -114,6 +116,36 @@ async def looks_before_it_takes(pool, bank, item, customer):
     return True
 
 
+async def sells_elsewhere(pool, bank, item, customer):
+    """No connection of the pool is borrowed; but the transaction is as long, and locks the row."""
+    connection = await asyncpg.connect(database())
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+            await bank.charge(customer)
+            await connection.execute(PAY, customer, item)
+    finally:
+        await connection.close()
+    return True
+
+
+async def takes_the_cancellation_for_a_refusal(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except asyncio.CancelledError:
+        await undo(pool, item, customer)
+        return False
+    except Exception:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
 lock = asyncio.Lock()
 
 
@@ -157,8 +189,8 @@ async def undo(pool, item, customer):
 
 
 CASES = [
-    Case(is_the_old_one, "not yet", "the item's row was locked, and 1 connection was held"),
-    Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was held"),
+    Case(is_the_old_one, "not yet", r"the item's row was locked \(.* borrowed: 1\)"),
+    Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was borrowed"),
     Case(is_paid_too_soon, "not yet", "marked as paid before the bank had answered"),
     Case(asks_the_bank_first, "not yet", "0 were left, and the bank was asked"),
     Case(never_undoes, "not yet", r"raised Declined\('no credit'\): 2 are left.*'reserved'"),
@@ -168,6 +200,8 @@ CASES = [
     Case(has_no_transaction, "not yet", "reservation of customer -1, and afterwards 2 of 3"),
     Case(looks_before_it_takes, "not yet", r"\d\d were charged, \d+ have a paid sale"),
     Case(one_at_a_time, "not yet", "1 customers at most were at the bank at once"),
+    Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),
+    Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(with_a_flag, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
 ]

@@ -1,0 +1,193 @@
+"""Every cell of a matrix, for every exercise, driven from the notebooks.
+
+Raising, never ending in three ways, wrong in several ways, solved, and solved in another way. The
+realistic answers stand in `answers/NAME.py`, as a list of `Case`; among them are those that a
+clever learner would try to pass without having understood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import labkit
+from labkit import Exercise, LabError
+from labkit.exercises import (
+    progress,
+)
+from labkit.server import Dsn
+from tests.exercises.answers import Case
+from tests.exercises.matrix import (
+    NAMES,
+    cases,
+    check,
+    each_exercise,
+    solution,
+)
+
+ALL = [pytest.param(name, case, id=f"{name}-{case.answer.__name__}") for name in NAMES for case in cases(name)]  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize(("name", "case"), ALL)
+def test_an_answer_is_judged_by_what_it_does(
+    name: str, case: Case, dsn: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in "labkit.exercises", "labkit.exercises.exercise":
+        monkeypatch.setattr(f"{module}.PATIENCE", 4)
+    verdict = check(name, case.answer)
+    assert case.outcome == verdict.outcome, verdict
+    assert re.search(case.says, verdict.message, re.S), verdict
+    assert bool(verdict.why) == (case.outcome == "pass")
+
+
+@each_exercise
+def test_the_solution_passes(name: str, dsn: Dsn, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = check(name, solution(name))
+    assert verdict.outcome == "pass", verdict
+    said = capsys.readouterr().out
+    assert "PostgreSQL" not in said, "the notebook has said which server it is"
+    assert progress.read()[name]
+    if name != "verify":  # where no picture helps
+        assert re.search(r"\. (your|locked|user|connections).*\d", said), "no chart"
+
+
+@each_exercise
+def test_an_answer_that_raises_is_told_what_it_raised(name: str, dsn: Dsn) -> None:
+    async def raises(*args: object) -> None:
+        raise RuntimeError("a mistake of my own")
+
+    verdict = Exercise(name).check(raises)
+    assert verdict.outcome == "raised", verdict
+    assert "RuntimeError: a mistake of my own" in verdict.message
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shorter limits; and what an answer still holds has ended before the next test."""
+    monkeypatch.setattr("labkit.exercises.exercise.PATIENCE", 0.5)
+    monkeypatch.setattr("labkit.exercises.exercise.LIMIT", 1.5)
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive(), thread
+
+
+@each_exercise
+def test_an_answer_that_waits_for_ever_is_broken_off(
+    name: str, dsn: Dsn, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The load itself takes up to three seconds.
+    monkeypatch.setattr("labkit.exercises.exercise.LIMIT", 20)
+
+    async def waits(*args: object) -> None:
+        await asyncio.Event().wait()
+
+    verdict = Exercise(name).check(waits)
+    assert verdict.outcome == "not yet", verdict
+    assert "had not ended after 0.5 s: it waited at test_answers.py:" in verdict.message
+
+
+@each_exercise
+def test_an_answer_that_never_gives_the_loop_back_is_broken_off(
+    name: str, dsn: Dsn, impatient: None
+) -> None:
+    ended = []
+
+    async def computes(*args: object) -> None:
+        try:
+            while True:
+                pass
+        finally:
+            ended.append(True)
+
+    verdict = Exercise(name).check(computes)
+    assert verdict.outcome == "not yet", verdict
+    assert "had not ended after 1.5 s; its loop was held at test_answers.py" in verdict.message
+    assert ended, "it still runs, and takes the processor from everything after it"
+
+
+@each_exercise
+def test_an_answer_that_holds_the_loop_in_c_is_left_behind_and_told_where(
+    name: str, dsn: Dsn, impatient: None
+) -> None:
+    async def sleeps(*args: object) -> None:
+        time.sleep(4.5)
+
+    verdict = Exercise(name).check(sleeps)
+    assert verdict.outcome == "not yet", verdict
+    assert "its loop is still held at test_answers.py:" in verdict.message
+    assert "in sleeps" in verdict.message
+    with pytest.raises(LabError, match=r"not checked: an earlier one still runs, at .* in sleeps"):
+        Exercise(name).check(sleeps)
+
+
+@each_exercise
+def test_no_cell_of_the_matrix_is_missing(name: str) -> None:
+    outcomes = [case.outcome for case in cases(name)]
+    wrong = [case.says for case in cases(name) if case.outcome == "not yet"]
+    assert len(outcomes) >= 10
+    assert len(wrong) == len(set(wrong)), "each wrong answer has a message of its own"
+    assert "raised" in outcomes
+    assert "pass" in outcomes, "in another style than the solution"
+
+
+# What is wrong by the clock alone; all else is judged by what was done.
+BY_THE_CLOCK = {
+    "stopwatch": "sleeps_between",
+    "report": "computes",
+    "pool": "never_gives_up",
+    "acquire": "behind_a_lock",
+    "transform": "keeps_the_whole_pool",
+    "gate": "tries_twice",
+    "verify": "counts_what_is_slow",
+    "transaction": "one_at_a_time",
+}
+
+
+@each_exercise
+def test_on_a_machine_that_was_late_no_answer_is_accused_by_the_clock(
+    name: str, dsn: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = property(lambda run: 2_000.0, lambda run, value: None)
+    monkeypatch.setattr(labkit.Run, "noise_max_ms", late)
+    [answer] = [case.answer for case in cases(name) if case.answer.__name__ == BY_THE_CLOCK[name]]
+    verdict = Exercise(name).check(answer)
+    assert "inconclusive" == verdict.outcome, verdict
+    assert "this machine is busy: by itself it was up to 2000 ms late" in verdict.message
+
+
+def test_a_late_look_at_the_bank_is_not_the_answers_fault(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exercises.instruments.shop import Shop
+
+    look = Shop.look
+
+    async def late(shop: Shop) -> None:
+        await asyncio.sleep(0.25)  # as a busy machine does
+        await look(shop)
+
+    monkeypatch.setattr(Shop, "look", late)
+    assert "pass" == check("transaction", solution("transaction")).outcome
+
+
+def test_a_pool_that_was_not_awaited_is_told_so_without_a_figure(
+    dsn: Dsn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [forgets] = [c.answer for c in cases("pool") if c.answer.__name__ == "forgets_to_await"]
+    check("pool", forgets)
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_the_charts_of_a_burst_tell_a_pool_that_grows_from_one_that_is_warm(
+    dsn: Dsn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [grows] = [c.answer for c in cases("pool") if c.answer.__name__ == "grows_under_load"]
+    check("pool", grows)
+    assert "two bursts of 20: 2 connections open before them, 8 after" in capsys.readouterr().out
