@@ -64,6 +64,8 @@ LONG = 0.005  # s; what is written in C keeps the loop's thread for less, unless
 # What waits, whoever calls it: functions and methods, by their module.
 WAITS = {
     "time": ("sleep",),
+    "io": ("open",),
+    "_io": ("open",),  # the same, in later Pythons
     "select": ("select", "poll", "control"),
     "_socket": ("getaddrinfo", "gethostbyname", "gethostbyaddr"),
     "posix": ("system", "waitpid"),
