@@ -12,7 +12,7 @@ from instruments.saturation import saturate, sweep
 from instruments.story import Run, Steps, on_one_connection, outcome
 
 import labkit as lab
-from labkit.server.database import Dsn
+from labkit.server import Dsn
 
 
 def test_a_story_has_a_row_for_each_step_and_for_what_is_left(dsn: Dsn) -> None:
