@@ -99,8 +99,9 @@ def chart_pools(runs: Sequence[tuple[lab.Run, pd.DataFrame]], *, gauge: str, tit
         axes.set_xlim(0, run.seconds)
         axes.set_ylim(0, 1.05 * most)
         axes.locator_params("y", integer=True)
+        none = run.share_of_time(gauge, lambda free: free == 0)
         said.append(
-            f"{run.name}: nothing idle in {(idle == 0).mean():.0%} of the readings, up to "
+            f"{run.name}: nothing idle for {none:.0%} of the time, up to "
             f"{active.max():.0f} active in PostgreSQL, {len(run.stalls)} stalls."
         )
     rows[-1].set_xlabel("time (s); orange: the loop was held")

@@ -128,7 +128,6 @@ async def watched(how: str, copies: int) -> dict[str, Any]:
         "where": f"{longest.frame}, {longest.cause}" if longest else "no stall",
         "garbage collector": collector.seconds / took,
         "took (s)": took,
-        "noise (ms)": probe.noise_max_ms,
         "over time": [(at, mb - before) for at, mb in memory.over_time],
     }
 

@@ -29,7 +29,8 @@ def blamed(runs: list[Run], functions: list[str]) -> list[str]:
     """Functions named in two stalls or more, and in a third of their calls; the costliest first."""
     times: dict[str, list[float]] = {}
     for stall in (stall for run in runs for stall in run.stalls):
-        name = f"{Path(stall.frame.file).stem}.{stall.frame.function}" if stall.frame else ""
+        frame = stall.frame
+        name = f"{Path(frame.file).stem}.{frame.function}" if frame else ""
         if name in functions:
             times.setdefault(name.removesuffix("_part"), []).append(stall.duration_ms)
     calls = Counter(offer for run in runs for offer in run.requests.offer)

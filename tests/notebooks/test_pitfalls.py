@@ -15,9 +15,11 @@ import asyncpg
 import psycopg2
 import pytest
 from instruments import witness
+from instruments.stock import meeting, stock, watching
 from pitfalls import kept_connections
 from pitfalls.log_to_database import DatabaseHandler
 
+import labkit as lab
 from labkit.exercises import notebooks
 from labkit.server import Dsn
 
@@ -170,3 +172,60 @@ def test_each_hiding_place_shows_where_the_notebook_says(
             return wrong, pool.get_idle_size()
 
     assert (refused, idle) == asyncio.run(look())
+
+
+TAKE_ONE = "UPDATE labkit.stock SET available = available - 1"
+ADD_COST = "UPDATE labkit.stock SET shipping = shipping + 5"
+
+
+async def ship(pool: asyncpg.Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(TAKE_ONE)
+        await asyncio.sleep(0.3)
+        await connection.execute(ADD_COST)
+
+
+async def ship_by_halves(pool: asyncpg.Pool) -> None:
+    await pool.execute(TAKE_ONE)
+
+
+async def send_back(pool: asyncpg.Pool) -> None:
+    await pool.execute("UPDATE labkit.stock SET available = available + 1")
+
+
+def test_a_meeting_says_who_was_served_and_who_was_refused(dsn: Dsn) -> None:
+    met = asyncio.run(meeting(dsn, ship, send_back, of_returns={"lock_timeout": "50ms"}))
+    assert "done" == met["the shipment"]
+    assert met["the others"].startswith("LockNotAvailableError")
+    assert not met["half done"]
+
+
+def test_a_meeting_sees_a_shipment_that_was_done_by_halves(dsn: Dsn) -> None:
+    met = asyncio.run(meeting(dsn, ship_by_halves, send_back))
+    assert (5, True) == (met["returns served, of 5"], met["half done"])
+
+
+def test_the_longest_queue_is_kept_with_the_session_that_holds_it_up(dsn: Dsn) -> None:
+    name = "queue at the stock"
+    who = """
+        SELECT pid, pg_blocking_pids(pid) AS waits_for FROM pg_stat_activity
+        WHERE application_name = $1 AND (state = 'idle in transaction' OR wait_event_type = 'Lock')
+    """
+    kept: list[asyncpg.Record] = []
+
+    async def shop(load: lab.Load) -> None:
+        nonlocal kept
+        async with (
+            stock(dsn) as keeper,
+            asyncpg.create_pool(witness.named(dsn, name), min_size=4, max_size=4) as pool,
+            watching(load, keeper, who, name) as kept,
+        ):
+            load.offer("shipment", lambda: ship(pool), rate=2)
+            load.offer("sent back", lambda: send_back(pool), rate=10)
+            await load.run(seconds=0.6)
+
+    run = lab.measure(shop)
+    free = {row["pid"] for row in kept if not row["waits_for"]}
+    assert 1 == len(free) < len(kept)
+    assert 1 == run.gauges["idle in transaction"].max()
+    assert 0 == run.failed()
