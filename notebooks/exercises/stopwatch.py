@@ -107,6 +107,8 @@ def chart(run: lab.Run) -> None:
 def _judge(
     run: lab.Run, asked: list[tuple[float, float]], at_once: int, reported: object
 ) -> lab.Verdict:
+    if not asked and isinstance(reported, NotYet):
+        raise reported
     if not asked:
         raise NotYet(f"your stopwatch asked 0 times, where {DUE} were due: it never calls `ask`.")
     if at_once == 1:

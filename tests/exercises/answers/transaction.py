@@ -161,11 +161,15 @@ async def takes_the_cancellation_for_a_refusal(pool, bank, item, customer):
     return True
 
 
-lock = asyncio.Lock()
+locks: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}  # a lock belongs to one loop
+
+
+def lock():
+    return locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def one_at_a_time(pool, bank, item, customer):
-    async with lock:
+    async with lock():
         return await with_a_flag(pool, bank, item, customer)
 
 
