@@ -181,7 +181,7 @@ BY_THE_CLOCK = {
     "report": "computes",
     "pool": "never_gives_up",
     "acquire": "behind_a_lock",
-    "transform": "keeps_the_whole_pool",
+    "transform": "asks_for_all_weeks_at_once",
     "gate": "tries_twice",
     "verify": "counts_what_is_slow",
     "transaction": "one_at_a_time",
