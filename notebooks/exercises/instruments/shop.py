@@ -122,10 +122,12 @@ class Shop:
         asked = asyncio.ensure_future(self.bank.is_asked.wait())
         await asyncio.wait([sale, asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
-        if self.bank.at_once and at_the_bank:
-            await at_the_bank(sale)
-        self.bank.may_answer.set()
-        await asyncio.wait([sale])
+        try:
+            if self.bank.at_once and at_the_bank:
+                await at_the_bank(sale)
+        finally:  # what it locks is let go before the tables are dropped
+            self.bank.may_answer.set()
+            await asyncio.gather(sale, return_exceptions=True)
         await self.look()
         if self.borrowed:
             raise NotYet(

@@ -190,8 +190,10 @@ async def asks_for_all_weeks_at_once(pool, workers):
     weeks = await pool.fetch(f"SELECT DISTINCT week FROM ({SUMS}) AS sums")
 
     async def best(week):
-        order = "ORDER BY points DESC, customer LIMIT 1"
-        return await pool.fetchrow(f"SELECT * FROM ({SUMS}) AS sums WHERE week = $1 {order}", week)
+        return await pool.fetchrow(
+            f"SELECT * FROM ({SUMS}) AS s WHERE week = $1 ORDER BY points DESC, customer LIMIT 1",
+            week,
+        )
 
     rows = await asyncio.gather(*(best(row["week"]) for row in weeks))
     return {week: (customer, points) for week, customer, points in rows}
