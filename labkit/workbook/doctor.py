@@ -23,7 +23,7 @@ from labkit import exercises
 from labkit.errors import LabError
 from labkit.measure import ms, refuse_patched_asyncio
 from labkit.probe import Probe
-from labkit.server import Dsn, choose, explain, has_dataset, session
+from labkit.server import Dsn, choose, explain, has_dataset, looks_right, session
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +175,11 @@ async def _ask_server(dsn: Dsn) -> str:
             raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
         if row["free"] < CONNECTIONS:
             raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
-        there = "is there" if await has_dataset(connection) else "will be made at first use"
+        there = "will be made at first use"
+        if await looks_right(connection):
+            there = "is there"
+            if not await has_dataset(connection):
+                there += ", but with other values than it should have: `labkit reset` removes it"
         version = connection.get_settings().server_version.split()[0]
         return f"PostgreSQL {version}, {row['free']} connections free, the dataset {there}"
 

@@ -24,6 +24,7 @@ import psycopg2
 import pytest
 
 from labkit.server import COMPOSE_PLACE, Dsn
+from labkit.server.dataset import DATASET
 from labkit.workbook import doctor
 from tests.server.test_database import SECRET, answers_as_postgresql_13, at, run, server_that
 from tests.server.test_embedded import as_root, gone, until
@@ -257,6 +258,16 @@ def test_a_role_without_rights_is_told_and_nothing_is_made(
         assert "Expected a role that owns the schema labkit" in wrong(doctor.server)
         run(visited, f"GRANT {grant} ON SCHEMA labkit TO visitor")
     assert "the dataset will be made at first use" in str(*doctor.server())
+
+
+def test_a_dataset_whose_values_were_changed_is_told(
+    dsn: Dsn, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited = at(dsn, database="visited")
+    changed = "UPDATE labkit.orders SET amount = 0 WHERE id = 7"
+    run(visited, "CREATE SCHEMA labkit", *DATASET.split(";\n")[:-1], changed)
+    monkeypatch.setenv("DATABASE_URL", visited[:])
+    assert "with other values than it should have: `labkit reset`" in str(*doctor.server())
 
 
 def test_a_role_that_may_only_read_is_told(
