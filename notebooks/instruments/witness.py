@@ -20,7 +20,7 @@ Witnessed = list[tuple[float, str, int]]  # seconds since the load began, state,
 
 def named(dsn: lab.Dsn, name: str) -> lab.Dsn:
     """The URL with an `application_name`, by which the server tells our connections from others."""
-    return lab.Dsn(dsn + ("&" if "?" in dsn else "?") + "application_name=" + quote(name))
+    return lab.Dsn(dsn[:] + ("&" if "?" in dsn else "?") + "application_name=" + quote(name))
 
 
 @contextmanager
