@@ -35,6 +35,8 @@ class Latency:
 
     def __str__(self) -> str:
         """With the count that the figures come from."""
+        if math.isnan(self.p50):
+            return "none completed"
         never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
         times = f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms"
         return f"{times} (n={self.count:,}{never})"

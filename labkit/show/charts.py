@@ -42,7 +42,9 @@ def timeline(
     """
     offer = offer or run.victim
     latency = run.latency(offer)
-    title = title or f"{offer}: p50 {ms(latency.p50)} ms, p99 {ms(latency.p99)} ms"
+    if title is None:
+        times = f"p50 {ms(latency.p50)} ms, p99 {ms(latency.p99)} ms"
+        title = f"{offer}: {times if latency.count else latency}"
     figure, [axes] = panels(height=3.4)
     _dots(axes, run, offer)
     axes.set_xlabel("intended start of the request (s)")
@@ -154,11 +156,11 @@ def _dots(axes: Axes, run: Run, offer: str) -> None:
         at, side = (longest.start_s, "right") if late else (end, "left")
         stalled = f" loop stalled {ms(longest.duration_ms)} ms "
         axes.text(at, 0.6, stalled, transform=axes.get_xaxis_transform(), ha=side, color=INK)
-    p99 = run.latency(offer).p99
-    axes.axhline(p99, color=INK, lw=1, ls="--")
-    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
-    axes.text(1, p99, f" p99 {ms(p99)} ms", color=INK, **where)
     axes.set_ylabel("latency (ms)")
+    if not math.isnan(p99 := run.latency(offer).p99):
+        axes.axhline(p99, color=INK, lw=1, ls="--")
+        where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        axes.text(1, p99, f" p99 {ms(p99)} ms", color=INK, **where)
 
 
 def _shade(axes: Axes, run: Run) -> None:

@@ -53,6 +53,7 @@ When not to use SQL: where the database's processor is what you are short of, or
 the rules again. Then let a worker process fetch and rank."""
 
 ROWS_AT_A_TIME = 5_000  # decoding more in one go is felt by everybody
+SIZE = 10  # of the pool: more than the calls that may overlap
 FELT_MS = 100.0  # the lookups' p99, where they were fine but for the answer
 LOOKUP = "SELECT amount FROM labkit.orders WHERE id = 7"
 
@@ -71,7 +72,7 @@ def check(answer: Answer) -> lab.Verdict:
         async def best() -> None:
             returned.append(await answer(pool, workers))
 
-        sizes = {"min_size": 10, "max_size": 10}  # more than the calls that may overlap
+        sizes = {"min_size": SIZE, "max_size": SIZE}
         async with asyncpg.create_pool(dsn, **sizes) as pool:
             expected.update(ranking.rank(await pool.fetch(ranking.ORDERS)))
         for _ in range(2):
@@ -82,6 +83,7 @@ def check(answer: Answer) -> lab.Verdict:
         async with asyncpg.create_pool(dsn, **sizes) as pool:
             load.offer("lookup", lambda: pool.fetchval(LOOKUP), rate=200)
             load.offer("ranking", best, rate=2)
+            load.gauge("idle", pool.get_idle_size)
             await load.run(seconds=2)
 
     with warm_workers() as workers:
@@ -96,10 +98,18 @@ def check(answer: Answer) -> lab.Verdict:
     for result in returned:
         if result != expected:
             raise NotYet(f"the loop stayed free, but {_wrong(result, expected)}.")
+    taken = run.share_of_time("idle", lambda free: free == 0)
+    if taken > 0.1:
+        raise by_the_clock(
+            run,
+            250,  # lookups that come late come all at once
+            f"alone, your answer is fine. But under load it took all {SIZE} connections for "
+            f"{taken:.0%} of the time, and the lookups waited for one: p99 {p99:.0f} ms.",
+        )
     if p99 > FELT_MS:
         raise by_the_clock(
             run,
-            FELT_MS / 4,
+            p99 / 4,  # one that is late in each of a lookup's steps
             f"alone, your answer is fine. But under load the lookups' p99 was {p99:.0f} ms.",
         )
     rows = max(cost.rows for cost in costs)

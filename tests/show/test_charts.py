@@ -72,7 +72,7 @@ def test_a_timeline_can_show_another_offer(notebook: Notebook) -> None:
 def test_a_run_in_which_nothing_completed_can_be_shown(notebook: Notebook) -> None:
     failed = [Request("lookup", i / 10, i / 10, i / 10 + 0.01, "TimeoutError") for i in range(5)]
     labkit.timeline(a_run(1.0, _requests=failed))
-    assert "p99 nan, max nan ms (n=0), 5 failed; no stall." in picture(notebook)[0]
+    assert "lookup: none completed. a run: none completed, 5 failed" in picture(notebook)[0]
 
 
 def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None:
