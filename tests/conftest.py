@@ -16,6 +16,24 @@ find_lessons()  # tests import what lies beside the notebooks, too
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+QUICK = {
+    "test_rooms.py",
+    "test_dotfiles.py",
+    "test_claims.py",
+    "test_charts.py",
+    "test_copy.py",
+    "test_progress.py",
+    "test_exercises.py",
+    "test_database.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in QUICK:
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_home() -> Iterator[Path]:
     """Keep every test away from the server and the database that belong to the user."""

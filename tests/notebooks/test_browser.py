@@ -239,7 +239,7 @@ def test_an_exercise_goes_from_a_wrong_answer_by_a_hint_and_the_solution_to_a_pa
     assert why
     lab.write(starter, first + solution)
     lab.run(starter)
-    assert "pass: 8 reports, all right" in lab.run(check)
+    assert "pass: 14 reports, all right" in lab.run(check)
     # It is saved in the learner's copy, and the workbook's own stays as it is.
     lab.page.keyboard.press("ControlOrMeta+s")
     expect(lab.page.locator(".jp-mod-dirty")).to_have_count(0)
