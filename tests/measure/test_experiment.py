@@ -128,7 +128,7 @@ def test_latency_is_of_completed_requests_and_failures_are_counted(full: Run) ->
     assert full.latency().p99 == pytest.approx(times.quantile(0.99))
     assert full.latency().max == pytest.approx(times.max())
     assert full.latency("failing").count == 0
-    assert str(full.latency("failing")) == "p50 nan, p99 nan, max nan ms (n=0)"
+    assert str(full.latency("failing")) == "none completed"
     assert (full.failed(), full.failed("failing"), full.failed("lookup")) == (10, 10, 0)
 
 
