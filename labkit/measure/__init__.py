@@ -7,7 +7,6 @@ what a machine that is never late would have shown; from both, `claims` and `pai
 
 from labkit.measure.claims import (
     above,
-    at_least,
     at_most,
     exactly,
     higher,
@@ -39,7 +38,6 @@ __all__ = [
     "Scenario",
     "TooLong",
     "above",
-    "at_least",
     "at_most",
     "exactly",
     "higher",

@@ -166,9 +166,6 @@ def above(
     return _limit(claim, lambda value: value > limit, min, seen, during, unit)
 
 
-at_least = lower  # until the notebooks say `lower`
-
-
 def verify(*claims: Claim | tuple[str, bool, str]) -> None:
     """Show each claim with its verdict and its figure, and why if it is inconclusive.
 

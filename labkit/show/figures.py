@@ -77,17 +77,6 @@ def bars(
     save(figure, title, f"{title}. {unit}: {said}.")
 
 
-# Until no notebook calls them: parts are bars of parts, dots are lines with names for x.
-stacked = bars
-
-
-def dots(table: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
-    """See `lines`."""
-    columns = dict.fromkeys(name for row in table.values() for name in row)
-    series = {name: [row.get(name, math.nan) for row in table.values()] for name in columns}
-    lines(list(table), series, title=title, x_unit="", unit=unit, log=True)
-
-
 def lines(
     x: Sequence[float] | Sequence[str],
     series: Mapping[str, Sequence[float]],
