@@ -141,8 +141,10 @@ def warm_workers() -> Iterator[Executor]:
 
 def _fault(costs: list[Cost]) -> str | None:
     """What the answer took from this process, in a sentence; None if not too much."""
+    rows = max(cost.rows for cost in costs)
     loop = max(costs, key=lambda cost: cost.loop)
-    if loop.loop > ENOUGH:
+    # Decoding has no line of the answer: then the number of rows says it better.
+    if loop.loop > ENOUGH and (loop.where or rows <= ROWS_AT_A_TIME):
         return (
             f"your answer worked for {1e3 * loop.loop:.0f} ms at a stretch on the loop's "
             f"thread{loop.where}."
@@ -155,10 +157,10 @@ def _fault(costs: list[Cost]) -> str | None:
             f"the work went to another thread of this process, {1e3 * threads.threads:.0f} ms of "
             f"CPU time, and a thread shares the interpreter with the loop.{where}"
         )
-    if (rows := max(cost.rows for cost in costs)) > ROWS_AT_A_TIME:
+    if rows > ROWS_AT_A_TIME:
         return (
-            f"no line of yours held the loop, but {rows:,} rows came to it in one go: they are "
-            f"decoded on its thread, and to send them on they must be pickled here."
+            f"no line of yours was seen to hold the loop, but {rows:,} rows came to it in one go: "
+            f"they are decoded on its thread, and to send them on they must be pickled here."
         )
     if not all(cost.waited for cost in costs):
         return (

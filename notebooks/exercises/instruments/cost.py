@@ -52,7 +52,8 @@ async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
     cost.threads += used - own
     cost.waited = waited.is_set()
     longest = max(probe.stalls, key=lambda stall: stall.duration_ms, default=None)
-    cost.where = f", at {longest.frame}: {longest.source}" if longest and longest.frame else ""
+    if longest and longest.frame and longest.frame.file != __file__:
+        cost.where = f", at {longest.frame}: {longest.source}"
 
 
 @contextmanager
