@@ -233,11 +233,8 @@ def _is_a_stub(answer: object) -> bool:
 
 
 def _instructions(code: Any) -> list[tuple[str, object]]:
-    """What a function does, whatever its texts say."""
+    """What a function does, whatever its texts say; some of them have an opcode of their own."""
+    steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
     return [
-        (
-            step.opname,
-            "" if isinstance(step.argval, str) and "CONST" in step.opname else step.argval,
-        )
-        for step in dis.get_instructions(code)
+        ("CONST", "") if "CONST" in op and isinstance(arg, str) else (op, arg) for op, arg in steps
     ]

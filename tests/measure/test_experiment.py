@@ -235,9 +235,8 @@ def test_a_tracer_is_said_beside_the_latencies() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops itself by a signal")
 def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
-    stop = (
-        "import os, signal, sys, time; time.sleep(0.3); os.kill(int(sys.argv[1]), signal.SIGSTOP)"
-    )
+    stop = "import os, signal, sys, time; print(flush=True); input(); time.sleep(0.3)"
+    stop += "; os.kill(int(sys.argv[1]), signal.SIGSTOP)"
     stop += "; time.sleep(0.3); os.kill(int(sys.argv[1]), signal.SIGCONT)"
 
     async def scenario(load: Load) -> None:
@@ -245,10 +244,15 @@ def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
         await load.run(seconds=1.5)
 
     async def paused(load: Load) -> None:
-        with subprocess.Popen([sys.executable, "-c", stop, str(os.getpid())]):
-            await scenario(load)
+        stopper.stdin.write(b"\n")  # type: ignore[union-attr]
+        stopper.stdin.flush()  # type: ignore[union-attr]
+        await scenario(load)
 
-    run = measure(paused)
+    command = [sys.executable, "-c", stop, str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stopper:
+        assert stopper.stdout
+        stopper.stdout.readline()  # it has started
+        run = measure(paused)
     start, end = max(run.machine.pauses, key=lambda pause: pause[1] - pause[0])
     assert 0.2 < end - start < 0.6
     assert run.latency().p99 > 150

