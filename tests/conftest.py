@@ -1,9 +1,13 @@
+import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,12 +30,66 @@ QUICK = {
     "test_exercises.py",
     "test_database.py",
 }
+# These measure. All others read files, start processes and wait: they come first, while the
+# notebooks run, which takes as long.
+MEASURING = {
+    "test_answers.py",
+    "test_experiment.py",
+    "test_fleet.py",
+    "test_instruments.py",
+    "test_load.py",
+    "test_mystery.py",
+    "test_orders_service.py",
+    "test_pitfalls.py",
+    "test_probe.py",
+    "test_room.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in QUICK:
             item.add_marker("quick")
+    items.sort(key=lambda item: (item.path.name in MEASURING, _asks_for_the_notebooks(item)))
+
+
+def _asks_for_the_notebooks(item: pytest.Item) -> bool:
+    return "notebooks_report" in getattr(item, "fixturenames", ())
+
+
+class NotebooksRun(NamedTuple):
+    """All notebooks, executed in a process of their own."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    report: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def notebooks_run(
+    request: pytest.FixtureRequest, session_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NotebooksRun | None]:
+    """The notebooks, under way from the first test on; None if no test asks for them."""
+    if not any(map(_asks_for_the_notebooks, request.session.items)):
+        yield None
+        return
+    home = Path(tempfile.mkdtemp(prefix="labkit-tests-")).resolve()
+    home.chmod(0o755)
+    place = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-m", "tests.notebooks.execute", str(place / "report.json")]
+    with (place / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"LABKIT_HOME": str(home)},
+            stdout=output,
+            stderr=output,
+        )
+        yield NotebooksRun(process, place / "output", place / "report.json")
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait()
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session", autouse=True)

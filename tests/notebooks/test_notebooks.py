@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import nbformat
 import pytest
 
 from labkit.exercises import notebooks
-from labkit.server import Dsn
+from tests.conftest import NotebooksRun
 
 ROOT = notebooks().parent
 PATHS = sorted(notebooks().glob("[0-9][0-9]_*.ipynb"))
-# Sessions of the notebooks, and so their locks. Jupyter's kernels are gone by now.
-OTHERS = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -127,15 +118,21 @@ def test_its_committed_claims_held(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `labkit run` reports of every notebook, executed here and now."""
-    report = tmp_path_factory.mktemp("run") / "report.json"
-    command = [sys.executable, "-m", "labkit", "run", "--json", str(report)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode in (0, 1), done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    found = json.loads(report.read_text("utf-8"))["notebooks"]
-    return {notebook["notebook"]: notebook for notebook in found}
+def notebooks_report(notebooks_run: NotebooksRun | None) -> dict[str, Any]:
+    """What `labkit run` reports of all notebooks, executed here and now, and what they left."""
+    assert notebooks_run
+    notebooks_run.process.wait()
+    said = notebooks_run.output.read_text("utf-8")
+    assert "Traceback" not in said
+    assert 0 == notebooks_run.process.returncode, said
+    found: dict[str, Any] = json.loads(notebooks_run.report.read_text("utf-8"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def executed(notebooks_report: dict[str, Any]) -> dict[str, Any]:
+    """The notebooks of the report, by name."""
+    return {notebook["notebook"]: notebook for notebook in notebooks_report["notebooks"]}
 
 
 @each_notebook
@@ -149,20 +146,8 @@ def test_it_runs_here_and_none_of_its_claims_is_broken(
     assert seen["claims"]
 
 
-def test_they_leave_nothing_behind_on_the_server(executed: dict[str, Any], dsn: Dsn) -> None:
-    assert executed
-
-    async def left() -> tuple[list[str], int]:
-        connection = await asyncpg.connect(dsn)
-        try:
-            found = await connection.fetch(
-                "SELECT tablename FROM pg_tables WHERE schemaname = $1", "labkit"
-            )
-            return [row[0] for row in found], await connection.fetchval(OTHERS)
-        finally:
-            await connection.close()
-
-    assert (["orders"], 0) == asyncio.run(left())
+def test_they_leave_nothing_behind_on_the_server(notebooks_report: dict[str, Any]) -> None:
+    assert [["orders"], 0] == notebooks_report["left"]
 
 
 def test_00_shows_the_freeze_to_the_honest_stopwatch_alone(executed: dict[str, Any]) -> None:
