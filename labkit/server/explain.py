@@ -7,11 +7,13 @@ from urllib.parse import parse_qs, urlsplit
 from labkit.server.dsn import UNREADABLE, Dsn
 
 MINIMUM_VERSION = 14
+IN_USE = (
+    "The schema labkit is in use, and was left as it is. Expected that nobody reads or writes it. "
+    "To do: shut down the notebooks that use it, and run this again."
+)
 # What was expected, and what to do. The first row counts whose pattern is found in the error's
 # SQLSTATE (where it has none, the names of its classes) and text.
 REMEDIES = {
-    "^55P03": "that nobody uses the schema labkit, which was left as it is. To do: shut down the "
-    "notebooks that do, and run this again",
     "^28000.*pg_hba": "that its pg_hba.conf lets in this user, from this address, to this "
     "database. To do: ask its administrator for such a line; or, where it says no encryption, "
     "write sslmode=require into the URL",
@@ -47,13 +49,15 @@ REMEDIES = {
 
 def explain(dsn: Dsn, error: Exception) -> str:
     """What happened, what was expected and what to do, for an error met on a server."""
-    from asyncpg import InterfaceError
+    from asyncpg import InterfaceError, LockNotAvailableError
 
     if isinstance(error, ValueError) and not isinstance(error, OSError | InterfaceError):
         return UNREADABLE  # not quoted: it may hold a piece of the password
+    if isinstance(error, LockNotAvailableError):
+        return IN_USE
     said = (str(error).splitlines() or ["no answer"])[0]
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
-    todo = next(text for it, text in REMEDIES.items() if re.search(it, f"{kind}: {said}"))
+    todo = next(todo for row, todo in REMEDIES.items() if re.search(row, f"{kind}: {said}"))
     options = {key: values[-1] for key, values in parse_qs(urlsplit(dsn[:]).query).items()}
     for name in "sslcert", "sslkey", "sslrootcert", "sslcrl":
         file = options.get(name) or os.environ.get(f"PG{name.upper()}")
