@@ -181,6 +181,18 @@ def test_two_kernels_at_once_on_a_fresh_home_share_one_server(home: Path, kernel
     until(lambda: gone(home))
 
 
+def test_a_kernel_that_comes_while_the_server_stops_gets_one_that_runs(
+    home: Path, kernel: Begin
+) -> None:
+    one, two = kernel(), kernel()
+    url = one.start()
+    (log,) = home.glob("server/log-*")
+    one.end()
+    until(lambda: "received fast shutdown request" in log.read_text())
+    assert url == two.start()
+    assert ask_server(url) == 1
+
+
 @posix_only
 def test_the_server_goes_when_the_kernel_is_killed(home: Path, kernel: Begin) -> None:
     one = kernel()
