@@ -56,12 +56,11 @@ def choose() -> tuple[Dsn | None, str]:
 
 def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine where no loop runs yet, even under nest_asyncio or another loop policy."""
-    task: asyncio.Task[Any] | None = None
+    runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+    loop = runner.get_loop()
 
     async def main() -> T:
-        nonlocal task
-        task = asyncio.current_task()
-        if task is None:  # so asyncio.timeout() would fail, and asyncpg with it
+        if asyncio.current_task() is None:  # asyncio.timeout() would fail, and asyncpg with it
             coroutine.close()
             raise LabError(
                 "PostgreSQL was not asked: this process runs on an event loop patched by "
@@ -72,7 +71,7 @@ def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         return await coroutine
 
     def run() -> T:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        with runner:
             return runner.run(main())
 
     future = ThreadPoolExecutor(1, "labkit-database").submit(run)
@@ -80,9 +79,8 @@ def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         while not wait([future], timeout=0.1).done:
             pass
     except KeyboardInterrupt:
-        if task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has just been closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
         wait([future], timeout=1.5)
         raise Stopped("database() was stopped.") from None
     return future.result()
@@ -96,7 +94,7 @@ async def _why_not_compose() -> str | None:
         await (await asyncpg.connect(COMPOSE_URL, timeout=2)).close()
     except ConnectionRefusedError:
         return f"nothing on {COMPOSE_PLACE}"
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+    except asyncpg.InvalidAuthorizationSpecificationError:
         return f"another PostgreSQL on {COMPOSE_PLACE}, which refused user lab"
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return f"no PostgreSQL that is ready on {COMPOSE_PLACE}, though something listens"

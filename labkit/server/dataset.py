@@ -56,7 +56,5 @@ async def looks_right(connection: Any) -> bool:
 
 
 async def has_dataset(connection: Any) -> bool:
-    """Whether the rows hold what they should, too. Takes ten times as long."""
-    return bool(
-        await looks_right(connection) and await connection.fetchval(CONTENT_QUERY) == CONTENT
-    )
+    """Whether a table that looks right holds the right rows, too. Takes ten times as long."""
+    return bool(await connection.fetchval(CONTENT_QUERY) == CONTENT)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from labkit.errors import LabError
@@ -58,24 +57,19 @@ class Dsn(str):
         return Dsn(other + self[:])
 
     def __reduce__(self) -> tuple[type["Dsn"], tuple[str]]:
-        # The oldest pickle protocols would ask __str__.
-        return Dsn, (self[:],)
-
-
-def _keep_password(method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Dsn, *args: Any) -> Any:
-        changed = method(self, *args)
-        return Dsn(changed) if isinstance(changed, str) else changed
-
-    return call
-
-
-for _name in WHOLE.split():
-    setattr(Dsn, _name, _keep_password(getattr(str, _name)))
+        return Dsn, (self[:],)  # the oldest pickle protocols would ask __str__
 
 
 def _without_password(option: re.Match[str]) -> str:
     return f"{option[1]}=***" if unquote(option[1]).lower().endswith("password") else option[0]
+
+
+def _hiding(method: Callable[..., str]) -> Callable[..., Dsn]:
+    return lambda self, *args: Dsn(method(self, *args))
+
+
+for _name in WHOLE.split():
+    setattr(Dsn, _name, _hiding(getattr(str, _name)))
 
 
 def read(url: str) -> Dsn:
@@ -84,19 +78,16 @@ def read(url: str) -> Dsn:
     Raises:
         LabError: It is not. The text does not quote it, since it may hold a password.
     """
-
-    def refuse() -> NoReturn:
-        raise LabError(UNREADABLE) from None
-
     try:
         parts = urlsplit(url)
         user, _, hosts = parts.netloc.rpartition("@")
         # Where there are several hosts, only drivers can read the ports.
         well = parts.scheme in ("postgresql", "postgres") and ("," in hosts or parts.port != 0)
+        # An @ / # or ? that was not encoded ends the password too early.
+        well = well and "#" not in url and "@" not in user + parts.path
+        options = [option for option in parts.query.split("&") if option]
     except ValueError:
-        refuse()
-    # An @ / # or ? that was not encoded ends the password too early.
-    options = [re.fullmatch(r"[\w.%-]+=.*", each) for each in parts.query.split("&") if each]
-    if not (well and all(options)) or "#" in url or "@" in user + parts.path:
-        refuse()
+        well = False
+    if not (well and all(re.fullmatch(r"[\w.%-]+=.*", option) for option in options)):
+        raise LabError(UNREADABLE)
     return Dsn(url)

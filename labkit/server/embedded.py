@@ -6,7 +6,6 @@ This is the kernel's side of it. The server is started and stopped by a process 
 
 import atexit
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -16,15 +15,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fasteners
 
 from labkit.errors import LabError
-from labkit.server.home import alone, place, serving, supervised
+from labkit.server.home import alone, place, serving
 from labkit.server.programs import AS_OWNER, DETACHED, check, failure
 
-__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "is_used", "place", "remove", "start", "stop"]
+__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "remove", "start", "stop"]
 
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -36,13 +35,13 @@ wal_level = minimal
 """
 
 _in_this_process = threading.Lock()
-_held: tuple[int, Path, Any] | None = None  # process id, home, lock
+_held: tuple[int, Any] | None = None  # process id, the lock that says "in use"
 
 
 def start() -> str:
     """Return the URL of the running private server; make and start it if need be.
 
-    This process counts as a user of the server until it exits. A call costs about 1 ms while the
+    This process counts as a user of the server until it exits. A call costs under 1 ms while the
     server runs; it is started again if it died.
 
     Raises:
@@ -50,45 +49,31 @@ def start() -> str:
             or one that is in use on another machine.
     """
     with _in_this_process:
-        home = place()
+        home, deadline = place(), time.monotonic() + 120
         check(home)
         try:
-            deadline = time.monotonic() + 120
-            while not (port := _hold(home) and serving(home)):
+            while not (_hold(home) and (port := serving(home))):
                 if time.monotonic() > deadline:
                     raise failure(home, "it did not answer within 120 s")
-                if not supervised(home):
-                    _start_supervisor(home)
-                else:  # another kernel has started it
-                    time.sleep(0.05)
+                _start_supervisor(home)
             password = (home / "server" / "password").read_text()
-        except (OSError, RuntimeError) as error:  # the latter is fasteners', where a lock fails
+        except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
             _let_go()
-            raise failure(home, str(error)) from None
-        except LabError:
-            _let_go()
-            raise
+            raise (error if isinstance(error, LabError) else failure(home, str(error))) from None
         return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
 
 
-def stop(home: Path) -> None:
-    """Let go of the server, and wait until it has stopped; if others use it, it runs on."""
-    _let_go()
-    is_used(home)
-
-
-def is_used(home: Path) -> bool:
-    """Whether a process uses the server. Waits until it has stopped, if none does."""
+def stop(home: Path) -> bool:
+    """Let go of the server, and wait until it has stopped; return False if others use it."""
+    if _holds(home):
+        _let_go()
     if not home.exists():
-        return False
-    with _unused(home) as lock:
-        if not lock:
-            return True
-    # The supervisor can have that lock now, and ends.
-    deadline = time.monotonic() + 30
-    while supervised(home) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(supervised(home))
+        return True
+    with _unused(home) as unused:
+        if not unused:
+            return False
+    with alone(home, seconds=30) as stopped:  # the supervisor can have that lock now, and ends
+        return stopped
 
 
 def remove(home: Path) -> bool:
@@ -98,63 +83,50 @@ def remove(home: Path) -> bool:
         LabError: It may be used on another machine.
         OSError: Something cannot be deleted.
     """
-    if is_used(home):
+    if not stop(home):
         return False
-    with _unused(home) as lock:
-        if not lock:
+    with contextlib.ExitStack() as locks:
+        if not all(locks.enter_context(each(home)) for each in (_unused, alone)):
             return False
-        with alone(home) as mine:
-            if not mine:
-                return False
-            for path in filter(Path.is_dir, home.iterdir()):
-                shutil.rmtree(path.rename(home / f"new-{secrets.token_hex(4)}"))
-        if sys.platform == "win32":  # where no file can be deleted that anybody has open
-            lock.close()
-        # kernels.lock is the last: it keeps others away from the rest.
-        for path in sorted(home.glob("*.lock"), key=lambda path: path.name == "kernels.lock"):
-            (home / "running.json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds something else, or is a mount point
-            home.rmdir()
+        if sys.platform == "win32":  # where a directory cannot be renamed while they are open
+            locks.close()
+        removed = home.rename(home.with_name(f"removed-{secrets.token_hex(4)}"))
+    shutil.rmtree(removed)
     return True
 
 
 @contextlib.contextmanager
-def _unused(home: Path) -> Iterator[IO[str] | None]:
-    """Hold the lock that excludes all who use the server; yield its file, None if there are any."""
-    if _held and _held[:2] == (os.getpid(), home):
-        yield None
-        return
+def _unused(home: Path) -> Iterator[bool]:
+    """Hold the lock that excludes all who use the server; yield False if there are any."""
     lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
     free = lock.acquire_write_lock(timeout=2)  # a supervisor may be stopping the server
     with lock.lockfile:  # closing it gives the lock up
-        yield lock.lockfile if free else None
+        yield free
+
+
+def _holds(home: Path) -> bool:
+    """Whether this process has the lock in home: not one of a directory that was deleted there."""
+    if not _held or _held[0] != os.getpid():  # a fork shares the open file, but not the lock
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        lock = (home / "kernels.lock").stat()
+        return os.path.samestat(os.fstat(_held[1].lockfile.fileno()), lock)
+    return False
 
 
 def _hold(home: Path) -> bool:
     """Take the shared lock that says "in use", and keep it."""
     global _held
-    if _held:
-        ours, (pid, where, lock) = home / "kernels.lock", _held
-        with contextlib.suppress(FileNotFoundError):
-            same = os.path.samestat(os.fstat(lock.lockfile.fileno()), ours.stat())
-            if (pid, where) == (os.getpid(), home) and same:
-                return True
-        # Another home; one that was deleted and made anew; or this process was forked from one
-        # that has the lock. Then it shares that one's open file, but not the lock. The file is
-        # closed first: on POSIX, a process that closes a file loses all its locks on that file.
+    while not _holds(home):
+        # First, since on POSIX a process that closes a file loses all its locks on that file.
         _let_go()
-    lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    while True:
         for path in (*reversed(home.parents), home):
             if not path.exists():
                 path.mkdir(exist_ok=True)
                 path.chmod(0o755 if AS_OWNER else 0o700)
+        lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
         lock.acquire_read_lock()  # waits while the supervisor is stopping the server
-        if os.fstat(lock.lockfile.fileno()).st_nlink:
-            break
-        lock.release_read_lock()  # of a file that was deleted meanwhile, by remove()
-    _held = os.getpid(), home, lock
+        _held = os.getpid(), lock
     return True
 
 
@@ -162,23 +134,20 @@ def _hold(home: Path) -> bool:
 def _let_go() -> None:
     global _held
     if _held:
-        _held[2].release_read_lock()
+        _held[1].release_read_lock()
         _held = None
 
 
 def _start_supervisor(home: Path) -> None:
     """Start a process that starts the server, and wait until it has, or another one has."""
-    command = [sys.executable, "-m", "labkit.server.supervisor", str(home)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    module = ["-X", "utf8", "-m", "labkit.server.supervisor"]
     # There `-m` finds labkit, installed or not.
-    options = DETACHED | pipes | {"cwd": Path(__file__).parents[2]}
-    process = subprocess.Popen(command, **options)
-    assert process.stdin
+    options = DETACHED | {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2]}
+    command = [sys.executable, *module, str(home), SETTINGS]
+    process = subprocess.Popen(command, encoding="utf-8", **options)
     assert process.stdout
-    with process.stdin, process.stdout:
-        process.stdin.write(SETTINGS)
-        process.stdin.close()
-        said = process.stdout.readline()
+    with process.stdout:
+        error = process.stdout.read().strip()
     process.returncode = 0  # it outlives this process on purpose: no ResourceWarning
-    if error := json.loads(said or '""'):
+    if error:
         raise LabError(error)

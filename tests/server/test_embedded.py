@@ -181,6 +181,18 @@ def test_two_kernels_at_once_on_a_fresh_home_share_one_server(home: Path, kernel
     until(lambda: gone(home))
 
 
+def test_a_kernel_that_comes_while_the_server_stops_gets_one_that_runs(
+    home: Path, kernel: Begin
+) -> None:
+    one, two = kernel(), kernel()
+    url = one.start()
+    (log,) = home.glob("server/log-*")
+    one.end()
+    until(lambda: "received fast shutdown request" in log.read_text())
+    assert url == two.start()
+    assert ask_server(url) == 1
+
+
 @posix_only
 def test_the_server_goes_when_the_kernel_is_killed(home: Path, kernel: Begin) -> None:
     one = kernel()
@@ -222,7 +234,7 @@ def test_a_kernel_killed_before_the_database_was_made_leaves_that_to_the_next(
 ) -> None:
     one = kernel()
     one.ask()
-    until(lambda: (home / "server" / "log").exists())
+    until(lambda: list(home.glob("server/log-*")))
     one.end(signal.SIGKILL)
     assert ask_server(kernel().start()) == 1
 
@@ -242,7 +254,7 @@ def test_a_kernel_that_comes_while_the_directory_is_deleted_makes_it_anew(
     home.rmdir()
     lock.release_write_lock()
     assert ask_server(one.answer()) == 1
-    assert embedded.is_used(home)
+    assert not embedded.stop(home)
 
 
 def test_a_supervisor_that_comes_after_the_directory_was_deleted_leaves_it_so(home: Path) -> None:

@@ -302,23 +302,24 @@ def test_root_without_a_user_nobody_is_told(home: Path, monkeypatch: pytest.Monk
         programs.check(home)
 
 
-def test_a_log_that_a_dying_server_has_open_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_log_that_a_dying_server_has_open_is_let_be(
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Windows refuses it: this stands in for Windows, on which it cannot be tried here."""
-    log, tries, unlink = tmp_path / "log", [3], Path.unlink
-    log.touch()
+    unlink = Path.unlink
 
     def held(path: Path, missing_ok: bool = False) -> None:
-        if tries[0]:
-            tries[0] -= 1
+        if path.name == "log-of-the-dying":
             raise PermissionError(13, "The process cannot access the file")
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", held)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    supervisor._delete(log)
-    assert not log.exists()
+    monkeypatch.setattr(supervisor, "run", lambda home, *command: (0, ""))
+    (home / "server" / "data").mkdir(parents=True)
+    for name in "log", "log-of-the-dying":
+        (home / "server" / name).touch()
+    assert supervisor._start(home, embedded.SETTINGS)
+    assert ["log-of-the-dying"] == [path.name for path in (home / "server").glob("log*")]
 
 
 def test_an_old_copy_of_binaries_does_not_stay_behind(home: Path, kernel: Begin) -> None:
