@@ -116,7 +116,7 @@ def _drop(dsn: Dsn, yes: bool) -> None:
         return
     print("This drops, and nothing else:", *map("".join, shown.items()), sep="\n  ")
     _agree("Drop it?", yes)
-    asyncio.run(_drop_just(shown, dsn))
+    asyncio.run(_drop_only(shown, dsn))
     print("Gone. Nothing of labkit is left in this database.")
 
 
@@ -125,7 +125,7 @@ async def _look(dsn: Dsn) -> dict[str, str]:
         return await _contents(connection)
 
 
-async def _drop_just(shown: dict[str, str], dsn: Dsn) -> None:
+async def _drop_only(shown: dict[str, str], dsn: Dsn) -> None:
     async with session(dsn) as connection:
         if new := (await _contents(connection)).keys() - shown.keys():
             raise LabError(
@@ -159,7 +159,7 @@ async def _contents(connection: Any) -> dict[str, str]:
             remark += f", {size}"
         if it["identity"] == "labkit.orders":
             remark += ": the dataset"
-        elif it["type"] != "type":
+        else:
             remark += ": not the dataset; left by a notebook that was killed, or not labkit's"
         remarks[it["name"]] = remark
     return remarks

@@ -50,10 +50,8 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
         print("To have a newer one, rename or delete yours, and start again.", flush=True)
     for notebook, modules in lost_modules(copy).items():
-        print(
-            f"Your {notebook} imports {', '.join(modules)}, and there is no such module any more:"
-        )
-        print("rename it, start again, and take your answers over to the newer one.", flush=True)
+        print(f"Your {notebook} imports {', '.join(modules)}, which the workbook no longer has.")
+        print("Rename it, start again, and take your answers over to the newer one.", flush=True)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
     encryption = "auto" if zmq.has("curve") else "disabled"
     options = [
@@ -62,13 +60,12 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         "--ServerApp.kernel_spec_manager_class=labkit.workbook.kernel.OnlyThisPython",
         f"--KernelManager.transport_encryption={encryption}",
         "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
+        "--ServerApp.allow_root=True",  # as in a container
     ]
     if no_browser:
         options.append("--no-browser")
     if ip is not None:
         options.append(f"--ServerApp.ip={ip}")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.append("--allow-root")
     with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
         (Path(config) / "labconfig").mkdir()
         (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)

@@ -456,7 +456,7 @@ with subprocess.Popen({checkout.command("start")!r}, text=True, **pipes) as star
         server = psutil.Process(int(process.stdout.readline()))
         try:
             assert "Your own copy of the notebooks: " in process.stdout.readline()
-            assert "Your 00_start_here.ipynb imports lesson, and" in process.stdout.readline()
+            assert "Your 00_start_here.ipynb imports lesson, which" in process.stdout.readline()
             until(lambda: opened.exists() and opened.read_text().endswith("\n"))
             process.kill()
             process.wait()
