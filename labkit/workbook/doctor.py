@@ -178,6 +178,7 @@ async def _ask_server(dsn: Dsn) -> str:
 
 def kernel() -> Iterator[Finding]:
     """Start a notebook's kernel; see whether it answers, with labkit and with Python's asyncio."""
+    import ipykernel  # noqa: F401 (whether it can be)
     from IPython.paths import get_ipython_dir
     from nbclient.exceptions import CellExecutionError
     from nbformat import v4

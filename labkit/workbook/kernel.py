@@ -16,6 +16,8 @@ from traitlets import default
 
 from labkit.errors import LabError
 
+NO_HISTORY = ["--HistoryManager.hist_file=:memory:"]  # the user's own is left as it is
+
 
 class OnlyThisPython(KernelSpecManager):
     """Knows one kernel, "python3", and that is the Python which runs this program.
@@ -55,9 +57,15 @@ def execute(
     resources = {"metadata": {"path": directory}}
 
     async def work() -> None:
+        # Not by nbclient, which leaves a traceback at exit where a kernel does not start.
+        await kernel.start_kernel(cwd=directory, stdout=log, stderr=log, extra_arguments=NO_HISTORY)
         client = NotebookClient(notebook, kernel, resources=resources, **options)
+        client.kc = kernel.client()
+        client.kc.start_channels()
+        client.kc.allow_stdin = False
         try:
-            await client.async_execute(stdout=log, stderr=log)
+            await client.kc.wait_for_ready(client.startup_timeout)
+            await client.async_execute()
         except CellExecutionError as error:
             if error.ename != "LabError":
                 raise
@@ -68,8 +76,7 @@ def execute(
                 raise asyncio.CancelledError from None
             raise
         finally:
-            if client.kc is not None:
-                client.kc.stop_channels()
+            client.kc.stop_channels()
             await kernel.shutdown_kernel()
 
     with asyncio.Runner(loop_factory=_Loop) as runner:
