@@ -194,7 +194,8 @@ def kernel() -> Iterator[Finding]:
     with tempfile.TemporaryFile() as log:
         try:
             refuse_patched_asyncio()  # on Python 3.14 and later, no kernel could even be started
-            execute(notebook, exercises.notebooks(), log, timeout=SECONDS, startup_timeout=SECONDS)
+            limits = dict.fromkeys(("timeout", "startup_timeout"), SECONDS)
+            execute(notebook, exercises.notebooks(), log, kill=True, **limits)
         except LabError as error:
             yield Finding("kernel", False, str(error).rstrip("."), unpatch)
         except CellExecutionError as error:

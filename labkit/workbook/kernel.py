@@ -36,7 +36,11 @@ class _Loop(asyncio.SelectorEventLoop):  # on Windows, too: ZeroMQ cannot use th
 
 
 def execute(
-    notebook: NotebookNode, directory: Path, log: Any = subprocess.DEVNULL, **options: Any
+    notebook: NotebookNode,
+    directory: Path,
+    log: Any = subprocess.DEVNULL,
+    kill: bool = False,
+    **options: Any,
 ) -> None:
     """Execute a notebook; its outputs are then in it.
 
@@ -44,6 +48,7 @@ def execute(
         notebook: What to execute.
         directory: Where its cells work.
         log: A file for what the kernel says of itself, outside of any cell.
+        kill: End the kernel at once, with nothing cleaned up, instead of within some seconds.
         options: Of nbclient's NotebookClient: `timeout`, for example, in seconds for each cell.
 
     Raises:
@@ -77,7 +82,7 @@ def execute(
             raise
         finally:
             client.kc.stop_channels()
-            await kernel.shutdown_kernel()
+            await kernel.shutdown_kernel(now=kill)
 
     with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(work())
