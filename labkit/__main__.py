@@ -7,11 +7,11 @@ import io
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.exercises import CATALOGUE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="execute the notebooks and say what they found")
     only: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NN"}
     run.add_argument("--only", help="execute these only: 01, for example", **only)
-    run.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    run.add_argument("--json", dest="report", type=Path, metavar="FILE", help="write figures there")
     start = commands.add_parser("start", help="open the workbook in JupyterLab")
     start.add_argument("--no-browser", action="store_true", help="only print its address")
     start.add_argument("--ip", metavar="ADDRESS", help="listen there: 0.0.0.0 in a container")
@@ -38,50 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reset",
         help="remove what the lab made in the database, and leave your progress; asks first",
     )
-    reset.add_argument(
-        "--progress", nargs="*", metavar="NAME", help="forget these exercises, or all, instead"
-    )
+    forget: dict[str, Any] = {"dest": "exercises", "nargs": "*", "metavar": "NAME"}
+    reset.add_argument("--progress", help="forget these exercises, or all, instead", **forget)
     reset.add_argument("--yes", action="store_true", help="do not ask")
     pack = commands.add_parser("bundle", help="pack the workbook for machines without network")
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
     pack.add_argument("--platform", help="linux, linux-arm, macos, macos-intel or windows")
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command")
     try:
-        if options.command == "status":
-            from labkit.workbook.status import status
-
-            status(CATALOGUE)
-            return 0
-        if options.command == "reset" and options.progress is not None:
-            from labkit.workbook.status import forget
-
-            known = [name for names in CATALOGUE.values() for name in names]
-            return forget(options.progress, known, options.yes)
-        if options.command == "doctor":
-            from labkit.workbook.doctor import doctor
-
-            return doctor()
-        if options.command == "reset":
-            from labkit.workbook.reset import reset as remove
-
-            return remove(options.yes)
-        if options.command == "bundle":
-            from labkit.workbook.bundle import bundle
-
-            bundle(options.directory, options.platform, options.python)
-            return 0
-        if options.command == "start":
-            from labkit.workbook.start import start as begin
-
-            return begin(options.no_browser, options.ip)
-        from labkit.workbook.run import (
-            run as execute,  # not at the top: --help need not wait for it
-        )
-
-        return execute(options.only, options.json)
+        # Each command is a function in a module of its own, both of its name.
+        function = getattr(import_module(f"labkit.workbook.{command}"), command)
+        return int(function(**options) or 0)
     except LabError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"{error.filename or 'A file'} cannot be used: {error.strerror or error}. Expected an "
+            "existing directory with room, in which you may write. To do: name another one, or "
+            "make room, or run this as the user whose it is.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -55,7 +55,8 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         python: "3.12", for example; if there is none, this Python's.
 
     Raises:
-        LabError: There is no such platform or wheel, or the directory cannot be used.
+        LabError: There is no such platform or wheel, or the directory is no bundle.
+        OSError: The directory cannot be written.
     """
     python = python or "{}.{}".format(*sys.version_info)
     checkout, wheels = exercises.notebooks().parent, directory / "wheels"
@@ -65,27 +66,21 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
             f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons "
             f"{', '.join(pythons(checkout))}."
         )
-    marks = directory / "INSTALL.txt", wheels
-    try:
-        if directory.exists() and any(directory.iterdir()) and not all(m.exists() for m in marks):
-            raise LabError(
-                f"{directory} has something else in it. Expected a new directory, or an earlier "
-                "bundle: name another one."
-            )
-        wheels.mkdir(parents=True, exist_ok=True)
-        marks[0].write_text(INSTALL, "utf-8")  # first: a bundle that was broken off is one, too
-        _download(checkout, wheels, platform, python)
-        for part in PARTS:
-            shutil.copy(checkout / part, directory)
-        left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        for part in "labkit", "notebooks":
-            shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
-            shutil.copytree(checkout / part, directory / part, ignore=left_out)
-    except OSError as error:
+    guide = directory / "INSTALL.txt"
+    if directory.exists() and any(directory.iterdir()) and not (guide.exists() and wheels.exists()):
         raise LabError(
-            f"{directory} cannot be written: {error.strerror or error}. Expected a place with "
-            "room for 200 MB: name another one."
-        ) from None
+            f"{directory} has something else in it. Expected a new directory, or an earlier "
+            "bundle: name another one."
+        )
+    wheels.mkdir(parents=True, exist_ok=True)
+    guide.write_text(INSTALL, "utf-8")  # first: a bundle that was broken off is one, too
+    _download(checkout, wheels, platform, python)
+    for part in PARTS:
+        shutil.copy(checkout / part, directory)
+    left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for part in "labkit", "notebooks":
+        shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
+        shutil.copytree(checkout / part, directory / part, ignore=left_out)
     size = sum(path.stat().st_size for path in directory.rglob("*")) / 1e6
     print(f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL}", end="")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
+import re
+from importlib.util import find_spec
 from pathlib import Path
-
-from labkit.errors import LabError
 
 _RECORD = ".workbook.json"  # what each file was like when it came from the workbook
 # Checks are read in the checkout, and the usual wrong answers are not for learners.
@@ -29,7 +28,7 @@ def update(notebooks: Path, copy: Path) -> list[str]:
         The files that were kept although the workbook has newer ones.
 
     Raises:
-        LabError: The copy cannot be written.
+        OSError: The copy cannot be written.
     """
     sources = {
         path.relative_to(notebooks).as_posix(): path
@@ -40,27 +39,43 @@ def update(notebooks: Path, copy: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError, TypeError):  # lost: all that differs is kept
         record = dict(json.loads((copy / _RECORD).read_text("utf-8")))
     kept = []
-    try:
-        for name in sorted({*sources, *record}):
-            file, source = copy / name, sources.get(name)
-            mine, newest = _content(file), _content(source)
-            if mine not in (None, newest, record.get(name)):  # the learner's
-                if source is not None and newest != record.get(name):
-                    kept.append(name)
-            elif source is None:
-                file.unlink(missing_ok=True)  # gone from the workbook, too
-                del record[name]
-            elif newest is not None:
-                if mine != newest:
-                    _replace(file, source)
-                record[name] = newest
-        (copy / _RECORD).write_text(json.dumps(record, indent=1), "utf-8")
-    except OSError as error:
-        raise LabError(
-            f"Your copy of the notebooks, {copy}, cannot be written: {error.strerror}. Expected a "
-            "checkout in a directory with room, in which you may write."
-        ) from None
+    for name in sorted({*sources, *record}):
+        file, source = copy / name, sources.get(name)
+        mine, newest = _content(file), _content(source)
+        if mine not in (None, newest, record.get(name)):  # the learner's
+            if source is not None and newest != record.get(name):
+                kept.append(name)
+        elif source is None:
+            file.unlink(missing_ok=True)  # gone from the workbook, too
+            del record[name]
+        elif newest is not None:
+            if mine != newest:
+                _replace(file, source)
+            record[name] = newest
+    (copy / _RECORD).write_text(json.dumps(record, indent=1), "utf-8")
     return kept
+
+
+def lost_modules(copy: Path) -> dict[str, list[str]]:
+    """Return which modules the notebooks of a copy import that are not there (any more).
+
+    An old notebook that was kept needs the files that once lay beside it.
+    """
+    lost = {}
+    for path in sorted(copy.glob("*.ipynb")):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            code = "\n".join(source for kind, source in _cells(path) if kind == "code")
+            names = {*re.findall(r"^\s*(?:import|from(?=.+ import )) (\w+)", code, re.MULTILINE)}
+            beside = {item.stem for item in copy.iterdir()}
+            if gone := [name for name in sorted(names - beside) if not find_spec(name)]:
+                lost[path.name] = gone
+    return lost
+
+
+def _cells(notebook: Path) -> list[tuple[str, str]]:
+    """Of each cell its type and source, which is what a learner can change."""
+    cells = json.loads(notebook.read_bytes())["cells"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
 
 
 def _content(path: Path | None) -> str | None:
@@ -70,9 +85,7 @@ def _content(path: Path | None) -> str | None:
     content = path.read_bytes()
     with contextlib.suppress(ValueError, KeyError, TypeError):
         if path.suffix == ".ipynb":
-            cells = json.loads(content)["cells"]
-            sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-            content = json.dumps(sources).encode()
+            content = json.dumps(_cells(path)).encode()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -81,13 +94,14 @@ def _replace(file: Path, source: Path) -> None:
 
     A notebook comes without its outputs, since those have the answer to what is to be predicted.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    shutil.copyfile(source, new)
+    content = source.read_bytes()
     if file.suffix == ".ipynb":
-        notebook = json.loads(source.read_text("utf-8"))
+        notebook = json.loads(content)
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
                 cell.update(outputs=[], execution_count=None)
-        new.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        content = f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n".encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    new.write_bytes(content)
     new.replace(file)

@@ -6,7 +6,6 @@ Only the standard library is imported before a check needs more: what is missing
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 import sysconfig
@@ -21,15 +20,14 @@ from typing import Any, NamedTuple
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.measure import ms, refuse_patched_asyncio
-from labkit.probe import Probe
+from labkit.measure import Machine, ms, refuse_patched_asyncio
 from labkit.server import Dsn, choose, explain, has_dataset, looks_right, session
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
 ROOM_MB, CONNECTIONS = 200, 50  # the private server takes half of that room
-# Beyond these, what a notebook claims may drown in the noise. SPARE: % of the processors.
-LATE_MS, SPARE = 5.0, 25
+# Beyond these, what a notebook claims may drown in the noise. IDLE: a share of the processors.
+LATE_MS, IDLE = 5.0, 0.25
 SECONDS = 8  # for a server or a kernel to answer: all is to be over within ten
 MARK = {True: "✔ well", None: "… beware", False: "✘ wrong"}
 IN_KERNEL = "from labkit.measure import refuse_patched_asyncio as refuse; refuse()"
@@ -105,24 +103,18 @@ def install() -> str:
 
 def machine() -> Iterator[Finding]:
     """See how late this machine wakes a thread, and what is idle, while nothing happens here."""
-    import psutil
-
-    async def rest() -> tuple[float, float]:
-        with Probe(threshold_ms=10) as probe:
-            await asyncio.sleep(1)
-            return probe.noise_ms, probe.noise_max_ms
-
-    psutil.cpu_percent()  # from here on
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        late, worst = runner.run(rest())
-    spare = 100 - psutil.cpu_percent()
-    # On Windows threads sleep in whole ticks, on an idle machine too. And one that sleeps is woken
-    # in time even where those that compute wait for a processor.
-    quiet = late <= LATE_MS + 1e3 * time.get_clock_info("monotonic").resolution and spare >= SPARE
-    seen = f"at rest, it wakes a thread {ms(late)} ms late (p99; {ms(worst)} ms at worst), and "
-    todo = f"It is busy: expected {LATE_MS:.0f} ms and {SPARE}%, or verdicts may be inconclusive. "
+    with Machine() as machine:
+        time.sleep(1)
+    late, idle = machine.late(0.99), machine.idle
+    # One that sleeps is woken in time even where those that compute wait for a processor.
+    quiet = late <= LATE_MS and not machine.pauses and idle >= IDLE
+    seen = f"at rest, it wakes a thread {ms(late)} ms late (p99), and {idle:.0%} of its processors "
+    seen += f"are idle; {machine.trouble}" if machine.trouble else "are idle"
+    todo = (
+        f"It is busy: expected {LATE_MS:.0f} ms and {IDLE:.0%}, or verdicts may be inconclusive. "
+    )
     todo += "To do: close other programs, and run this again"
-    yield Finding("machine", quiet or None, f"{seen}{spare:.0f}% of its processors are idle", todo)
+    yield Finding("machine", quiet or None, seen, todo)
 
 
 def packages() -> Iterator[Finding]:
@@ -188,40 +180,31 @@ def kernel() -> Iterator[Finding]:
     """Start a notebook's kernel; see whether it answers, with labkit and with Python's asyncio."""
     import ipykernel  # noqa: F401 (whether it can be)
     from IPython.paths import get_ipython_dir
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import KernelManager
+    from nbclient.exceptions import CellExecutionError
+    from nbformat import v4
 
-    began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
+    from labkit.workbook.kernel import execute
+
+    profile = Path(get_ipython_dir(), "profile_default")
     first = f"{profile}, in *.pth in {sysconfig.get_path('purelib')}, in sitecustomize.py"
     unpatch = f"To do: look for nest_asyncio in {first}"
-    try:
-        refuse_patched_asyncio()  # on Python 3.14 and later, Jupyter could not even start a kernel
-    except LabError as error:
-        yield Finding("kernel", False, str(error).rstrip("."), unpatch)
-        return
-    # As runner.OnlyThisPython, which takes seconds to import.
-    manager: Any = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    ask: Any = v4  # which has no types
+    notebook = ask.new_notebook(cells=[ask.new_code_cell(IN_KERNEL)])
+    began = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        manager.start_kernel(cwd=str(exercises.notebooks()), stdout=log, stderr=log)
-        client = manager.blocking_client()
-        client.start_channels()
         try:
-            client.wait_for_ready(SECONDS)
-            reply = client.execute(IN_KERNEL, reply=True, timeout=SECONDS)["content"]
+            refuse_patched_asyncio()  # on Python 3.14 and later, no kernel could even be started
+            limits = dict.fromkeys(("timeout", "startup_timeout"), SECONDS)
+            execute(notebook, exercises.notebooks(), log, kill=True, **limits)
+        except LabError as error:
+            yield Finding("kernel", False, str(error).rstrip("."), unpatch)
+        except CellExecutionError as error:
+            yield Finding("kernel", False, f"{error.ename}: {error.evalue}", f"To do: {install()}")
         except (RuntimeError, TimeoutError) as error:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()[-1:]
             todo = f"To do: correct what IPython runs first, in {profile}; or {install()}"
             yield Finding("kernel", False, " ".join([f"{error}.", *said]), todo)
-            return
-        finally:
-            client.stop_channels()
-            manager.shutdown_kernel(now=True)
-            with contextlib.suppress(RuntimeError):  # as there is none, or it still runs
-                asyncio.get_event_loop().close()  # Jupyter's for this thread, which it leaves open
-    seen, todo = f"{reply.get('ename')}: {reply.get('evalue')}", f"To do: {install()}"
-    if reply["status"] == "ok":
-        seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
-    elif reply["ename"] == "LabError":  # patched by what runs before any cell
-        seen, todo = reply["evalue"].rstrip("."), unpatch
-    yield Finding("kernel", reply["status"] == "ok", seen, todo)
+        else:
+            seen = f"answers after {time.perf_counter() - began:.1f} s"
+            yield Finding("kernel", True, f"{seen}, on asyncio as Python ships it")

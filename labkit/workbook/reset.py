@@ -1,14 +1,19 @@
 """`python -m labkit reset`: remove what the lab has made, once the user has agreed to it."""
 
 import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.exercises import progress
 from labkit.server import Dsn, choose, embedded, session
-from labkit.workbook.consent import agreed
 
-# Whatever stands in the schema itself, and then whatever would go with it, near or far. PostgreSQL
-# itself cannot be left to refuse: RESTRICT refuses what the lab has made, too, and CASCADE nothing.
+# Whatever stands in the schema itself, and then whatever would go with it, near or far. DROP …
+# RESTRICT refuses too little: a partition of a table in the schema, or statistics on one, would go
+# without a word, wherever they are.
 CONTENTS = """
 WITH RECURSIVE doomed AS (
     SELECT classid, objid, objsubid, true AS inside FROM pg_depend
@@ -27,69 +32,92 @@ SELECT pg_size_pretty(pg_total_relation_size($1::oid)), has_table_privilege($1::
 """
 
 
-def reset(yes: bool) -> int:
+def reset(exercises: Sequence[str] | None, yes: bool) -> None:
     """Remove what the lab has made on the server that `lab.database()` would take.
 
     On a server of the user's, or Compose's, that is the schema `labkit`; of the private server,
     all of it. Says first what will go, and asks.
 
     Args:
+        exercises: Forget what became of these instead; of all, if it names none.
         yes: Do not ask.
 
-    Returns:
-        0: it is gone, or there was nothing; 2: the user said no.
-
     Raises:
-        LabError: It cannot be done, or nobody is there to ask.
+        LabError: It cannot be done, nobody is there to ask, or the user said no.
+        OSError: A file cannot be deleted.
     """
+    if exercises is not None:
+        _forget(exercises, yes)
+        return
     dsn, which = choose()
+    home = embedded.place()
     if dsn is None:
-        return _reset_embedded(which, yes)
-    status = _reset_schema(dsn, which, yes)
-    if (home := embedded.place()).exists():
+        print(f"The server: {which}, in {home}")
+        _remove(home, yes)
+        return
+    print(f"The server: {which}: {str(dsn).partition('?')[0]}")
+    _drop(dsn, yes)
+    if home.exists():
         print(f"(The embedded server in {home} is another one. To remove that too, run this again")
         print("without DATABASE_URL, and with Compose's server down.)")
-    return status
 
 
-def _reset_embedded(which: str, yes: bool) -> int:
-    home = embedded.place()
-    print(f"The server: {which}, in {home}")
+def _agree(question: str, yes: bool) -> None:
+    """Ask the user, unless they have agreed in advance; raise if they do not agree."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise LabError(
+            "Nothing was changed: there is nobody to ask. Expected a terminal, or consent given "
+            "in advance. To do: run the same command in a terminal, or add --yes."
+        )
+    answer = ""
+    with contextlib.suppress(EOFError):
+        answer = input(f"{question} [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise LabError("Nothing was changed.")
+
+
+def _forget(names: Sequence[str], yes: bool) -> None:
+    entries = progress.read()
+    if unknown := [name for name in names if name not in {*progress.EXERCISES, *entries}]:
+        raise LabError(
+            f"There is no exercise {', '.join(unknown)}. "
+            f"Expected some of: {', '.join(progress.EXERCISES)}."
+        )
+    gone = sorted(name for name in entries if not names or name in names)
+    if not gone:
+        print("Nothing to forget: none of them was tried.")
+        return
+    print(f"This forgets what became of {', '.join(gone)}. Your answers in the notebooks stay.")
+    _agree("Forget it?", yes)
+    for name in gone:
+        (progress.place() / name).unlink(missing_ok=True)
+    print("Forgotten.")
+
+
+def _remove(home: Path, yes: bool) -> None:
     if not home.exists():
         print("Nothing to remove: there is none.")
-        return 0
-    in_use = LabError(
-        f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
-        "notebook and no other program uses it. To do: shut down their kernels, run it again."
-    )
-    try:
-        if not embedded.stop(home):
-            raise in_use
-        print("This stops it and deletes that directory, and nothing else.")
-        if not agreed("Delete it?", yes):
-            return 2
-        if not embedded.remove(home):
-            raise in_use
-    except OSError as error:
+        return
+    print("This stops it and deletes that directory, and nothing else.")
+    _agree("Delete it?", yes)
+    if not embedded.remove(home):
         raise LabError(
-            f"What labkit keeps in {home} cannot be deleted: {error}. Expected a directory of "
-            "your own. To do: run this as the user who ran the notebooks."
-        ) from None
+            f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
+            "notebook and no other program uses it. To do: shut down their kernels, run it again."
+        )
     print("Gone. The next notebook makes a new one.")
-    return 0
 
 
-def _reset_schema(dsn: Dsn, which: str, yes: bool) -> int:
-    print(f"The server: {which}: {str(dsn).partition('?')[0]}")
+def _drop(dsn: Dsn, yes: bool) -> None:
     if not (shown := asyncio.run(_look(dsn))):
         print("Nothing to remove: there is no schema labkit.")
-        return 0
+        return
     print("This drops, and nothing else:", *map("".join, shown.items()), sep="\n  ")
-    if not agreed("Drop it?", yes):
-        return 2
-    asyncio.run(_drop(dsn, shown))
+    _agree("Drop it?", yes)
+    asyncio.run(_drop_only(shown, dsn))
     print("Gone. Nothing of labkit is left in this database.")
-    return 0
 
 
 async def _look(dsn: Dsn) -> dict[str, str]:
@@ -97,7 +125,7 @@ async def _look(dsn: Dsn) -> dict[str, str]:
         return await _contents(connection)
 
 
-async def _drop(dsn: Dsn, shown: dict[str, str]) -> None:
+async def _drop_only(shown: dict[str, str], dsn: Dsn) -> None:
     async with session(dsn) as connection:
         if new := (await _contents(connection)).keys() - shown.keys():
             raise LabError(
@@ -131,7 +159,7 @@ async def _contents(connection: Any) -> dict[str, str]:
             remark += f", {size}"
         if it["identity"] == "labkit.orders":
             remark += ": the dataset"
-        elif it["type"] != "type":
+        else:
             remark += ": not the dataset; left by a notebook that was killed, or not labkit's"
         remarks[it["name"]] = remark
     return remarks

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
+from typing import Never
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.workbook.copy import update
+from labkit.workbook.copy import lost_modules, update
 
 FIRST = "00_start_here.ipynb"
 NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
 
 
-def start(no_browser: bool = False, ip: str | None = None) -> int:
-    """Bring the learner's copy up to date, and open it in JupyterLab.
+def start(no_browser: bool = False, ip: str | None = None) -> Never:
+    """Bring the learner's copy up to date, and open it in JupyterLab; end with it.
 
     Args:
         no_browser: Print JupyterLab's address only.
         ip: The address of this machine that JupyterLab listens on; if there is none, localhost.
 
     Raises:
-        LabError: The workbook is not whole, the copy cannot be written, or
-            this machine has no such address.
+        LabError: The workbook is not whole, or this machine has no such address.
+        OSError: The copy cannot be written.
     """
     if not ((root := exercises.notebooks()) / FIRST).exists():
         raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
@@ -47,25 +49,30 @@ def start(no_browser: bool = False, ip: str | None = None) -> int:
     if kept:
         print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
         print("To have a newer one, rename or delete yours, and start again.", flush=True)
+    for notebook, modules in lost_modules(copy).items():
+        print(f"Your {notebook} imports {', '.join(modules)}, which the workbook no longer has.")
+        print("Rename it, start again, and take your answers over to the newer one.", flush=True)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
     encryption = "auto" if zmq.has("curve") else "disabled"
     options = [
         f"--ServerApp.root_dir={copy}",
         f"--LabApp.default_url=/lab/tree/{FIRST}",
-        "--ServerApp.kernel_spec_manager_class=labkit.workbook.run.OnlyThisPython",
+        "--ServerApp.kernel_spec_manager_class=labkit.workbook.kernel.OnlyThisPython",
         f"--KernelManager.transport_encryption={encryption}",
         "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
+        "--ServerApp.allow_root=True",  # as in a container
     ]
     if no_browser:
         options.append("--no-browser")
     if ip is not None:
         options.append(f"--ServerApp.ip={ip}")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.append("--allow-root")
     with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
         (Path(config) / "labconfig").mkdir()
         (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)
         places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
         os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
         LabApp.launch_instance(options)
-    return 0
+    # Without waiting for the threads that Jupyter leaves: one waits for the browser, where BROWSER
+    # names a command that runs until it is closed.
+    sys.stdout.flush()
+    os._exit(0)

@@ -16,7 +16,7 @@ from labkit import Exercise, LabError
 from labkit.__main__ import main
 from labkit.exercises import CATALOGUE, progress
 from labkit.server import embedded
-from labkit.workbook.status import forget
+from labkit.workbook.reset import reset
 
 EVERY = [name for names in CATALOGUE.values() for name in names]
 
@@ -83,7 +83,7 @@ def test_what_was_solved_under_another_number_of_its_notebook_stays_solved(
 ) -> None:
     progress.record("transaction", "pass")
     renumbered = {f"1{notebook}": names for notebook, names in CATALOGUE.items()}
-    monkeypatch.setattr("labkit.__main__.CATALOGUE", renumbered)
+    monkeypatch.setattr(progress, "CATALOGUE", renumbered)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         main(["status"])
@@ -132,10 +132,10 @@ def test_reset_forgets_one_and_says_what() -> None:
 def test_reset_forgets_all(capsys: pytest.CaptureFixture[str]) -> None:
     progress.record("report", "pass")
     progress.record("pool", "not yet")
-    assert 0 == forget([], EVERY, yes=True)
+    reset([], yes=True)
     assert "forgets what became of pool, report." in capsys.readouterr().out
     assert {} == progress.read()
-    assert 0 == forget([], EVERY, yes=True)
+    reset([], yes=True)
     assert "Nothing to forget" in capsys.readouterr().out
     assert f"Solved so far: 0 of {len(EVERY)}." == progress.solved(EVERY)
 
@@ -150,7 +150,7 @@ def test_reset_asks_first_and_does_nothing_if_nobody_answers() -> None:
 
 def test_reset_refuses_a_name_that_is_no_exercise() -> None:
     with pytest.raises(LabError, match=r"no exercise nope\. Expected some of: stopwatch, report"):
-        forget(["nope"], EVERY, yes=True)
+        reset(["nope"], yes=True)
 
 
 def test_a_plain_reset_leaves_progress_alone(home: Path) -> None:

@@ -362,10 +362,11 @@ def test_a_kernel_without_labkit_is_told(venv: Venv, dsn: Dsn) -> None:
     assert "✘ wrong: kernel: ModuleNotFoundError: No module named 'labkit'. To do: cd " in said
 
 
+@pytest.mark.usefixtures("dsn")
 def test_a_kernel_that_dies_is_told_with_its_last_words(profile: Path) -> None:
     dies = "import os, sys\nos.write(2, b'out of ink\\n')\nos._exit(1)"
     (profile / "00-die.py").write_text(dies)
-    said = wrong(doctor.kernel)
+    said = labkit_doctor(IPYTHONDIR=str(profile.parents[1])).stdout
     assert "Kernel died before replying to kernel_info. out of ink." in said
     assert f"To do: correct what IPython runs first, in {profile.parent}" in said
 

@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,9 @@ import pytest
 from nbformat import v4
 
 from labkit.errors import LabError
+from labkit.server.home import is_alive
 from labkit.workbook.start import start
+from tests.server.test_embedded import until
 
 pytestmark = pytest.mark.usefixtures("dsn")  # keeps the server running between the commands
 
@@ -311,7 +315,7 @@ del os.environ["DATABASE_URL"]
     process = checkout.labkit("run", "--only", "02", setup=setup)
     expected = [
         "There is no notebook 17. Expected one of: 00_first, 01_second, 02_third.",
-        "no/such/directory.json cannot be written: No such file or directory. Expected an",
+        "no/such/directory.json cannot be used: No such file or directory. Expected an",
         "There is no 00_start_here.ipynb in ",
         "The server on 127.0.0.1:1 cannot be used: ",
         "02_third.ipynb is no notebook. Expected JSON: restore it.",
@@ -425,3 +429,41 @@ def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout
         finally:
             process.kill()
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM cannot be caught there")
+def test_start_whose_parent_was_killed_ends_when_told_to_though_its_browser_runs_on(
+    checkout: Checkout,
+) -> None:
+    """The end of a pipe is gone, nobody waits for it, and the browser's command does not return."""
+    checkout.add("00_start_here", "# Start here", "import lesson")
+    (copy := checkout.root / "my-notebooks").mkdir()
+    shutil.copy(checkout.root / "notebooks" / "00_start_here.ipynb", copy)
+    browser, opened = checkout.root / "browser", checkout.root / "opened"
+    browser.write_text(f"#!/bin/sh\necho $$ > '{opened}'\nexec sleep 600")
+    browser.chmod(0o755)
+    parent = f"""
+import subprocess, sys
+pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+with subprocess.Popen({checkout.command("start")!r}, text=True, **pipes) as started:
+    print(started.pid, flush=True)
+    for line in started.stdout:
+        print(line, end="", flush=True)
+"""
+    command, env = [sys.executable, "-c", parent], os.environ | {"BROWSER": f"{browser} %s"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        server = psutil.Process(int(process.stdout.readline()))
+        try:
+            assert "Your own copy of the notebooks: " in process.stdout.readline()
+            assert "Your 00_start_here.ipynb imports lesson, which" in process.stdout.readline()
+            until(lambda: opened.exists() and opened.read_text().endswith("\n"))
+            process.kill()
+            process.wait()
+            server.terminate()
+            until(lambda: not is_alive(server.pid))  # it stays as a zombie until init clears it
+            assert psutil.Process(int(opened.read_text())).is_running()  # the user's own
+        finally:
+            for pid in [server.pid, *([int(opened.read_text())] if opened.exists() else [])]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(pid).kill()

@@ -1,14 +1,14 @@
 """A room full of learners: on one machine, with one facilitator."""
 
-import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nbformat
 
 from labkit.exercises import notebooks
+from labkit.workbook.kernel import execute
 from labkit.workbook.report import Result, collect
-from labkit.workbook.run import _in_a_kernel, _Loop
 
 LEARNERS = 10
 
@@ -28,12 +28,8 @@ def test_ten_kernels_at_once_neither_fail_nor_judge_falsely(dsn: str) -> None:
     """Half of them in notebook 00 and half in 07, on one server."""
     room = [up_to_the_first_verdict("07" if n % 2 else "00") for n in range(LEARNERS)]
 
-    async def work() -> None:
-        kernels = (_in_a_kernel(one, notebooks(), lambda **_: None) for one in room)
-        await asyncio.gather(*kernels)
-
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(work())
+    with ThreadPoolExecutor(LEARNERS) as learners:
+        list(learners.map(lambda one: execute(one, notebooks()), room))
     results = [Result("", "") for _ in room]
     for result, notebook in zip(results, room, strict=True):
         collect(notebook, result)

@@ -1,0 +1,88 @@
+"""Execute a notebook in a kernel of its own, on the Python that runs this program."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+from traitlets import default
+
+from labkit.errors import LabError
+
+NO_HISTORY = ["--HistoryManager.hist_file=:memory:"]  # the user's own is left as it is
+
+
+class OnlyThisPython(KernelSpecManager):
+    """Knows one kernel, "python3", and that is the Python which runs this program.
+
+    A kernel of that name in the user's own directories would otherwise win, and lack labkit.
+    """
+
+    @default("kernel_dirs")
+    def _none(self) -> list[str]:
+        return []  # which leaves ipykernel's own
+
+
+class _Loop(asyncio.SelectorEventLoop):  # on Windows, too: ZeroMQ cannot use the default there
+    def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError  # nbclient's would take Ctrl-C away from asyncio.Runner
+
+
+def execute(
+    notebook: NotebookNode,
+    directory: Path,
+    log: Any = subprocess.DEVNULL,
+    kill: bool = False,
+    **options: Any,
+) -> None:
+    """Execute a notebook; its outputs are then in it.
+
+    Args:
+        notebook: What to execute.
+        directory: Where its cells work.
+        log: A file for what the kernel says of itself, outside of any cell.
+        kill: End the kernel at once, with nothing cleaned up, instead of within some seconds.
+        options: Of nbclient's NotebookClient: `timeout`, for example, in seconds for each cell.
+
+    Raises:
+        LabError: A cell raised one.
+        CellExecutionError: A cell raised something else.
+        CellTimeoutError: A cell took too long.
+        RuntimeError: The kernel did not start, or died.
+        KeyboardInterrupt: Ctrl-C; the kernel has been shut down.
+    """
+    kernel = AsyncKernelManager(kernel_spec_manager=OnlyThisPython())
+    resources = {"metadata": {"path": directory}}
+
+    async def work() -> None:
+        # Not by nbclient, which leaves a traceback at exit where a kernel does not start.
+        await kernel.start_kernel(cwd=directory, stdout=log, stderr=log, extra_arguments=NO_HISTORY)
+        client = NotebookClient(notebook, kernel, resources=resources, **options)
+        client.kc = kernel.client()
+        client.kc.start_channels()
+        client.kc.allow_stdin = False
+        try:
+            await client.kc.wait_for_ready(client.startup_timeout)
+            await client.async_execute()
+        except CellExecutionError as error:
+            if error.ename != "LabError":
+                raise
+            raise LabError(error.evalue) from None
+        except DeadKernelError:
+            # Also how nbclient passes on that it was cancelled.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
+        finally:
+            client.kc.stop_channels()
+            await kernel.shutdown_kernel(now=kill)
+
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(work())
