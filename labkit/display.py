@@ -6,6 +6,7 @@ import numbers
 import struct
 import sys
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -73,30 +74,24 @@ def number(value: float) -> str:
 
 
 class Progress:
-    """One line that is rewritten in place, and stays behind as text."""
+    """One line that is rewritten in place; outside a notebook, only its last text is printed."""
 
     def __init__(self) -> None:
         self._handle: Any = None
-        self._shown = ""
 
     def update(self, text: str, data: dict[str, Any] | None = None) -> None:
         """Replace the line."""
-        if in_notebook():
-            from IPython.display import display
+        if not in_notebook():
+            return
+        from IPython.display import display
 
-            bundle, metadata = {"text/plain": text}, {"labkit": data} if data else {}
-            if self._handle is None:
-                show_as: Any = display  # IPython has no types
-                self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
-            else:
-                self._handle.update(bundle, raw=True, metadata=metadata)
-        elif sys.stderr.isatty():
-            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
-            self._shown = text
+        show_as: Any = self._handle.update if self._handle else partial(display, display_id=True)
+        metadata = {"labkit": data} if data else {}
+        shown = show_as({"text/plain": text}, raw=True, metadata=metadata)
+        self._handle = self._handle or shown
 
     def close(self, text: str, data: dict[str, Any] | None = None) -> None:
         """Leave this line behind."""
-        if in_notebook():
-            self.update(text, data)
-        else:
-            print("\r" * bool(self._shown) + f"{text:<{len(self._shown)}}")
+        self.update(text, data)
+        if not in_notebook():
+            print(text)
