@@ -5,7 +5,7 @@ a thread; `machine` watches how late the machine itself is. `run` holds what was
 machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
-from labkit.measure.claims import Claim, above, at_most, exactly, none, verify
+from labkit.measure.claims import above, at_most, exactly, none, verify
 from labkit.measure.experiment import (
     TooLong,
     left_behind,
@@ -21,7 +21,6 @@ from labkit.measure.run import Run, ms
 from labkit.measure.work import Scenario
 
 __all__ = [
-    "Claim",
     "Load",
     "Machine",
     "Run",

@@ -181,15 +181,14 @@ def _limit(
     during: Watched,
     unit: str,
 ) -> Claim:
-    if not callable(seen):
-        return _certain(claim, bool(test(seen, limit)), words(seen, unit), during)
-    runs = _runs(during)
-    ends = [ends_of(seen, run) for run in runs]
-    figure = words(worst(end.seen for end in ends), unit)
+    runs = _runs(during) if callable(seen) else []
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen)]
     true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
     false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
-    why = invalid_in(runs) or trouble_in(runs)
-    return decide(claim, true and not invalid_in(runs), false and not why, figure, why)
+    invalid = invalid_in(runs)
+    why = invalid or trouble_in(during)
+    figure = words(worst(end.seen for end in ends), unit)
+    return decide(claim, true and not invalid, false and not why, figure, why)
 
 
 def _listed(during: Watched) -> list[Run | Machine]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 from statistics import median_low
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from labkit.errors import LabError
 from labkit.measure.claims import (
@@ -27,56 +27,6 @@ Pairs = list[tuple[Ends, Ends]]  # before, after
 _DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 
 
-class Options(TypedDict, total=False):
-    """What `lower` explains."""
-
-    offer: str | None
-    refusal: str
-    unit: str
-
-
-def lower(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    figure: Figure | None = None,
-    **options: Unpack[Options],
-) -> Claim:
-    """Claim that a figure is at least so many times lower after than before.
-
-    Args:
-        claim: The sentence.
-        times: How many times lower.
-        before: A run or several; or plain numbers, if no run has the figure.
-        after: As many, each taken next to its partner.
-        figure: Takes a run, gives a number; if not given, the p99 of `offer`.
-        options: `offer` says whose failures count; the victim's, if not given. `refusal` is the
-            error by which the service refuses on purpose ("Overloaded"): such a request does not
-            count as failed, and their number is said. `unit` is the figure's, "ms" if not given;
-            "%" shows a share as percents.
-
-    Raises:
-        LabError: There are no runs, or not as many after as before.
-    """
-    return _compare(_fallen, claim, times, before, after, figure, **options)
-
-
-def similar(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    figure: Figure | None = None,
-    **options: Unpack[Options],
-) -> Claim:
-    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
-
-    Partners have met the same machine: both are taken as seen, and both as undisturbed.
-    """
-    return _compare(_alike, claim, times, before, after, figure, **options)
-
-
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
     """The ratio of each pair; whether they reach so many times; whether none of them can."""
     seen = [_over(b.seen, a.seen, math.nan) for b, a in pairs]
@@ -86,6 +36,7 @@ def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool
 
 
 def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
+    """The same, where the ratios are claimed to be between 1 / times and times."""
     seen, _, risen = _fallen(pairs, 1 / times, doubt)
     _, _, fallen = _fallen([(a, b) for b, a in pairs], 1 / times, doubt)
     quiet = [_over(b.low, a.low) for b, a in pairs]
@@ -93,18 +44,35 @@ def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool,
     return seen, true, risen or fallen
 
 
-def _compare(
-    judge: Callable[[Pairs, float, float], tuple[list[float], bool, bool]],
+def lower(
     claim: str,
     times: float,
     before: Measured,
     after: Measured,
-    figure: Figure | None,
+    figure: Figure | None = None,
+    *,
     offer: str | None = None,
     refusal: str = "",
     unit: str = "ms",
+    judge: Callable[[Pairs, float, float], tuple[list[float], bool, bool]] = _fallen,
 ) -> Claim:
-    """Judge the pairs, unless something speaks against comparing the two sides."""
+    """Claim that a figure is at least so many times lower after than before.
+
+    Args:
+        claim: The sentence.
+        times: How many times lower.
+        before: A run or several; or plain numbers, if no run has the figure.
+        after: As many, each taken next to its partner.
+        figure: Takes a run, gives a number; if not given, the p99 of `offer`.
+        offer: Whose failures count; the victim's, if not given.
+        refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
+            does not count as failed, and their number is said.
+        unit: What the figure is measured in; "%" shows a share as percents.
+        judge: What is claimed of the ratios; `similar` claims something else.
+
+    Raises:
+        LabError: There are no runs, or not as many after as before.
+    """
 
     def p99(run: Run) -> float:
         return run.latency(offer).p99
@@ -130,6 +98,23 @@ def _compare(
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark
     return decide(claim, true, false, f"{spread(ratios)}, {said}" if comparable else said, why)
+
+
+def similar(
+    claim: str,
+    times: float,
+    before: Measured,
+    after: Measured,
+    figure: Figure | None = None,
+    *,
+    offer: str | None = None,
+    unit: str = "ms",
+) -> Claim:
+    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
+
+    Partners have met the same machine: both are taken as seen, and both as undisturbed.
+    """
+    return lower(claim, times, before, after, figure, offer=offer, unit=unit, judge=_alike)
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:

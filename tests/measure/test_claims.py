@@ -21,7 +21,7 @@ from labkit import (
     similar,
     verify,
 )
-from labkit.measure import Claim
+from labkit.measure.claims import Claim
 from labkit.measure.load import Request, Span, table_of
 from labkit.measure.run import DEBUG
 
