@@ -96,6 +96,11 @@ class Run:
         return self.invalid == DEBUG
 
     @property
+    def noise_ms(self) -> float:
+        """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
+        return self.machine.late(0.99)
+
+    @property
     def noise_max_ms(self) -> float:
         """How late the machine was at the worst, pauses included."""
         pauses = [1e3 * (end - start) for start, end in self.machine.pauses]
