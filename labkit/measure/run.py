@@ -135,6 +135,8 @@ class Run:
             added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
             return (times - added).clip(lower=0)
 
+        stalls = [s for s in self.stalls if s.duration_ms > self.machine.late(1)]
+        stalls = [s for s in stalls if not met_a_pause(s.start_s, s.start_s + s.duration_ms / 1e3)]
         ends = requests.intended_s + requests.latency_ms / 1e3
         requests = requests[~met_a_pause(requests.intended_s, ends)]
         spans = spans[~met_a_pause(spans.start_s, spans.start_s + spans.span_ms / 1e3)]
@@ -146,12 +148,7 @@ class Run:
         of_offer = requests.groupby("offer")
         return replace(
             self,
-            stalls=tuple(
-                stall
-                for stall in self.stalls
-                if not met_a_pause(stall.start_s, stall.start_s + stall.duration_ms / 1e3)
-                and stall.duration_ms > self.machine.late(1)
-            ),
+            stalls=tuple(stalls),
             requests=requests.assign(
                 latency_ms=of_offer.latency_ms.transform(shorten),
                 service_ms=of_offer.service_ms.transform(shorten),
@@ -162,7 +159,7 @@ class Run:
         )
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
-        """For which share of the load's time (0 to 1) a gauge passed a test.
+        """For which share of the load's time (0 to 1) a gauge passed a test; NaN if none is known.
 
         A reading holds until the next one, however late that comes: a frozen loop reads nothing.
 
@@ -174,11 +171,11 @@ class Run:
                 f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
                 f"load.gauge({gauge!r}, ...)."
             )
-        readings = self.gauges[gauge]
         starts = self.gauges.index.to_series()
         lasted = starts.shift(-1, fill_value=max(self.seconds, starts.iloc[-1])) - starts
-        known = lasted[readings.notna()]
-        return float(known[readings[known.index].map(test)].sum() / known.sum())
+        known = self.gauges[gauge].dropna()
+        passed, total = known.index[known.map(test).astype(bool)], lasted[known.index].sum()
+        return float(lasted[passed].sum() / total) if total else math.nan
 
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).
@@ -239,9 +236,8 @@ class Run:
 
     def __repr__(self) -> str:
         """One line."""
-        errors, failed = self.requests.error.value_counts(), ""
-        if len(errors):
-            failed = f", {errors.sum():,} failed ({errors.index[0]})"
+        errors = self.requests.error.value_counts()
+        failed = f", {errors.sum():,} failed ({errors.index[0]})" if len(errors) else ""
         invalid = f"; {self.invalid}: these are not your service's times" if self.invalid else ""
         return (
             f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "
