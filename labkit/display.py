@@ -6,7 +6,6 @@ import numbers
 import struct
 import sys
 from collections.abc import Sequence
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -76,22 +75,18 @@ def number(value: float) -> str:
 class Progress:
     """One line that is rewritten in place; outside a notebook, only its last text is printed."""
 
-    def __init__(self) -> None:
-        self._handle: Any = None
+    _handle: Any = None
 
-    def update(self, text: str, data: dict[str, Any] | None = None) -> None:
-        """Replace the line."""
-        if not in_notebook():
-            return
-        from IPython.display import display
+    def update(self, text: str, *, last: bool = False, data: dict[str, Any] | None = None) -> None:
+        """Replace the line; `data` as for `show`."""
+        if in_notebook():
+            from IPython.display import display
 
-        show_as: Any = self._handle.update if self._handle else partial(display, display_id=True)
-        metadata = {"labkit": data} if data else {}
-        shown = show_as({"text/plain": text}, raw=True, metadata=metadata)
-        self._handle = self._handle or shown
-
-    def close(self, text: str, data: dict[str, Any] | None = None) -> None:
-        """Leave this line behind."""
-        self.update(text, data)
-        if not in_notebook():
+            bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
+            if self._handle is None:
+                show_as: Any = display  # IPython has no types
+                self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
+            else:
+                self._handle.update(bundle, raw=True, metadata=metadata)
+        elif last:
             print(text)

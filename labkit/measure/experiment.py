@@ -91,17 +91,17 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
         left = work.end()
         if not work.done.is_set():
             _stopped.append(work)
-        progress.close(f"{name}: stopped after {perf_counter() - began:.1f} s{left}")
+        progress.update(f"{name}: stopped after {perf_counter() - began:.1f} s{left}", last=True)
         if isinstance(why, TooLong):
             raise TooLong(f"had not ended after {limit:g} s{left}") from None
         raise Stopped(f"{name} was stopped{left}.") from None
     finally:
         gc.unfreeze()
     if work.error is not None:
-        progress.close(f"{name}: failed")
+        progress.update(f"{name}: failed", last=True)
         raise _explained(name, work.error) from None
     result = work.result()
-    progress.close(str(result), {"run": result.figures()})
+    progress.update(str(result), last=True, data={"run": result.figures()})
     runs.append(result)
     return result
 
