@@ -119,7 +119,6 @@ class Run:
         """
         import numpy as np
 
-        requests, spans, lag = self.requests, self.spans, self.lag
         made_up = [(begin, 2 * end - begin) for begin, end in self.machine.pauses]
 
         def met_a_pause(start: Any, end: Any) -> Any:
@@ -135,27 +134,28 @@ class Run:
             added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
             return (times - added).clip(lower=0)
 
-        stalls = [s for s in self.stalls if s.duration_ms > self.machine.late(1)]
-        stalls = [s for s in stalls if not met_a_pause(s.start_s, s.start_s + s.duration_ms / 1e3)]
-        ends = requests.intended_s + requests.latency_ms / 1e3
-        requests = requests[~met_a_pause(requests.intended_s, ends)]
-        spans = spans[~met_a_pause(spans.start_s, spans.start_s + spans.span_ms / 1e3)]
-        spans = spans[spans.request.isin([-1, *requests.index])]
-        lag = lag[~met_a_pause(lag.at_s - lag.lag_ms / 1e3, lag.at_s)]
+        def quiet(table: pd.DataFrame, start: pd.Series, time: str, kind: Any) -> pd.DataFrame:
+            """What met no pause, each kind with its times shortened."""
+            rows = table[~met_a_pause(start, start + table[time] / 1e3)]
+            return rows.assign(**{time: rows.groupby(kind)[time].transform(shorten)})
+
+        requests = quiet(self.requests, self.requests.intended_s, "latency_ms", "offer")
+        added = self.requests.latency_ms[requests.index] - requests.latency_ms
+        spans = quiet(self.spans, self.spans.start_s, "span_ms", "span")
+        began = self.lag.at_s - self.lag.lag_ms / 1e3
         edges = [at for pause in made_up for at in pause]
         gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
         gauges[met_a_pause(gauges.index, gauges.index)] = math.nan
-        of_offer = requests.groupby("offer")
+        stalls = [s for s in self.stalls if s.duration_ms > self.machine.late(1)]
         return replace(
             self,
-            stalls=tuple(stalls),
-            requests=requests.assign(
-                latency_ms=of_offer.latency_ms.transform(shorten),
-                service_ms=of_offer.service_ms.transform(shorten),
+            stalls=tuple(
+                s for s in stalls if not met_a_pause(s.start_s, s.start_s + s.duration_ms / 1e3)
             ),
-            spans=spans.assign(span_ms=spans.groupby("span").span_ms.transform(shorten)),
+            requests=requests.assign(service_ms=(requests.service_ms - added).clip(lower=0)),
+            spans=spans[spans.request.isin([-1, *requests.index])],
             gauges=gauges,
-            lag=lag.assign(lag_ms=shorten(lag.lag_ms)),
+            lag=quiet(self.lag, began, "lag_ms", lambda row: "lag"),
         )
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:

@@ -168,6 +168,7 @@ def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
     paused = a_run(100, 90, pauses=[(0.0, 0.3)])
     assert held(20, [paused] * 3, [a_run(1)] * 3) is None
     assert held(200, THREE, [paused] * 3) is None
+    assert len(paused.undisturbed.requests) == 0
     assert at_most("short", 50, lambda run: run.latency().p99, paused).held is None
     gauged = a_run(100, readings=[{"at_s": 0.1, "idle": 0.0}], pauses=[(0.0, 9.0)])
     assert at_most("rare", 0.5, lambda run: run.share_of_time("idle", bool), gauged).held is None
