@@ -196,8 +196,8 @@ def test_where_no_processor_is_idle_what_takes_long_may_take_half_as_long() -> N
     assert held(10, THREE, starved_after) is True
 
 
-def failing(count: int, *latencies_ms: float, error: str = "RuntimeError: down") -> Run:
-    failed = [Request("lookup", 0, 0, 0.001, error) for _ in range(count)]
+def failing(count: int, *latencies_ms: float) -> Run:
+    failed = [Request("lookup", 0, 0, 0.001, "RuntimeError: down")] * count
     return a_run(requests=[*lookups(*latencies_ms), *failed])
 
 
@@ -210,7 +210,9 @@ def test_nothing_is_lower_where_more_requests_fail_than_before() -> None:
 
 
 def test_what_is_refused_on_purpose_is_said_and_has_not_failed() -> None:
-    refusing = failing(7, 1.0, error="Overloaded: come back later")
+    others = [Request("report", 0, 0, 0.001, "ValueError: no such order")]
+    refused = [Request("lookup", 0, 0, 0.001, "Overloaded: come back later")] * 7
+    refusing = a_run(requests=[*lookups(1.0), *refused, *others])
     found = lower("it is lower", 20, THREE, [refusing] * 3, refusal="Overloaded")
     assert found.held is True
     assert found.figure.endswith("; 21 refused")
