@@ -105,16 +105,15 @@ def similar(
     times: float,
     before: Measured,
     after: Measured,
-    figure: Figure | None = None,
     *,
     offer: str | None = None,
     unit: str = "ms",
 ) -> Claim:
-    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
+    """Claim that a p99 or a number is within so many times of what it was; else as `lower`.
 
     Partners have met the same machine: both are taken as seen, and both as undisturbed.
     """
-    return lower(claim, times, before, after, figure, offer=offer, unit=unit, judge=_alike)
+    return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
