@@ -12,15 +12,12 @@ if not (3, 11) <= sys.version_info < (3, 16):  # before what an older Python can
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
 from labkit.measure import (
-    Claim,
-    Latency,
     Load,
     Machine,
     Run,
     above,
     at_most,
     exactly,
-    higher,
     lower,
     measure,
     measure_pairs,
@@ -43,12 +40,10 @@ from labkit.show import (
 )
 
 __all__ = [
-    "Claim",
     "Dsn",
     "Exercise",
     "Frame",
     "LabError",
-    "Latency",
     "Load",
     "Machine",
     "Probe",
@@ -62,7 +57,6 @@ __all__ = [
     "database",
     "exactly",
     "gauges",
-    "higher",
     "lines",
     "lower",
     "measure",

@@ -73,30 +73,20 @@ def number(value: float) -> str:
 
 
 class Progress:
-    """One line that is rewritten in place, and stays behind as text."""
+    """One line that is rewritten in place; outside a notebook, only its last text is printed."""
 
-    def __init__(self) -> None:
-        self._handle: Any = None
-        self._shown = ""
+    _handle: Any = None
 
-    def update(self, text: str, data: dict[str, Any] | None = None) -> None:
-        """Replace the line."""
+    def update(self, text: str, *, last: bool = False, data: dict[str, Any] | None = None) -> None:
+        """Replace the line; `data` as for `show`."""
         if in_notebook():
             from IPython.display import display
 
-            bundle, metadata = {"text/plain": text}, {"labkit": data} if data else {}
+            bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
             if self._handle is None:
                 show_as: Any = display  # IPython has no types
                 self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
             else:
                 self._handle.update(bundle, raw=True, metadata=metadata)
-        elif sys.stderr.isatty():
-            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
-            self._shown = text
-
-    def close(self, text: str, data: dict[str, Any] | None = None) -> None:
-        """Leave this line behind."""
-        if in_notebook():
-            self.update(text, data)
-        else:
-            print("\r" * bool(self._shown) + f"{text:<{len(self._shown)}}")
+        elif last:
+            print(text)

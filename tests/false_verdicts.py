@@ -16,8 +16,8 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
-from labkit import Claim, Load, Run, lower, measure
-from labkit.measure.pairs import Figure
+from labkit import Load, Run, lower, measure
+from labkit.measure.claims import Claim, Figure
 
 SECONDS = 1.0
 FIGURES: dict[str, Figure] = {

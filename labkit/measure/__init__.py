@@ -1,20 +1,11 @@
 """Measure a service: offer a load, run a scenario under the probe, keep what was seen, claim.
 
 `load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own in
-a thread; `machine` watches how late the machine itself is. `run` holds what was seen, `undisturbed`
-what a machine that is never late would have shown; from both, `claims` and `pairs` say what held.
+a thread; `machine` watches how late the machine itself is. `run` holds what was seen, and what a
+machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
-from labkit.measure.claims import (
-    above,
-    at_most,
-    exactly,
-    higher,
-    lower,
-    none,
-    similar,
-    verify,
-)
+from labkit.measure.claims import above, at_most, exactly, none, verify
 from labkit.measure.experiment import (
     TooLong,
     left_behind,
@@ -25,13 +16,11 @@ from labkit.measure.experiment import (
 )
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
-from labkit.measure.pairs import Claim, partners, spread, typical
-from labkit.measure.run import Latency, Run, ms
+from labkit.measure.pairs import lower, partners, similar, spread, typical
+from labkit.measure.run import Run, ms
 from labkit.measure.work import Scenario
 
 __all__ = [
-    "Claim",
-    "Latency",
     "Load",
     "Machine",
     "Run",
@@ -40,7 +29,6 @@ __all__ = [
     "above",
     "at_most",
     "exactly",
-    "higher",
     "left_behind",
     "limited",
     "lower",

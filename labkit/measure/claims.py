@@ -23,92 +23,51 @@ trouble meanwhile (`Machine.trouble`), the claim is inconclusive.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict
-from numbers import Integral
-from statistics import median_low
-from typing import Any
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
-from labkit.display import as_html, show
+from labkit.display import as_html, number, show
 from labkit.errors import LabError
 from labkit.measure.machine import Machine
-from labkit.measure.pairs import NOISE, Claim, Figure, Measured, Pairs, ends_of, over, words
-from labkit.measure.run import Run
+from labkit.measure.run import Run, ms
 
+Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
-_MARK = {True: ("✔", "held"), False: ("✘", "broken"), None: ("?", "inconclusive")}
+_MARK = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
 
 
-def lower(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    figure: Figure | None = None,
-    *,
-    offer: str | None = None,
-    refusal: str = "",
-    unit: str = "ms",
-) -> Claim:
-    """Claim that a figure is at least so many times lower after than before.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence, whether it held (None: inconclusive), the figure that decided, and a reason."""
 
-    Args:
-        claim: The sentence.
-        times: How many times lower.
-        before: A run or several; or plain numbers, if no run has the figure.
-        after: As many, each taken next to its partner.
-        figure: Takes a run, gives a number; if not given, the p99 of `offer`.
-        offer: Whose failures count; the victim's, if not given.
-        refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
-            does not count as failed, and their number is said.
-        unit: What the figure is measured in; "%" shows a share as percents.
-
-    Raises:
-        LabError: There are no runs, or not as many after as before.
-    """
-    pairs = Pairs(before, after, figure, offer, refusal, unit)
-    return pairs.so_many_times(claim, times, pairs.before, pairs.after)
+    claim: str
+    held: bool | None
+    figure: str
+    why: str = ""
 
 
-def higher(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    figure: Figure | None = None,
-    *,
-    offer: str | None = None,
-    refusal: str = "",
-    unit: str = "ms",
-) -> Claim:
-    """Claim that a figure is at least so many times higher after than before; else as `lower`."""
-    pairs = Pairs(before, after, figure, offer, refusal, unit)
-    return pairs.so_many_times(claim, times, pairs.after, pairs.before)
+class Ends(NamedTuple):
+    """A figure as it was seen, and the least and the most that it may have been."""
+
+    seen: float
+    low: float
+    high: float
 
 
-def similar(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    figure: Figure | None = None,
-    *,
-    offer: str | None = None,
-    refusal: str = "",
-    unit: str = "ms",
-) -> Claim:
-    """Claim that a figure is within so many times of what it was, up or down; else as `lower`.
-
-    Partners have met the same machine: both are taken as seen, and both as undisturbed.
-    """
-    pairs = Pairs(before, after, figure, offer, refusal, unit)
-    seen = [over(b.seen, a.seen) for b, a in pairs.ends]
-    quiet = [over(b.low, a.low) for b, a in pairs.ends]
-    least = min(over(b.low, a.high) for b, a in pairs.ends) / pairs.doubt
-    most = max(over(b.high, a.low, math.inf) for b, a in pairs.ends) * pairs.doubt
-    true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
-    return pairs.claim(claim, seen, true, most < 1 / times or least > times)
+def ends_of(figure: Figure, measured: Run | float) -> Ends:
+    """A figure of a run at both ends of the rule; a plain number is known as it is."""
+    if not isinstance(measured, Run):
+        return Ends(measured, measured, measured)
+    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
+    if math.isnan(undisturbed):  # nothing is left of it without what met a pause
+        return Ends(seen, 0.0, math.inf)
+    # Where no processor was idle, whatever computed may have taken twice as long.
+    low = min(seen, undisturbed) / (2 if measured.machine.starved else 1)
+    return Ends(seen, low, max(seen, undisturbed))
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:
@@ -156,71 +115,88 @@ def at_most(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
     """Claim that a figure is `limit` or less; a function of a run must be so in each run."""
-    return _limit(claim, lambda value: value <= limit, max, seen, during, unit)
+    return _limit(claim, operator.le, max, limit, seen, during, unit)
 
 
 def above(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
     """Claim that a figure is more than `limit`; a function of a run must be so in each run."""
-    return _limit(claim, lambda value: value > limit, min, seen, during, unit)
+    return _limit(claim, operator.gt, min, limit, seen, during, unit)
 
 
-def verify(*claims: Claim | tuple[str, bool, str]) -> None:
-    """Show each claim with its verdict and its figure, and why if it is inconclusive.
-
-    Args:
-        claims: What the functions above return; or, for a plain fact, a tuple: the sentence,
-            whether it is so, the figure.
-    """
-    checked = [c if isinstance(c, Claim) else _from_tuple(*c) for c in claims]
+def verify(*claims: Claim) -> None:
+    """Show each claim with its verdict and its figure, and why if it is inconclusive."""
     rows = []
-    for c in checked:
-        why = f"; {c.why or 'this machine is busy, or shared'}: run it again"
-        rows.append((" ".join(_MARK[c.held]), c.claim, c.figure + (why if c.held is None else "")))
-    lines = [f"{verdict}: {claim} ({figure})" for verdict, claim, figure in rows]
+    for c in claims:
+        figure = f"{c.figure}; {c.why}: run it again" if c.held is None else c.figure
+        rows.append((_MARK[c.held], c.claim, figure))
+    text = "\n".join(f"{verdict}: {claim} ({figure})" for verdict, claim, figure in rows)
     html = as_html(["verdict", "claim", "figure"], rows)
-    show("\n".join(lines), html=html, data={"claims": [asdict(c) for c in checked]})
+    show(text, html=html, data={"claims": [asdict(c) for c in claims]})
+
+
+def decide(claim: str, true: bool, false: bool, figure: str, why: str) -> Claim:
+    """A claim that is surely true, surely false, or neither; and why it is neither."""
+    held = True if true else False if false else None
+    why = why or "the difference is no larger than the noise"
+    return Claim(claim, held, figure, why if held is None else "")
+
+
+def trouble_in(during: Watched) -> str:
+    """Why what was seen meanwhile may be the machine's doing; "" if it cannot be."""
+    machines = [it.machine if isinstance(it, Run) else it for it in _listed(during)]
+    return next((machine.trouble for machine in machines if machine.trouble), "")
+
+
+def invalid_in(runs: Iterable[Run]) -> str:
+    """Why the times of one of these runs are not the service's; "" if they are."""
+    invalid = next((run.invalid for run in runs if run.invalid), "")
+    return f"{invalid}, so these times are not the service's" if invalid else ""
+
+
+def words(value: Any, unit: str = "") -> str:
+    """A figure with its unit."""
+    if unit == "%":
+        return f"{value:.1%}"
+    if unit == "ms":
+        return f"{ms(value)} ms"
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return f"{number(float(value))} {unit}".rstrip()
+    return f"{value}"
 
 
 def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
     """The claim, if it is true; else broken, unless the machine was in trouble meanwhile."""
-    if true:
-        return Claim(claim, True, figure)
-    why = _trouble(during)
-    return Claim(claim, None if why else False, figure, why)
-
-
-def _trouble(during: Watched) -> str:
-    watched = [during] if isinstance(during, Run | Machine) else list(during)
-    machines = [it.machine if isinstance(it, Run) else it for it in watched]
-    return next((machine.trouble for machine in machines if machine.trouble), "")
+    trouble = trouble_in(during)
+    return decide(claim, true, not trouble, figure, trouble)
 
 
 def _limit(
     claim: str,
-    true: Callable[[float], bool],
+    test: Callable[[float, float], bool],
     worst: Callable[[Iterable[float]], float],
+    limit: float,
     seen: float | Figure,
     during: Watched,
     unit: str,
 ) -> Claim:
-    if not callable(seen):
-        return _certain(claim, bool(true(seen)), words(seen, unit), during)
-    runs = _runs(during)
-    ends = [ends_of(seen, run) for run in runs]
-    said = words(worst(end.seen for end in ends), unit)
-    if invalid := next((run.invalid for run in runs if run.invalid), ""):
-        return Claim(claim, None, said, f"{invalid}, so these times are not the service's")
-    held = all(true(end.low) and true(end.high) for end in ends)
-    if not held and all(true(end.low) or true(end.high) for end in ends):
-        return Claim(claim, None, said, _trouble(runs) or NOISE)
-    return _certain(claim, held, said, during)
+    runs = _runs(during) if callable(seen) else []
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen)]
+    true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
+    false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
+    invalid = invalid_in(runs)
+    why = invalid or trouble_in(during)
+    figure = words(worst(end.seen for end in ends), unit)
+    return decide(claim, true and not invalid, false and not why, figure, why)
+
+
+def _listed(during: Watched) -> list[Run | Machine]:
+    return [during] if isinstance(during, Run | Machine) else list(during)
 
 
 def _runs(during: Watched) -> list[Run]:
-    watched = [during] if isinstance(during, Run | Machine) else list(during)
-    runs = [it for it in watched if isinstance(it, Run)]
+    runs = [it for it in _listed(during) if isinstance(it, Run)]
     if not runs:
         raise LabError(
             "A function of a run was claimed, but no run was given. Expected the run or runs as "
@@ -231,7 +207,3 @@ def _runs(during: Watched) -> list[Run]:
 
 def _count(it: Any) -> float:
     return len(it) if isinstance(it, Sized) else it
-
-
-def _from_tuple(claim: str, held: Any, figure: str) -> Claim:
-    return Claim(claim, None if held is None else bool(held), figure)  # numpy's truth, too

@@ -20,7 +20,7 @@ from labkit.probe import Frame, users_frame
 
 _stopped: list[Work] = []  # and not yet at an end
 
-_limit: ContextVar[tuple[float, list[Run]]] = ContextVar("labkit_limit", default=(math.inf, []))
+_limit: ContextVar[tuple[float, list[Run]]] = ContextVar("labkit_limit")
 
 
 class TooLong(LabError):  # noqa: N818 (it says what happened)
@@ -72,10 +72,8 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             f"slow down this one. Wait until it has ended, or restart the kernel."
         )
     name = name or getattr(scenario, "__name__", "scenario").replace("_", " ")
-    work = Work(scenario, name, threshold_ms)
-    progress = Progress()
-    limit, runs = _limit.get()
-    began = perf_counter()
+    work, progress, began = Work(scenario, name, threshold_ms), Progress(), perf_counter()
+    limit, runs = _limit.get((math.inf, []))
     # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
     gc.collect()
     gc.freeze()
@@ -86,27 +84,25 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             if perf_counter() - began > limit:
                 raise TooLong
             if work.load.started:
-                lag = work.probe.lag_now_ms
-                done = min(1.0, work.load.elapsed / work.load.seconds)
-                bar = "█" * round(20 * done) + "░" * (20 - round(20 * done))
-                progress.update(f"{name} {bar} {work.load.elapsed:.1f} s, loop lag {lag:.0f} ms")
+                elapsed, lag = work.load.elapsed, work.probe.lag_now_ms
+                bar = ("█" * round(20 * elapsed / work.load.seconds)).ljust(20, "░")[:20]
+                progress.update(f"{name} {bar} {elapsed:.1f} s, loop lag {lag:.0f} ms")
     except (KeyboardInterrupt, TooLong) as why:
         left = work.end()
         if not work.done.is_set():
             _stopped.append(work)
-        progress.close(f"{name}: stopped after {perf_counter() - began:.1f} s{left}")
+        progress.update(f"{name}: stopped after {perf_counter() - began:.1f} s{left}", last=True)
         if isinstance(why, TooLong):
             raise TooLong(f"had not ended after {limit:g} s{left}") from None
         raise Stopped(f"{name} was stopped{left}.") from None
     finally:
         gc.unfreeze()
     if work.error is not None:
-        progress.close(f"{name}: failed")
+        progress.update(f"{name}: failed", last=True)
         raise _explained(name, work.error) from None
     result = work.result()
-    progress.close(str(result), {"run": result.figures()})
-    if limit < math.inf:
-        runs.append(result)
+    progress.update(str(result), last=True, data={"run": result.figures()})
+    runs.append(result)
     return result
 
 

@@ -16,12 +16,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from random import uniform
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from labkit.errors import LabError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
+UNANSWERED = ("unfinished", "CancelledError")  # how the error of a request without an answer begins
 
 
 @dataclass(slots=True)
@@ -31,35 +35,36 @@ class Request:
     Attributes:
         offer: What kind of request it was: the name given to `offer`.
         intended: When the schedule wanted it to start.
-        started: When it did start; NaN if the run was broken off before.
+        started: When it did start; NaN if it never did.
         finished: When it was over, one way or the other.
         error: Why it failed, or None if it completed.
-        unanswered: Whether it was still waiting when it was cancelled.
     """
 
     offer: str
     intended: float
     started: float = math.nan
     finished: float = math.nan
-    error: str | None = "not finished: the run was broken off"
-    unanswered: bool = False
+    error: str | None = "unfinished when the run ended"
+
+
+def table_of(requests: list[Request]) -> pd.DataFrame:
+    """The requests as in `Run.requests`."""
+    import pandas as pd
+
+    rows = [(r.offer, r.intended, r.started, r.error, r.finished) for r in requests]
+    table = pd.DataFrame(rows, columns=["offer", "intended_s", "started_s", "error", "finished"])
+    table["latency_ms"] = 1e3 * (table.finished - table.intended_s)
+    table["service_ms"] = 1e3 * (table.finished - table.started_s)
+    return table.drop(columns="finished")
 
 
 class Span(NamedTuple):
-    """A part of a request: which one's (an index, -1 for none), its name, when and how long (s)."""
+    """A part of a request: whose (an index, -1 for nobody's), its name, when (s), how long (ms)."""
 
     request: int
-    name: str
-    start: float
-    seconds: float
-
-
-class Reading(NamedTuple):
-    """What a gauge said at a moment (s since the load began)."""
-
-    at: float
-    name: str
-    value: float
+    span: str
+    start_s: float
+    span_ms: float
 
 
 Offer = tuple[Callable[[], Awaitable[object]], float, int]  # what makes a request, rate, burst
@@ -77,11 +82,10 @@ class Load:
     def __init__(self, watch: AbstractContextManager[object] | None = None) -> None:
         self.requests: list[Request] = []
         self.spans: list[Span] = []
-        self.readings: list[Reading] = []
+        self.readings: list[dict[str, float]] = []  # at_s, and a figure for each gauge
+        self.offers: dict[str, Offer] = {}
         self.seconds, self.started = 0.0, False
-        self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
-        self._offers: dict[str, Offer] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
@@ -120,16 +124,11 @@ class Load:
                 f"offer({name!r}) was given a {type(request).__name__}. Expected a function that "
                 f"makes a new request each time: `lambda: lookup(pool)`, not `lookup(pool)`."
             )
-        if name in self._offers:
+        if name in self.offers:
             raise LabError(f"offer({name!r}) was called twice. Give each offer a name of its own.")
         if self.started:
             raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
-        self._offers[name] = (request, rate, burst)
-
-    @property
-    def victim(self) -> str:
-        """The name of the first offer: the innocent traffic that suffers."""
-        return next(iter(self._offers), "")
+        self.offers[name] = (request, rate, burst)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Read a number off the service about every 20 ms, whenever the loop is free."""
@@ -148,8 +147,8 @@ class Load:
         try:
             yield
         finally:
-            now = perf_counter()
-            self.spans.append(Span(_current.get(), name, start - self.began, now - start))
+            took = 1e3 * (perf_counter() - start)
+            self.spans.append(Span(_current.get(), name, start - self.began, took))
 
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.
@@ -164,22 +163,22 @@ class Load:
             raise LabError(f"run() was given seconds={seconds!r}. Expected a time above 0.")
         if self.started:
             raise LabError("run() was called twice. Measure twice instead, and compare the runs.")
-        if not self._offers:
+        if not self.offers:
             raise LabError(
                 "run() was called, but nothing is offered. Expected before it, for example:\n"
                 '    load.offer("lookup", lambda: lookup(pool), rate=200)'
             )
-        for name, (_, rate, _) in self._offers.items():
+        for name, (_, rate, _) in self.offers.items():
             if round(rate * seconds) < 1:
                 raise LabError(
                     f"offer({name!r}) at rate={rate:g} brings no request in {seconds:g} seconds. "
                     f"Raise the rate, or the time."
                 )
-        self.seconds, loop = seconds, asyncio.get_running_loop()
+        self.seconds = seconds
         with self._watch:
-            self.began, self.started, self.debug = perf_counter(), True, loop.get_debug()
-            schedules = [asyncio.create_task(self._keep_offering(*o)) for o in self._offers.items()]
-            gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
+            self.began, self.started = perf_counter(), True
+            schedules = [asyncio.create_task(self._keep_offering(*o)) for o in self.offers.items()]
+            reading = asyncio.create_task(self._keep_reading())
             try:
                 await asyncio.gather(*schedules)
                 if self._misuse:
@@ -188,15 +187,13 @@ class Load:
                     await asyncio.wait(self._tasks, timeout=_DRAIN)
                 self._over = True
             finally:
-                self.debug |= loop.get_debug()
-                left = [task for task in (*schedules, *gauges, *self._tasks) if not task.done()]
+                left = [task for task in (*schedules, reading, *self._tasks) if not task.done()]
                 for task in left:
                     task.cancel()
                 if left:
                     await asyncio.wait(left, timeout=_DRAIN)
-            for task in gauges:
-                if not task.cancelled():
-                    task.result()
+            if not reading.cancelled():
+                reading.result()  # raises what a gauge raised
 
     async def _keep_offering(self, name: str, offer: Offer) -> None:
         """Start each request when it is due; all that are overdue, at once."""
@@ -236,15 +233,15 @@ class Load:
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
             record.error = late if self._over else "CancelledError: cancelled"
-            record.unanswered = True
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")
         finally:
             record.finished = perf_counter() - self.began
 
-    async def _keep_reading(self, name: str, read: Callable[[], float]) -> None:
-        while True:
-            self.readings.append(Reading(self.elapsed, name, float(read())))
+    async def _keep_reading(self) -> None:
+        while self._gauges:
+            figures = {name: float(read()) for name, read in self._gauges.items()}
+            self.readings.append({"at_s": self.elapsed} | figures)
             # Out of step with the arrivals: else each might find the same moment of a request.
             await asyncio.sleep(_GAUGE_EVERY * uniform(0.5, 1.5))

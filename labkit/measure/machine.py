@@ -56,23 +56,18 @@ class Machine:
         self.idle = psutil.cpu_times_percent().idle / 100
 
     def _watch(self, loops_thread: int) -> None:
-        asked, cpu, queued = perf_counter(), process_time(), _queued(loops_thread)
+        asked, cpu, queue = perf_counter(), process_time(), _queued(loops_thread)
         while self._watching:
             sleep(_EVERY)  # finer on Windows than a wait for a lock
-            now, used, before, queued = (
-                perf_counter(),
-                process_time(),
-                queued,
-                _queued(loops_thread),
-            )
+            now, used, queued = perf_counter(), process_time(), _queued(loops_thread)
             # CPU time beyond the 3 ms was surely used while this thread was late.
             late = now - asked - _EVERY - max(0.0, used - cpu - _EVERY)
-            late = max(0.0, late, queued - before)
+            late = max(0.0, late, queued - queue)
             if late > PAUSE:
                 self.pauses.append((now - late, now))
             else:
                 self.late_ms.append(1e3 * late)
-            asked, cpu = perf_counter(), used
+            asked, cpu, queue = perf_counter(), used, queued
 
     def late(self, share: float) -> float:
         """How late the machine was at this quantile of all wake-ups (0 to 1), in milliseconds."""

@@ -1,131 +1,137 @@
-"""What was measured before and after, compared: the ends of a figure and of a ratio."""
+"""Claims on what was measured before and after: pairs of figures, and the ratio of each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from statistics import median_low
-from typing import Any, NamedTuple
+from typing import Any
 
-from labkit.display import number
 from labkit.errors import LabError
-from labkit.measure.run import Run, ms
+from labkit.measure.claims import (
+    Claim,
+    Ends,
+    Figure,
+    decide,
+    ends_of,
+    invalid_in,
+    trouble_in,
+    words,
+)
+from labkit.measure.run import Run
 
-Figure = Callable[[Run], float]
 Measured = Run | float | Sequence[Run] | Sequence[float]
+Pairs = list[tuple[Ends, Ends]]  # before, after
 
-NOISE = "the difference is no larger than the noise"
 _DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A sentence, whether it held (None: inconclusive), the figure that decided, and a reason."""
-
-    claim: str
-    held: bool | None
-    figure: str
-    why: str = ""
+def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
+    """The ratio of each pair; whether they reach so many times; whether none of them can."""
+    seen = [_over(b.seen, a.seen, math.nan) for b, a in pairs]
+    least = [_over(b.low, a.high) for b, a in pairs]
+    most = [_over(b.high, a.low, math.inf) for b, a in pairs]
+    return seen, median_low(least) / doubt >= times, max(most) * doubt < times
 
 
-class Ends(NamedTuple):
-    """A figure as it was seen, and the least and the most that it may have been."""
-
-    seen: float
-    low: float
-    high: float
-
-
-class Side(NamedTuple):
-    """What was measured before, or after."""
-
-    ends: list[Ends]
-    runs: list[Run]
-    failed: int
+def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
+    """The same, where the ratios are claimed to be between 1 / times and times."""
+    seen, _, risen = _fallen(pairs, 1 / times, doubt)
+    _, _, fallen = _fallen([(a, b) for b, a in pairs], 1 / times, doubt)
+    quiet = [_over(b.low, a.low) for b, a in pairs]
+    true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
+    return seen, true, risen or fallen
 
 
-class Pairs:
-    """Figures before and after, and whether they can be compared at all."""
+def lower(
+    claim: str,
+    times: float,
+    before: Measured,
+    after: Measured,
+    figure: Figure | None = None,
+    *,
+    offer: str | None = None,
+    refusal: str = "",
+    unit: str = "ms",
+    judge: Callable[[Pairs, float, float], tuple[list[float], bool, bool]] = _fallen,
+) -> Claim:
+    """Claim that a figure is at least so many times lower after than before.
 
-    def __init__(
-        self,
-        before: Measured,
-        after: Measured,
-        figure: Figure | None,
-        offer: str | None,
-        refusal: str,
-        unit: str,
-    ) -> None:
-        def side(measured: Measured) -> Side:
-            each = listed(measured)
-            runs = [it for it in each if isinstance(it, Run)]
-            failed = sum(_failures(run, offer, refusal) for run in runs)
-            return Side([ends_of(figure or p99, it) for it in each], runs, failed)
+    Args:
+        claim: The sentence.
+        times: How many times lower.
+        before: A run or several; or plain numbers, if no run has the figure.
+        after: As many, each taken next to its partner.
+        figure: Takes a run, gives a number; if not given, the p99 of `offer`.
+        offer: Whose failures count; the victim's, if not given.
+        refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
+            does not count as failed, and their number is said.
+        unit: What the figure is measured in; "%" shows a share as percents.
+        judge: What is claimed of the ratios; `similar` claims something else.
 
-        def p99(run: Run) -> float:
-            return run.latency(offer).p99
+    Raises:
+        LabError: There are no runs, or not as many after as before.
+    """
 
-        self.before, self.after, self.unit = side(before), side(after), unit
-        partners(before, after)  # or it says what is missing
-        self.ends = list(zip(self.before.ends, self.after.ends, strict=True))
-        self.doubt = _DOUBT.get(len(self.ends), 1.0)
-        self.remark = ""
-        if refusal:
-            refused = sum(run.failed(offer) for run in self.after.runs) - self.after.failed
-            self.remark = f"; {refused:,} refused"
+    def p99(run: Run) -> float:
+        return run.latency(offer).p99
 
-    def so_many_times(self, claim: str, times: float, large: Side, small: Side) -> Claim:
-        """Claim that one side is so many times the other."""
-        pairs = list(zip(large.ends, small.ends, strict=True))
-        lows = [over(one.low, other.high) for one, other in pairs]
-        highs = [over(one.high, other.low, math.inf) for one, other in pairs]
-        true = median_low(lows) / self.doubt >= times
-        false = max(highs) * self.doubt < times
-        return self.claim(claim, [over(a.seen, b.seen, math.nan) for a, b in pairs], true, false)
+    def failed(runs: list[Run], refusal: str = refusal) -> int:
+        return sum(run.failed(offer or run.victim, refusal) for run in runs)
 
-    def claim(self, claim: str, ratios: list[float], true: bool, false: bool) -> Claim:
-        """The claim, unless something speaks against comparing the two sides."""
-        runs, remark = [*self.before.runs, *self.after.runs], self.remark
-        why = next((run.machine.trouble for run in runs if run.machine.trouble), "")
-        comparable = not any(map(math.isnan, ratios))
-        if invalid := next((run.invalid for run in runs if run.invalid), ""):
-            true, false, why = False, False, f"{invalid}, so these times are not the service's"
-        elif self.after.runs and self.after.failed > self.before.failed:
-            true, false = False, not why
-            remark += f"; {self.after.failed:,} failed, {self.before.failed:,} before"
-        elif not comparable:
-            true, false, why = False, False, "there is nothing to compare"
-        shown = self.ends[typical(ratios) if comparable else 0]
-        said = " → ".join(words(end.seen, self.unit) for end in shown) + remark
-        figure = f"{spread(ratios)}, {said}" if comparable else said
-        held = True if true else False if false else None
-        return Claim(claim, held, figure, (why or NOISE) if held is None else "")
+    both = partners(before, after)
+    befores, afters = (
+        [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
+    )
+    pairs = [(ends_of(figure or p99, b), ends_of(figure or p99, a)) for b, a in both]
+    ratios, true, false = judge(pairs, times, _DOUBT.get(len(pairs), 1.0))
+    comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
+    remark = f"; {failed(afters, '') - failed(afters):,} refused" if refusal else ""
+    if invalid := invalid_in([*befores, *afters]):
+        true, false, why = False, False, invalid
+    elif failed(afters) > failed(befores):
+        true, false = False, not why
+        remark += f"; {failed(afters):,} failed, {failed(befores):,} before"
+    elif not comparable:
+        true, false, why = False, False, "there is nothing to compare"
+    shown = pairs[typical(ratios) if comparable else 0]
+    said = " → ".join(words(end.seen, unit) for end in shown) + remark
+    return decide(claim, true, false, f"{spread(ratios)}, {said}" if comparable else said, why)
 
 
-def ends_of(figure: Figure, measured: Run | float) -> Ends:
-    """A figure of a run at both ends of the rule; a plain number is known as it is."""
-    if not isinstance(measured, Run):
-        return Ends(measured, measured, measured)
-    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
-    if math.isnan(undisturbed):  # nothing is left of it without what met a pause
-        return Ends(seen, 0.0, math.inf)
-    # Where no processor was idle, whatever computed may have taken twice as long.
-    low = min(seen, undisturbed) / (2 if measured.machine.starved else 1)
-    return Ends(seen, low, max(seen, undisturbed))
+def similar(
+    claim: str,
+    times: float,
+    before: Measured,
+    after: Measured,
+    *,
+    offer: str | None = None,
+    unit: str = "ms",
+) -> Claim:
+    """Claim that a p99 or a number is within so many times of what it was; else as `lower`.
+
+    Partners have met the same machine: both are taken as seen, and both as undisturbed.
+    """
+    return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
 
 
-def over(large: float, small: float, nothing: float = 0.0) -> float:
-    """A ratio; of something to nothing it is infinite, of nothing to nothing it is `nothing`."""
-    if small == 0:
-        return math.inf if large > 0 else nothing
-    return large / small
+def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
+    """Each that was measured before, beside the one that was measured next to it after.
 
-
-def _failures(run: Run, offer: str | None, refusal: str) -> int:
-    errors = run.requests.error[run.requests.offer == (offer or run.victim)].dropna()
-    return sum(not (refusal and error.startswith(refusal)) for error in errors)
+    Raises:
+        LabError: There are none, or one has no partner.
+    """
+    befores, afters = (
+        [side] if isinstance(side, Run | Real) else list(side)  # type: ignore[arg-type]
+        for side in (before, after)
+    )
+    if not befores or len(befores) != len(afters):
+        raise LabError(
+            f"{len(befores)} measured before and {len(afters)} after cannot be compared. Expected "
+            f"as many of each, and at least one: each is compared with its partner."
+        )
+    return list(zip(befores, afters, strict=True))
 
 
 def typical(ratios: Sequence[float]) -> int:
@@ -140,35 +146,11 @@ def spread(ratios: Sequence[float], word: str = "") -> str:
     return f"{middle} {word}".rstrip() + several
 
 
-def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
-    """Each that was measured before, beside the one that was measured next to it after.
-
-    Raises:
-        LabError: There are none, or one has no partner.
-    """
-    befores, afters = listed(before), listed(after)
-    if not befores or len(befores) != len(afters):
-        raise LabError(
-            f"{len(befores)} measured before and {len(afters)} after cannot be compared. Expected "
-            f"as many of each, and at least one: each is compared with its partner."
-        )
-    return list(zip(befores, afters, strict=True))
-
-
-def listed(measured: Measured) -> list[Any]:
-    """One or several, as a list."""
-    return [measured] if isinstance(measured, Run | Real) else list(measured)  # type: ignore[arg-type]
-
-
-def words(value: Any, unit: str = "") -> str:
-    """A figure with its unit."""
-    if unit == "%":
-        return f"{value:.1%}"
-    if unit == "ms":
-        return f"{ms(value)} ms"
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return f"{number(float(value))} {unit}".rstrip()
-    return f"{value}"
+def _over(large: float, small: float, nothing: float = 0.0) -> float:
+    """A ratio; of something to nothing it is infinite, of nothing to nothing it is `nothing`."""
+    if small == 0:
+        return math.inf if large > 0 else nothing
+    return large / small
 
 
 def _times(ratio: float) -> str:

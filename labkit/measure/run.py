@@ -1,21 +1,24 @@
-"""What one measurement saw: the Run, its figures and its frames."""
+"""What one measurement saw: the Run, its figures and its tables."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure.load import Reading, Request, Span
+from labkit.measure.load import UNANSWERED
 from labkit.measure.machine import Machine
 from labkit.probe import Stall
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DEBUG = "asyncio's debug mode was on"
+_WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
+_AT_ONCE = 2  # of them that may be late in one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Latency:
     p50: float
     p99: float
     max: float
-    unanswered: int = 0
+    unanswered: int
 
     def __str__(self) -> str:
         """With the count that the figures come from."""
@@ -47,90 +50,50 @@ def ms(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """What one measurement saw. Second 0 is when the load began.
 
     Attributes:
         name: The scenario's name.
-        victim: The first offer: the innocent traffic that suffers.
+        offers: What was offered, by name.
         seconds: For how long requests were offered.
-        debug: Whether asyncio's debug mode was on: then no latency here is the service's.
-        traced: Whether a tracer, a debugger or a profiler was on: the same.
-        machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
+        invalid: Why no time of this run is the service's, in words; "" if all are.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
+        requests: A row for each, in the order of arrival. Columns: offer, intended_s, started_s,
+            error (None if it completed), latency_ms (from the intended start), service_ms (from
+            the actual start).
+        spans: A row for each. Columns: request (a row of `requests`, or -1), span, start_s,
+            span_ms.
+        gauges: A row for each reading (index: seconds), a column for each gauge. A reading holds
+            until the next: weigh them by time, as `share_of_time` does.
+        lag: A row for each 20 ms in which the loop was busy. Columns: at_s, lag_ms (the longest
+            that a ready callback can have waited).
+        machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
     """
 
     name: str
-    victim: str
+    offers: tuple[str, ...]
     seconds: float
-    debug: bool
+    invalid: str
     stalls: tuple[Stall, ...]
     warnings: tuple[str, ...]
-    _requests: list[Request] = field(repr=False)
-    _spans: list[Span] = field(repr=False)
-    _readings: list[Reading] = field(repr=False)
-    _lag: list[tuple[float, float]] = field(repr=False)
-    machine: Machine = field(default_factory=Machine, repr=False)
-    traced: bool = False
-
-    @cached_property
-    def requests(self) -> pd.DataFrame:
-        """A row for each request, in the order of arrival.
-
-        Columns: offer, intended_s, started_s, latency_ms (from the intended start), service_ms
-        (from the actual start), error (None if it completed).
-        """
-        import pandas as pd
-
-        frame = pd.DataFrame(
-            [(r.offer, r.intended, r.started, r.finished, r.error) for r in self._requests],
-            columns=["offer", "intended_s", "started_s", "finished_s", "error"],
-        )
-        frame["latency_ms"] = 1e3 * (frame.finished_s - frame.intended_s)
-        frame["service_ms"] = 1e3 * (frame.finished_s - frame.started_s)
-        return frame.drop(columns="finished_s")
-
-    @cached_property
-    def spans(self) -> pd.DataFrame:
-        """A row for each span.
-
-        Columns: request (a row of `requests`, or -1), span, start_s, span_ms.
-        """
-        import pandas as pd
-
-        rows = [(s.request, s.name, s.start, 1e3 * s.seconds) for s in self._spans]
-        return pd.DataFrame(rows, columns=["request", "span", "start_s", "span_ms"])
-
-    @cached_property
-    def gauges(self) -> pd.DataFrame:
-        """A row for each reading (index: seconds), a column for each gauge.
-
-        A reading holds until the next: weigh them by time, as `share_of_time` does.
-        """
-        import pandas as pd
-
-        rows = [(r.at, r.name, r.value) for r in self._readings]
-        frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
-        frame["at_s"] = frame.at_s.round(2)
-        table = frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
-        return table.ffill()  # gauges that were read together may round to two moments
-
-    @cached_property
-    def lag(self) -> pd.DataFrame:
-        """A row for each 20 ms in which the loop was busy.
-
-        Columns: at_s, lag_ms (the longest that a ready callback can have waited).
-        """
-        import pandas as pd
-
-        return pd.DataFrame(self._lag, columns=["at_s", "lag_ms"])
+    requests: pd.DataFrame
+    spans: pd.DataFrame
+    gauges: pd.DataFrame
+    lag: pd.DataFrame
+    machine: Machine = field(default_factory=Machine)
 
     @property
-    def lag_max_ms(self) -> float:
-        """For how long the loop was busy with callbacks at the most, in one iteration."""
-        return max((lag for _, lag in self._lag), default=0.0)
+    def victim(self) -> str:
+        """The first offer: the innocent traffic that suffers."""
+        return self.offers[0]
+
+    @property
+    def debug(self) -> bool:
+        """Whether asyncio's debug mode was on: then no latency here is the service's."""
+        return self.invalid == DEBUG
 
     @property
     def noise_ms(self) -> float:
@@ -143,42 +106,76 @@ class Run:
         pauses = [1e3 * (end - start) for start, end in self.machine.pauses]
         return max([self.machine.late(1), *pauses])
 
-    @property
-    def idle(self) -> float:
-        """The share of the machine's processors that nobody used meanwhile."""
-        return self.machine.idle
-
-    @property
-    def invalid(self) -> str:
-        """Why no time of this run is the service's, in words; "" if all are."""
-        tracer = "a tracer or a profiler was on" if self.traced else ""
-        return "asyncio's debug mode was on" if self.debug else tracer
-
     @cached_property
     def undisturbed(self) -> Run:
-        """This run as a machine that is never late may have shown it; see `undisturbed`."""
-        from labkit.measure.undisturbed import undisturbed
+        """This run as a machine that is never late may have shown it: the other end of each figure.
 
-        return undisturbed(self)
+        What met a pause of the machine, or came while that was being made up for (as long again),
+        is left out; what a gauge said then is NaN. Stalls no longer than the machine was late at
+        the worst are left out, too. Every time becomes shorter. A request is woken about five
+        times, so one request in a hundred meets what one wake-up in five hundred meets: the p99
+        becomes shorter by twice (as two may be late) the lateness that one wake-up in five hundred
+        had, and every other rank by its own.
+        """
+        import numpy as np
+
+        made_up = [(begin, 2 * end - begin) for begin, end in self.machine.pauses]
+
+        def met_a_pause(start: Any, end: Any) -> Any:
+            met = np.zeros_like(start, dtype=bool)
+            for begin, over in made_up:
+                met = met | ((start < over) & (end >= begin))
+            return met
+
+        def shorten(times: pd.Series) -> pd.Series:
+            """The shortest by what lateness the luckiest met, the longest by the worst."""
+            rarer = (1 - times.rank(method="first") / (len(times) + 1)) / _WAKE_UPS
+            late = self.machine.late_ms or [0.0]
+            added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
+            return (times - added).clip(lower=0)
+
+        def quiet(table: pd.DataFrame, start: pd.Series, time: str, kind: Any) -> pd.DataFrame:
+            """What met no pause, each kind with its times shortened."""
+            rows = table[~met_a_pause(start, start + table[time] / 1e3)]
+            return rows.assign(**{time: rows.groupby(kind)[time].transform(shorten)})
+
+        requests = quiet(self.requests, self.requests.intended_s, "latency_ms", "offer")
+        added = self.requests.latency_ms[requests.index] - requests.latency_ms
+        spans = quiet(self.spans, self.spans.start_s, "span_ms", "span")
+        began = self.lag.at_s - self.lag.lag_ms / 1e3
+        edges = [at for pause in made_up for at in pause]
+        gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
+        gauges[met_a_pause(gauges.index, gauges.index)] = math.nan
+        stalls = [s for s in self.stalls if s.duration_ms > self.machine.late(1)]
+        return replace(
+            self,
+            stalls=tuple(
+                s for s in stalls if not met_a_pause(s.start_s, s.start_s + s.duration_ms / 1e3)
+            ),
+            requests=requests.assign(service_ms=(requests.service_ms - added).clip(lower=0)),
+            spans=spans[spans.request.isin([-1, *requests.index])],
+            gauges=gauges,
+            lag=quiet(self.lag, began, "lag_ms", lambda row: "lag"),
+        )
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
-        """For which share of the load's time (0 to 1) a gauge passed a test.
+        """For which share of the load's time (0 to 1) a gauge passed a test; NaN if none is known.
 
         A reading holds until the next one, however late that comes: a frozen loop reads nothing.
 
         Raises:
             LabError: The scenario has no such gauge.
         """
-        readings = [r for r in self._readings if r.name == gauge]
-        if not readings:
+        if gauge not in self.gauges:
             raise LabError(
                 f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
                 f"load.gauge({gauge!r}, ...)."
             )
-        ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
-        spent = [(end - r.at, r.value) for r, end in zip(readings, ends, strict=True)]
-        known = [(time, value) for time, value in spent if not math.isnan(value)]
-        return sum(time for time, value in known if test(value)) / sum(time for time, _ in known)
+        starts = self.gauges.index.to_series()
+        lasted = starts.shift(-1, fill_value=max(self.seconds, starts.iloc[-1])) - starts
+        known = self.gauges[gauge].dropna()
+        passed, total = known.index[known.map(test).astype(bool)], lasted[known.index].sum()
+        return float(lasted[passed].sum() / total) if total else math.nan
 
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).
@@ -191,27 +188,29 @@ class Run:
         Raises:
             LabError: There is no such offer.
         """
-        import numpy as np
+        import pandas as pd
 
-        name = offer or self.victim
-        if name not in (known := {r.offer for r in self._requests}):
+        offer = offer or self.victim
+        if offer not in self.offers:
             raise LabError(
-                f"There is no offer {name!r} in {self.name!r}. "
-                f"Expected one of: {', '.join(sorted(known))}."
+                f"There is no offer {offer!r} in {self.name!r}. "
+                f"Expected one of: {', '.join(sorted(self.offers))}."
             )
-        mine = [(1e3 * (r.finished - r.intended), r) for r in self._requests if r.offer == name]
-        answered = [time for time, r in mine if r.error is None]
-        unanswered = [time for time, r in mine if r.unanswered and time == time]
-        if not answered and not unanswered:
-            return Latency(0, math.nan, math.nan, math.nan)
-        slowest = max(answered, default=0.0)
-        times = [*answered, *(max(time, slowest) for time in unanswered)]
-        p50, p99 = np.percentile(times, [50, 99])
-        return Latency(len(answered), float(p50), float(p99), max(times), len(unanswered))
+        mine = self.requests[self.requests.offer == offer]
+        answered = mine.latency_ms[mine.error.isna()]
+        waiting = mine.latency_ms[mine.error.str.startswith(UNANSWERED, na=False)]
+        times = pd.concat([answered, waiting.clip(lower=answered.max())])
+        p50, p99 = times.quantile([0.5, 0.99])
+        return Latency(len(answered), float(p50), float(p99), float(times.max()), len(waiting))
 
-    def failed(self, offer: str | None = None) -> int:
-        """How many requests of an offer (of all, if none is named) did not complete."""
-        return sum(r.error is not None and offer in (None, r.offer) for r in self._requests)
+    def failed(self, offer: str | None = None, refusal: str = "") -> int:
+        """How many requests of an offer (of all, if none is named) did not complete.
+
+        Those with an error that begins with `refusal` do not count, if one is given.
+        """
+        mine = self.requests if offer is None else self.requests[self.requests.offer == offer]
+        errors = mine.error.dropna()
+        return len(errors[~errors.str.startswith(refusal)] if refusal else errors)
 
     def figures(self, offer: str | None = None) -> dict[str, Any]:
         """The run in plain numbers, for a scoreboard.
@@ -222,11 +221,10 @@ class Run:
         times = {"p50_ms": latency.p50, "p99_ms": latency.p99, "max_ms": latency.max}
         return {
             "name": self.name,
-            "requests": len(self._requests),
+            "requests": len(self.requests),
             "errors": self.failed(),
             **{name: round(time, 3) if latency.count else None for name, time in times.items()},
             "stalls": len(self.stalls),
-            "lag_max_ms": round(self.lag_max_ms, 3),
         }
 
     @property
@@ -236,14 +234,12 @@ class Run:
         several = f"{len(self.stalls)} stalls, the longest {longest} ms"
         return {0: "no stall", 1: f"1 stall of {longest} ms"}.get(len(self.stalls), several)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """One line."""
-        errors = Counter(r.error for r in self._requests if r.error is not None)
-        failed = f", {errors.total():,} failed ({errors.most_common(1)[0][0]})" if errors else ""
+        errors = self.requests.error.value_counts()
+        failed = f", {errors.sum():,} failed ({errors.index[0]})" if len(errors) else ""
+        invalid = f"; {self.invalid}: these are not your service's times" if self.invalid else ""
         return (
-            f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
-            f"{self.latency()}; {self.stalls_in_words}"
-            + (f"; {self.invalid}: these are not your service's times" if self.invalid else "")
+            f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "
+            f"{self.latency()}; {self.stalls_in_words}{invalid}"
         )
-
-    __repr__ = __str__

@@ -12,17 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
 
 from labkit.errors import LabError
-from labkit.measure.load import Load
+from labkit.measure.load import Load, Span, table_of
 from labkit.measure.machine import Machine
-from labkit.measure.run import Run
+from labkit.measure.run import DEBUG, Run
 from labkit.measure.selector import FineSelector
 from labkit.probe import Frame, Probe, users_frame, walk
 
 Scenario = Callable[[Load], Awaitable[object]]
-
-
-def _fine_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(FineSelector())
 
 
 class Work:
@@ -35,22 +31,23 @@ class Work:
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name=f"labkit: {name}", daemon=True)
         self._scenario, self._name = scenario, name
-        self._warnings: list[str] = []
-        self._traced = False
+        self._loop = asyncio.SelectorEventLoop(FineSelector())
         self._task: asyncio.Task[None] | None = None
         self._cancelled = False  # by an exception, where the scenario itself held the loop
+        self._warnings: list[str] = []
+        self._invalid = ""
 
     def _run(self) -> None:
         """Run to the end; never raises."""
-        log, catcher = logging.getLogger("asyncio"), _Catcher(self._warnings)
-        log.addHandler(catcher)
+        log = logging.getLogger("asyncio")
+        log.addFilter(self._keep_warning)
         try:
-            with asyncio.Runner(loop_factory=_fine_loop) as runner:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self.error = error
         finally:
-            log.removeHandler(catcher)
+            log.removeFilter(self._keep_warning)
             self.done.set()
 
     async def _main(self) -> None:
@@ -64,13 +61,28 @@ class Work:
                 f"    await load.run(seconds=4)"
             )
 
+    def _keep_warning(self, record: logging.LogRecord) -> bool:
+        """Keep what asyncio logs on the scenario's thread, and let it pass."""
+        if record.thread == self.thread.ident and record.levelno >= logging.WARNING:
+            self._warnings.append(record.getMessage())
+        return True
+
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         """Watch machine and loop for as long as requests are offered."""
         with self.machine, self.probe:
-            self._traced = _is_traced()
+            self._invalid = self._why_invalid()
             yield
-            self._traced |= _is_traced()
+            self._invalid = self._invalid or self._why_invalid()
+
+    def _why_invalid(self) -> str:
+        """What makes the loop's thread slower than the service's, in words; "" if nothing does."""
+        monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+        tools = [monitoring.get_tool(number) for number in range(6)] if monitoring else []
+        if self._loop.get_debug():
+            return DEBUG
+        traced = sys.gettrace() or sys.getprofile() or any(tools)
+        return "a tracer or a profiler was on" if traced else ""
 
     def end(self) -> str:
         """Cancel the scenario, and break off what holds its loop; takes 1.5 s at most.
@@ -105,8 +117,7 @@ class Work:
 
         What waits in C, as `time.sleep` does, ends when that call returns.
         """
-        task = self._task
-        if task is not None and asyncio.current_task(task.get_loop()) is task:
+        if self._task is not None and asyncio.current_task(self._loop) is self._task:
             self._cancelled = True
         raise_in, ident = ctypes.pythonapi.PyThreadState_SetAsyncExc, self.thread.ident or 0
         raise_in(ctypes.c_ulong(ident), ctypes.py_object(asyncio.CancelledError))
@@ -119,48 +130,28 @@ class Work:
             self._task.cancel()
 
     def _ask(self, callback: Callable[[], object]) -> None:
-        """Let the loop call this; call it here if there is no loop yet, or no longer."""
+        """Let the loop call this; call it here if the loop is closed."""
         try:
-            loop = self._task.get_loop() if self._task is not None else None
-            (loop.call_soon_threadsafe if loop else lambda call: call())(callback)
-        except RuntimeError:  # the loop is closed
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
             callback()
 
     def result(self) -> Run:
         """What was seen."""
+        import pandas as pd
+
         load, machine = self.load, self.machine
         machine.pauses = [(start - load.began, end - load.began) for start, end in machine.pauses]
         return Run(
             name=self._name,
-            victim=load.victim,
+            offers=tuple(load.offers),
             seconds=load.seconds,
-            debug=load.debug,
-            traced=self._traced,
-            machine=machine,
+            invalid=self._invalid,
             stalls=tuple(self.probe.stalls),
             warnings=tuple(self._warnings),
-            _requests=load.requests,
-            _spans=load.spans,
-            _readings=load.readings,
-            _lag=self.probe.lag,
+            requests=table_of(load.requests),
+            spans=pd.DataFrame(load.spans, columns=Span._fields),
+            gauges=pd.DataFrame(load.readings or {"at_s": []}).set_index("at_s"),
+            lag=pd.DataFrame(self.probe.lag, columns=["at_s", "lag_ms"]),
+            machine=machine,
         )
-
-
-def _is_traced() -> bool:
-    """Whether a debugger, a profiler or a measurer of coverage looks at this thread's calls."""
-    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
-    tools = [monitoring.get_tool(number) for number in range(6)] if monitoring else []
-    return bool(sys.gettrace() or sys.getprofile() or any(tools))
-
-
-class _Catcher(logging.Handler):
-    """Keeps what asyncio logs on this thread."""
-
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._messages, self._thread = messages, threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep one message."""
-        if record.thread == self._thread:
-            self._messages.append(record.getMessage())

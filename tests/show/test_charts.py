@@ -9,9 +9,10 @@ from matplotlib.transforms import Bbox
 
 import labkit
 from labkit import Frame, Run, Stall
-from labkit.measure.load import Reading, Request
+from labkit.measure.load import Request
+from labkit.measure.run import DEBUG
 from labkit.show import charts, figures
-from tests.measure.test_claims import Notebook, a_run
+from tests.measure.test_claims import Notebook, a_run, lookups
 
 FRAME = Frame("/somewhere/legacy.py", 12, "load_report")
 STALLS = (
@@ -19,9 +20,10 @@ STALLS = (
     Stall(0.5, 120, "blocked", FRAME, (FRAME,), 3, False, 1, None),
 )
 BEFORE = a_run(*[1.0] * 98, 100.0, 120.0, name="legacy", stalls=STALLS)
+LOOKUPS = lookups(*[1.0] * 98, 2.0, 3.0)
 AFTER = a_run(*[1.0] * 98, 2.0, 3.0, name="repaired")
-READINGS = [Reading(i / 50, "idle", value) for i, value in enumerate([5, 3, 0, 0, 1])]
-EMPTIED = a_run(1.0, _readings=READINGS, seconds=1.0)
+READINGS = [{"at_s": i / 50, "idle": value} for i, value in enumerate([5, 3, 0, 0, 1])]
+EMPTIED = a_run(1.0, readings=READINGS, seconds=1.0)
 SAID_BEFORE = "legacy: p50 1.0, p99 100, max 120 ms (n=100); 2 stalls, the longest 120 ms."
 SAID_AFTER = "repaired: p50 1.0, p99 2.0, max 3.0 ms (n=100); no stall."
 
@@ -62,7 +64,7 @@ def test_a_timeline_takes_a_title_of_its_own(notebook: Notebook) -> None:
 
 def test_a_timeline_can_show_another_offer(notebook: Notebook) -> None:
     others = [Request("report", 0.2, 0.2, 0.25, None), Request("report", 0.3, 0.3, 0.31, "no")]
-    run = a_run(1.0, 1.0, _requests=AFTER._requests + others)
+    run = a_run(1.0, 1.0, requests=LOOKUPS + others)
     labkit.timeline(run, offer="report")
     said, _ = picture(notebook)
     assert "report: p50 50.0 ms" in said
@@ -71,7 +73,7 @@ def test_a_timeline_can_show_another_offer(notebook: Notebook) -> None:
 
 def test_a_run_in_which_nothing_completed_can_be_shown(notebook: Notebook) -> None:
     failed = [Request("lookup", i / 10, i / 10, i / 10 + 0.01, "TimeoutError") for i in range(5)]
-    labkit.timeline(a_run(1.0, _requests=failed))
+    labkit.timeline(a_run(1.0, requests=failed))
     assert "lookup: none completed. a run: none completed, 5 failed" in picture(notebook)[0]
 
 
@@ -251,8 +253,8 @@ def test_a_diamond_does_not_cover_the_figure_beside_its_bar(
 
 def test_no_legend_covers_what_was_measured(drawn: list[Figure]) -> None:
     failed = [Request("lookup", 0.9, 0.9, 0.9001, "no")]
-    labkit.timeline(a_run(1.0, 1.0, _requests=AFTER._requests + failed, seconds=1.0))
-    labkit.compare(BEFORE, a_run(1.0, _requests=AFTER._requests + failed))
+    labkit.timeline(a_run(1.0, 1.0, requests=LOOKUPS + failed, seconds=1.0))
+    labkit.compare(BEFORE, a_run(1.0, requests=LOOKUPS + failed))
     labkit.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, title="2", x_unit="n", unit="MB")
     labkit.gauges(EMPTIED, title="Idle")
     for figure in drawn:
@@ -283,7 +285,7 @@ def test_a_comparison_says_in_its_title_that_more_fail(
     notebook: Notebook,
 ) -> None:
     failed = [Request("lookup", 0.2, 0.2, 0.201, "RuntimeError: down")] * 98
-    labkit.compare(BEFORE, a_run(1.0, _requests=AFTER._requests[:2] + failed))
+    labkit.compare(BEFORE, a_run(1.0, requests=LOOKUPS[:2] + failed))
     said, _ = picture(notebook)
     assert said.startswith(
         "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 failed, and 0 before"
@@ -308,7 +310,7 @@ def test_a_run_without_stalls_says_so(notebook: Notebook) -> None:
 
 
 def test_a_summary_has_a_row_for_each_run(notebook: Notebook) -> None:
-    debugged = a_run(4.0, name="debugged", debug=True)
+    debugged = a_run(4.0, name="debugged", invalid=DEBUG)
     labkit.summary([BEFORE, AFTER, debugged])
     [table] = tables(notebook)
     rows = [" ".join(row.split()) for row in table.splitlines()]
