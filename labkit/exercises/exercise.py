@@ -44,9 +44,13 @@ LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 class NotYet(LabError):  # noqa: N818 (it is an answer)
     """Raised by a check: what the answer does not do yet."""
 
+    outcome: Outcome = "not yet"
 
-class Inconclusive(LabError):  # noqa: N818 (it is an answer)
+
+class Inconclusive(NotYet):
     """Raised by a check: what was seen may be the machine's doing."""
+
+    outcome = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -121,9 +125,7 @@ class Exercise:
             except TooLong as late:
                 return Verdict("not yet", f"your answer {late}.")
             except NotYet as seen:
-                verdict = Verdict("not yet", str(seen))
-            except Inconclusive as unsure:
-                verdict = Verdict("inconclusive", str(unsure))
+                verdict = Verdict(seen.outcome, str(seen))
             except LabError as error:
                 verdict = Verdict("raised", str(error))
         if endless and verdict.outcome in ("pass", "raised"):
@@ -141,7 +143,7 @@ class Exercise:
         show(f"{self._material.SOLUTION.strip()}\n\nWhy it works: {self._material.WHY}")
 
 
-def by_the_clock(run: Run, least_ms: float, seen: str) -> NotYet | Inconclusive:
+def by_the_clock(run: Run, least_ms: float, seen: str) -> NotYet:
     """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
     Args:
@@ -149,11 +151,15 @@ def by_the_clock(run: Run, least_ms: float, seen: str) -> NotYet | Inconclusive:
         least_ms: How late the machine must have been to bring about the same by itself.
         seen: What was seen, in a sentence.
     """
-    if run.noise_max_ms < least_ms:
+    late = ""
+    if run.machine.starved:
+        late = "no processor was idle"
+    if run.noise_max_ms >= least_ms:
+        late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
+    if not late:
         return NotYet(seen)
     return Inconclusive(
-        f"{seen} But this machine is busy: by itself it was up to {run.noise_max_ms:.0f} ms late. "
-        f"Close other programs, and run the check again."
+        f"{seen} But this machine is busy: {late}. Close other programs, and run the check again."
     )
 
 
@@ -213,31 +219,20 @@ def _learners_frame(error: BaseException) -> Frame | None:
     )
 
 
-def _is_a_stub(answer: object) -> bool:
+def _is_a_stub(answer: Any) -> bool:
     """Whether nothing was written: `...`, `pass`, a docstring, `raise NotImplementedError`."""
 
     async def empty() -> None: ...
 
     async def raises() -> None:
-        raise NotImplementedError
+        raise NotImplementedError("to do")
 
-    async def calls() -> None:
-        raise NotImplementedError()
-
-    async def explains() -> None:
-        raise NotImplementedError("")
-
-    code = getattr(answer, "__code__", None)
-    stubs = [_instructions(stub.__code__) for stub in (empty, raises, calls, explains)]
-    return answer is None or answer is ... or (code is not None and _instructions(code) in stubs)
-
-
-def _instructions(code: Any) -> list[tuple[str, object]]:
-    """What a function does, whatever its texts say."""
-    return [
-        (
-            step.opname,
-            "" if isinstance(step.argval, str) and "CONST" in step.opname else step.argval,
-        )
-        for step in dis.get_instructions(code)
-    ]
+    if not inspect.iscoroutinefunction(answer):
+        return answer is None or answer is ...
+    steps = {step.opname for stub in (empty, raises) for step in dis.get_instructions(stub)}
+    code, values = answer.__code__, {type(None), type(...), str}
+    return (
+        {step.opname for step in dis.get_instructions(code)} <= steps
+        and {*code.co_names} <= {"NotImplementedError"}
+        and {type(value) for value in code.co_consts} <= values
+    )
