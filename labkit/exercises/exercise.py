@@ -64,12 +64,9 @@ class Verdict:
 
     def __repr__(self) -> str:
         """What a reader of the notebook sees below the check."""
-        lines = [f"{_MARK[self.outcome]} {self.outcome}: {self.message}"]
-        if self.why:
-            lines += ["", f"Why it works: {self.why}", ""]
-        if self.progress:
-            lines.append(self.progress)
-        return "\n".join(lines)
+        why = f"\n\nWhy it works: {self.why}\n" if self.why else ""
+        said = f"{_MARK[self.outcome]} {self.outcome}: {self.message}{why}\n{self.progress}"
+        return said.rstrip()
 
 
 class Exercise:
@@ -104,20 +101,16 @@ class Exercise:
                 f"that it has ended. Wait for that, or restart the kernel."
             )
         verdict = self._judged(answer)
-        failed = ""
-        if verdict.outcome != "not attempted":
-            failed = progress.record(self.name, verdict.outcome)
+        failed = progress.record(self.name, verdict.outcome)
         return replace(verdict, progress=f"{progress.solved(progress.EXERCISES)} {failed}".strip())
 
     def _judged(self, answer: Callable[..., Any]) -> Verdict:
         if _is_a_stub(answer):
-            return Verdict(
-                "not attempted", "Replace the stub (`...`) by your answer, and run again."
-            )
+            said = "Replace the stub (`...`) by your answer, and run again."
+            return Verdict("not attempted", said)
         if not inspect.iscoroutinefunction(answer):
-            return Verdict(
-                "not yet", f"Expected a coroutine function (`async def`): {answer!r:.80}."
-            )
+            said = f"Expected a coroutine function (`async def`): {answer!r:.80}."
+            return Verdict("not yet", said)
         endless: list[str] = []
         with limited(LIMIT) as runs:
             try:
@@ -210,13 +203,11 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
 
 def _learners_frame(error: BaseException) -> Frame | None:
     """The innermost line of an answer's own: not asyncpg's, and not the check's."""
+    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
+    others = ("asyncpg/", "asyncpg\\", str(notebooks() / "exercises"))
     trace = traceback.extract_tb(error.__traceback__)
     frames = (Frame(f.filename, f.lineno or 0, f.name) for f in trace)
-    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
-    check = str(notebooks() / "exercises")
-    return users_frame(
-        tuple(f for f in frames if not f.file.startswith(("asyncpg/", "asyncpg\\", check)))
-    )
+    return users_frame(tuple(f for f in frames if not f.file.startswith(others)))
 
 
 def _is_a_stub(answer: Any) -> bool:
@@ -227,10 +218,11 @@ def _is_a_stub(answer: Any) -> bool:
     async def raises() -> None:
         raise NotImplementedError("to do")
 
-    if not inspect.iscoroutinefunction(answer):
+    code = getattr(answer, "__code__", None)
+    if code is None or not inspect.iscoroutinefunction(answer):
         return answer is None or answer is ...
     steps = {step.opname for stub in (empty, raises) for step in dis.get_instructions(stub)}
-    code, values = answer.__code__, {type(None), type(...), str}
+    values = {type(None), type(...), str}
     return (
         {step.opname for step in dis.get_instructions(code)} <= steps
         and {*code.co_names} <= {"NotImplementedError"}

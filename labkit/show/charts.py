@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
-from labkit.display import number
 from labkit.errors import LabError
 from labkit.measure import Run, ms, partners, spread, typical
-from labkit.show.figures import BLUE, INK, ORANGE, draw_lines, lay_over, logarithmic, panels, save
+from labkit.show.figures import BLUE, INK, lay_over, lines, logarithmic, panels, save, shade
 from labkit.show.tables import summary
 
 if TYPE_CHECKING:
@@ -85,21 +84,11 @@ def gauges(
         unit: What the gauges count.
         predicted: The reading that the reader expected, if any.
     """
-    figure, [axes] = panels(height=3.4)
-    readings = run.gauges
-    if readings.empty:
+    if run.gauges.empty:
         raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
-    draw_lines(axes, list(readings.index), readings, steps=True)
-    _shade(axes, run)
-    axes.set_xlim(0, run.seconds)
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel(unit)
-    said = "; ".join(
-        f"{name}: {number(readings[name].min())} to {number(readings[name].max())}"
-        for name in readings
-    )
-    guess = lay_over(axes, predicted)
-    save(figure, title, f"{title}. {unit}: {said}.{guess}")
+    series: Any = run.gauges  # a mapping from names to columns
+    at, time = list(series.index), "time (s)"
+    lines(at, series, title=title, x_unit=time, unit=unit, predicted=predicted, during=run)
 
 
 def _change(before: Run, after: Run, offer: str, ratios: Sequence[float]) -> str:
@@ -137,19 +126,8 @@ def _draw_requests(panels: Sequence[Axes], runs: Mapping[str, Run], offer: str) 
             axes.scatter(failed.intended_s, failed.latency_ms, label="failed", **cross)
             dot["label"] = "completed"
         axes.scatter(done.intended_s, done.latency_ms, **dot)
-        _shade(axes, run)
+        shade(axes, run)
         if not math.isnan(p99 := run.latency(offer).p99):
             axes.axhline(p99, color=INK, lw=1, ls="--")
             where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
             axes.text(1, p99, f" p99 {ms(p99)} ms", color=INK, **where)
-
-
-def _shade(axes: Axes, run: Run) -> None:
-    for stall in run.stalls:
-        end = stall.start_s + stall.duration_ms / 1e3
-        axes.axvspan(
-            stall.start_s, end, color=ORANGE, alpha=0.35, lw=0, zorder=0, label="loop stalled"
-        )
-    paused: dict[str, Any] = {"fc": "#bbbbbb", "ec": "white", "hatch": "//", "zorder": 0}
-    for start, end in run.machine.pauses:
-        axes.axvspan(start, end, lw=0, label="the machine paused", **paused)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.display import number, show
 from labkit.errors import LabError
+from labkit.measure import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,7 @@ def lines(
     unit: str,
     log: bool = False,
     predicted: float | None = None,
+    during: Run | None = None,
 ) -> None:
     """Chart how figures change with a size, a rate, a position or the time.
 
@@ -83,39 +85,36 @@ def lines(
         unit: What the figures are, with their unit.
         log: Whether figures differ by orders, and the axis is logarithmic.
         predicted: The figure that the reader expected, if any.
+        during: The run that x is the time of: its stalls are drawn, and each figure as it holds
+            until the next.
     """
     figure, [axes] = panels(height=3.7)
-    x, series = list(x), {name: list(column) for name, column in series.items()}
-    draw_lines(axes, x, series, log=log)
-    whole_numbers(axes.xaxis, x)
-    axes.set_xlabel(x_unit)
-    axes.set_ylabel(unit)
-    few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # to read out
-    said = "; ".join(
-        f"{name}: "
-        + ", ".join(f"{number(column[i])} at {number(x[i])}" for i in few if column[i] == column[i])
-        for name, column in series.items()
-    )
-    guess = lay_over(axes, predicted)
-    save(figure, title, f"{title}. {unit} over {x_unit}: {said}.{guess}")
-
-
-def draw_lines(
-    axes: Axes, x: Sequence[float], series: Any, *, log: bool = False, steps: bool = False
-) -> None:
-    """Draw each of several series (a mapping or a DataFrame) in a colour and a dash of its own."""
-    for (name, column), (colour, dashes, marker) in zip(
-        series.items(), cycle(_LINES), strict=False
-    ):
+    x, columns = list(x), {name: list(column) for name, column in series.items()}
+    for (name, column), (colour, dashes, marker) in zip(columns.items(), cycle(_LINES)):
         look: dict[str, Any] = {"marker": marker, "ms": 5}
-        if steps:
+        if during:
             look = {"drawstyle": "steps-post"}
         axes.plot(x, column, color=colour, ls=dashes, label=name, **look)
     if log:
         logarithmic(axes)
     else:
         axes.set_ylim(bottom=0)
-        whole_numbers(axes.yaxis, chain(*(column for _, column in series.items())))
+        whole_numbers(axes.yaxis, chain(*columns.values()))
+    if during:
+        shade(axes, during)
+        axes.set_xlim(0, during.seconds)
+    else:
+        whole_numbers(axes.xaxis, x)
+    axes.set_xlabel(x_unit)
+    axes.set_ylabel(unit)
+    few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # to read out
+    said = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{number(column[i])} at {number(x[i])}" for i in few if column[i] == column[i])
+        for name, column in columns.items()
+    )
+    guess = lay_over(axes, predicted)
+    save(figure, title, f"{title}. {unit} over {x_unit}: {said}.{guess}")
 
 
 def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
@@ -171,12 +170,23 @@ def save(figure: Figure, title: str, said: str, data: dict[str, Any] | None = No
     show(said, png=png.getvalue(), data=data)
 
 
+def shade(axes: Axes, run: Run) -> None:
+    """Mark when the loop served nobody, and when the machine did not let this process run."""
+    stalled: dict[str, Any] = {"color": ORANGE, "alpha": 0.35, "label": "loop stalled"}
+    paused: dict[str, Any] = {"fc": "#bbbbbb", "ec": "white", "hatch": "//"}
+    for stall in run.stalls:
+        end = stall.start_s + stall.duration_ms / 1e3
+        axes.axvspan(stall.start_s, end, lw=0, zorder=0, **stalled)
+    for start, end in run.machine.pauses:
+        axes.axvspan(start, end, lw=0, zorder=0, label="the machine paused", **paused)
+
+
 def whole_numbers(axis: Axis, values: Iterable[float]) -> None:
     """Count in whole numbers where all values are: there are no 2.5 warnings."""
-    from matplotlib.ticker import MaxNLocator
-
-    if all(value == round(value) for value in values if math.isfinite(value)):
-        axis.set_major_locator(MaxNLocator(integer=True))
+    locator: Any = axis.get_major_locator()
+    locator.set_params(
+        integer=all(value == round(value) for value in values if math.isfinite(value))
+    )
 
 
 def logarithmic(axes: Axes) -> None:

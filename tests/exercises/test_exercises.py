@@ -7,6 +7,7 @@ import asyncio
 import re
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,6 +117,7 @@ def test_a_stub_is_not_an_attempt_however_it_is_written(stub: Any) -> None:
         returns_a_number,
         returns_a_global,
         raises_something,
+        partial(passes, 1),
         print,
     ],
 )

@@ -179,9 +179,12 @@ def test_bars_say_each_figure(notebook: Notebook) -> None:
     assert picture(notebook)[0] == "A thread helps. p99 (ms): inline: 189; thread: 0.0456."
 
 
-def test_gauges_say_their_range(notebook: Notebook) -> None:
+def test_gauges_say_their_readings(notebook: Notebook) -> None:
     labkit.gauges(EMPTIED, title="None is left")
-    assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5."
+    assert picture(notebook)[0] == (
+        "None is left. connections over time (s): "
+        "idle: 5 at 0, 3 at 0.02, 0 at 0.04, 0 at 0.06, 1 at 0.08."
+    )
 
 
 def test_lines_say_each_point(notebook: Notebook) -> None:
