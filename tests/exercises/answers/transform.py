@@ -203,7 +203,7 @@ async def asks_for_all_weeks_at_once(pool, workers):
             week,
         )
 
-    rows = await asyncio.gather(*(best(row["week"]) for row in weeks * 5))
+    rows = await asyncio.gather(*(best(row["week"]) for row in weeks * 2))
     return {week: (customer, points) for week, customer, points in rows}
 
 
@@ -228,7 +228,8 @@ CASES = [
     Case(
         asks_for_all_weeks_at_once,
         "not yet",
-        r"under load (it took all 10 connections for \d+% of|the lookups' p99 was)",
+        r"under load (it took all 10 connections for \d+% of|the lookups' p99 was)"
+        r"|a call of your answer had not ended",
         by_the_clock=True,
     ),
     Case(forgets_who_wins_a_tie, "not yet", r"for week 2025-\d\d the best is"),
