@@ -128,13 +128,16 @@ def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Fut
             params = item.callspec.params
             turns[params["name"]] += 1
             asked.append((turns[params["name"]], item.name, params))
-    with ProcessPoolExecutor(3, get_context("spawn")) as workers:
+    workers = ProcessPoolExecutor(3, get_context("spawn"))
+    try:
         yield {
             test: workers.submit(
                 judged, each["name"], each["case"].answer.__name__, "late_machine" in test
             )
             for _, test, each in sorted(asked, key=lambda it: it[0])
         }
+    finally:
+        workers.shutdown(cancel_futures=True)  # if the tests were interrupted
 
 
 @pytest.fixture
