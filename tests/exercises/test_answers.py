@@ -23,7 +23,7 @@ import pytest
 
 import labkit
 from labkit import Exercise, LabError, Verdict
-from labkit.exercises import progress
+from labkit.exercises import exercise, progress
 from labkit.server import Dsn
 from tests.exercises.answers import Case
 from tests.exercises.matrix import (
@@ -58,7 +58,7 @@ async def never_gives_the_loop_back(*args: object) -> None:
 
 
 async def sleeps_in_c(*args: object) -> None:
-    time.sleep(5)
+    time.sleep(exercise.LIMIT + 3)  # longer than its check tries to end it
 
 
 SOLUTION = Case(the_solution, "pass", "")
@@ -69,16 +69,12 @@ ANYWHERE = [
     Case(
         never_gives_the_loop_back,
         "not yet",
-        r"ended after 2 s; its loop was held at test_answers\.py:",
+        r"ended after \d+ s; its loop was held at test_answers\.py:",
     ),
     Case(sleeps_in_c, "not yet", r"its loop is still held at test_answers\.py:\d+ in sleeps_in_c"),
 ]
-# PATIENCE and LIMIT in s. The load itself takes up to three.
-LIMITS = {
-    "waits_for_ever": (0.5, 20),
-    "never_gives_the_loop_back": (0.5, 2),
-    "sleeps_in_c": (0.5, 2),
-}
+# s; a busy machine may need so long until it calls the answer: then the next is tried.
+LIMITS = {"never_gives_the_loop_back": (2, 6, 20), "sleeps_in_c": (2, 6, 20)}
 
 ALL = [(name, case) for name in NAMES for case in [*ANYWHERE, SOLUTION, *cases(name)]]
 # What is wrong by the clock alone; all else is judged by what was done.
@@ -96,14 +92,16 @@ def judged(name: str, answer: str, machine_is_late: bool) -> Judged:
     case = known.get(answer) or Case(solution(name), "pass", "")
     said, before = io.StringIO(), set(threading.enumerate())
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        patience, limit = LIMITS.get(answer, (4, 30))
-        patch.setattr("labkit.exercises.exercise.PATIENCE", patience)
-        patch.setattr("labkit.exercises.exercise.LIMIT", limit)
+        patch.setattr(exercise, "PATIENCE", 0.5 if case in ANYWHERE else 4)
         if machine_is_late:
             late = property(lambda run: 20_000.0, lambda run, value: None)
             patch.setattr(labkit.Run, "noise_max_ms", late)
-        # If times decide, another try on a busy machine says no more than the first.
-        verdict = check(name, case.answer, tries=1 if case.by_the_clock else 3)
+        for limit in LIMITS.get(answer, (30,)):
+            patch.setattr(exercise, "LIMIT", limit)
+            # If times decide, another try on a busy machine says no more than the first.
+            verdict = check(name, case.answer, tries=1 if case.by_the_clock else 3)
+            if "held at" in verdict.message:
+                break
         if answer == "sleeps_in_c":
             with pytest.raises(LabError) as refusal:
                 Exercise(name).check(case.answer)
