@@ -152,13 +152,14 @@ def _fault(costs: list[Cost]) -> str | None:
             f"your answer worked for {1e3 * loop.loop:.0f} ms at a stretch on the loop's "
             f"thread{loop.where}."
         )
-    threads = max(costs, key=lambda cost: cost.threads)
-    if threads.threads > ENOUGH:
-        places = threads.seen.most_common(1)
-        where = f" Most looks found it at {places[0][0]}." if places else ""
+    # The threads of labkit's own add up, too: so one of the others has to be seen at work.
+    seen = [cost for cost in costs if cost.seen and cost.threads > ENOUGH]
+    if threads := max(seen, key=lambda cost: cost.threads, default=None):
+        [(where, _)] = threads.seen.most_common(1)
         return (
             f"the work went to another thread of this process, {1e3 * threads.threads:.0f} ms of "
-            f"CPU time, and a thread shares the interpreter with the loop.{where}"
+            f"CPU time, and a thread shares the interpreter with the loop. Most looks found it at "
+            f"{where}."
         )
     if rows > ROWS_AT_A_TIME:
         return (

@@ -88,7 +88,8 @@ def longest_stretch(cost: Cost) -> Iterator[None]:
 @contextmanager
 def watched_threads(cost: Cost) -> Iterator[None]:
     """Look where the threads are at work that are neither the loop's nor this check's."""
-    not_these, done = {threading.get_ident()}, threading.Event()
+    not_these = {threading.get_ident(), threading.main_thread().ident}
+    done = threading.Event()
     last: dict[int, tuple[object, int]] = {}
 
     def watch() -> None:
@@ -99,9 +100,11 @@ def watched_threads(cost: Cost) -> Iterator[None]:
                 at = frame.f_code, frame.f_lasti
                 moved = last.get(ident) not in (None, at)
                 last[ident] = at
-                # Who waits does not move.
-                if moved and ident not in not_these and not names.get(ident, "").startswith("lab"):
-                    cost.seen[f"{users_frame(walk(frame))} ({names.get(ident)})"] += 1
+                # Who waits does not move; an executor's thread, between two jobs, does.
+                name, at_work = names.get(ident, ""), users_frame(walk(frame))
+                idle = at_work is not None and at_work.function == "_worker"
+                if moved and ident not in not_these and not idle and not name.startswith("lab"):
+                    cost.seen[f"{at_work} ({name})"] += 1
         cost.threads -= thread_time()
 
     watcher = threading.Thread(target=watch, name="labkit: the check", daemon=True)

@@ -220,7 +220,11 @@ CASES = [
         "not yet",
         r"worked for \d+ ms at a stretch on the loop's thread(, at ranking\.py:\d+|\.)",
     ),
-    Case(uses_a_thread, "not yet", r"looks found it at ranking\.py:\d+ in rank \(asyncio_\d\)"),
+    Case(
+        uses_a_thread,
+        "not yet",
+        rf"looks found it at ranking\.py:\d+ in rank \(asyncio_\d\)|{IN_ONE_GO}: they are",
+    ),
     Case(brings_batches_to_a_thread, "not yet", r"looks found it at 1\.py:\d in earn \(asyncio_"),
     Case(
         prepares_its_statement,  # its tuples may take long enough by themselves
