@@ -7,7 +7,6 @@ exercise asks, and how it judges an answer, stands in `notebooks/exercises/`.
 from labkit.exercises.exercise import (
     PATIENCE,
     Exercise,
-    Inconclusive,
     NotYet,
     Verdict,
     by_the_clock,
@@ -21,7 +20,6 @@ __all__ = [
     "CATALOGUE",
     "PATIENCE",
     "Exercise",
-    "Inconclusive",
     "NotYet",
     "Verdict",
     "by_the_clock",

@@ -44,9 +44,13 @@ LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 class NotYet(LabError):  # noqa: N818 (it is an answer)
     """Raised by a check: what the answer does not do yet."""
 
+    outcome: Outcome = "not yet"
 
-class Inconclusive(LabError):  # noqa: N818 (it is an answer)
+
+class Inconclusive(NotYet):
     """Raised by a check: what was seen may be the machine's doing."""
+
+    outcome = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,12 +64,9 @@ class Verdict:
 
     def __repr__(self) -> str:
         """What a reader of the notebook sees below the check."""
-        lines = [f"{_MARK[self.outcome]} {self.outcome}: {self.message}"]
-        if self.why:
-            lines += ["", f"Why it works: {self.why}", ""]
-        if self.progress:
-            lines.append(self.progress)
-        return "\n".join(lines)
+        why = f"\n\nWhy it works: {self.why}\n" if self.why else ""
+        said = f"{_MARK[self.outcome]} {self.outcome}: {self.message}{why}\n{self.progress}"
+        return said.rstrip()
 
 
 class Exercise:
@@ -100,20 +101,16 @@ class Exercise:
                 f"that it has ended. Wait for that, or restart the kernel."
             )
         verdict = self._judged(answer)
-        failed = ""
-        if verdict.outcome != "not attempted":
-            failed = progress.record(self.name, verdict.outcome)
+        failed = progress.record(self.name, verdict.outcome)
         return replace(verdict, progress=f"{progress.solved(progress.EXERCISES)} {failed}".strip())
 
     def _judged(self, answer: Callable[..., Any]) -> Verdict:
         if _is_a_stub(answer):
-            return Verdict(
-                "not attempted", "Replace the stub (`...`) by your answer, and run again."
-            )
+            said = "Replace the stub (`...`) by your answer, and run again."
+            return Verdict("not attempted", said)
         if not inspect.iscoroutinefunction(answer):
-            return Verdict(
-                "not yet", f"Expected a coroutine function (`async def`): {answer!r:.80}."
-            )
+            said = f"Expected a coroutine function (`async def`): {answer!r:.80}."
+            return Verdict("not yet", said)
         endless: list[str] = []
         with limited(LIMIT) as runs:
             try:
@@ -121,9 +118,7 @@ class Exercise:
             except TooLong as late:
                 return Verdict("not yet", f"your answer {late}.")
             except NotYet as seen:
-                verdict = Verdict("not yet", str(seen))
-            except Inconclusive as unsure:
-                verdict = Verdict("inconclusive", str(unsure))
+                verdict = Verdict(seen.outcome, str(seen))
             except LabError as error:
                 verdict = Verdict("raised", str(error))
         if endless and verdict.outcome in ("pass", "raised"):
@@ -141,19 +136,25 @@ class Exercise:
         show(f"{self._material.SOLUTION.strip()}\n\nWhy it works: {self._material.WHY}")
 
 
-def by_the_clock(run: Run, least_ms: float, seen: str) -> NotYet | Inconclusive:
+def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> NotYet:
     """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
     Args:
         run: Where it was seen.
         least_ms: How late the machine must have been to bring about the same by itself.
         seen: What was seen, in a sentence.
+        over: How many times its limit it was, if it grows with the time that computing takes.
+            Where no processor is idle, that may be twice as long.
     """
-    if run.noise_max_ms < least_ms:
+    late = ""
+    if run.machine.starved and over < 2:
+        late = "no processor was idle"
+    if run.noise_max_ms >= least_ms:
+        late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
+    if not late:
         return NotYet(seen)
     return Inconclusive(
-        f"{seen} But this machine is busy: by itself it was up to {run.noise_max_ms:.0f} ms late. "
-        f"Close other programs, and run the check again."
+        f"{seen} But this machine is busy: {late}. Close other programs, and run the check again."
     )
 
 
@@ -204,37 +205,28 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
 
 def _learners_frame(error: BaseException) -> Frame | None:
     """The innermost line of an answer's own: not asyncpg's, and not the check's."""
+    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
+    others = ("asyncpg/", "asyncpg\\", str(notebooks() / "exercises"))
     trace = traceback.extract_tb(error.__traceback__)
     frames = (Frame(f.filename, f.lineno or 0, f.name) for f in trace)
-    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
-    check = str(notebooks() / "exercises")
-    return users_frame(
-        tuple(f for f in frames if not f.file.startswith(("asyncpg/", "asyncpg\\", check)))
-    )
+    return users_frame(tuple(f for f in frames if not f.file.startswith(others)))
 
 
-def _is_a_stub(answer: object) -> bool:
+def _is_a_stub(answer: Any) -> bool:
     """Whether nothing was written: `...`, `pass`, a docstring, `raise NotImplementedError`."""
 
     async def empty() -> None: ...
 
     async def raises() -> None:
-        raise NotImplementedError
-
-    async def calls() -> None:
-        raise NotImplementedError()
-
-    async def explains() -> None:
-        raise NotImplementedError("")
+        raise NotImplementedError("to do")
 
     code = getattr(answer, "__code__", None)
-    stubs = [_instructions(stub.__code__) for stub in (empty, raises, calls, explains)]
-    return answer is None or answer is ... or (code is not None and _instructions(code) in stubs)
-
-
-def _instructions(code: Any) -> list[tuple[str, object]]:
-    """What a function does, whatever its texts say; some of them have an opcode of their own."""
-    steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
-    return [
-        ("CONST", "") if "CONST" in op and isinstance(arg, str) else (op, arg) for op, arg in steps
-    ]
+    if code is None or not inspect.iscoroutinefunction(answer):
+        return answer is None or answer is ...
+    steps = {step.opname for stub in (empty, raises) for step in dis.get_instructions(stub)}
+    values = {type(None), type(...), str}
+    return (
+        {step.opname for step in dis.get_instructions(code)} <= steps
+        and {*code.co_names} <= {"NotImplementedError"}
+        and {type(value) for value in code.co_consts} <= values
+    )

@@ -41,18 +41,18 @@ def read() -> dict[str, bool]:
 
 
 def record(exercise: str, outcome: str) -> str:
-    """Record the outcome of a check. Solved stays solved.
+    """Record the outcome of a check, if it was an attempt. Solved stays solved.
 
     Returns:
         What could not be done, in a sentence; as a rule, "".
     """
     file = place() / exercise
     try:
-        place().mkdir(parents=True, exist_ok=True)
+        if outcome != "not attempted":
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         if outcome == "pass":
             file.write_text("solved", "utf-8")
-        else:
-            file.touch()
     except OSError as error:
         return f"(This was not recorded: {file} cannot be written: {error.strerror or error}.)"
     return ""

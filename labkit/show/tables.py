@@ -34,23 +34,16 @@ def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:
     """Tabulate runs, one a row."""
     import pandas as pd
 
+    times = ["p50 (ms)", "p99 (ms)", "max (ms)"]
+    columns = ["run", "completed", "failed", *times, "stalls", "longest stall (ms)"]
     rows = []
     for run in runs:
-        of = offer or run.victim
-        latency = run.latency(of)
+        name = f"{run.name} (debug mode was on)" if run.debug else run.name
+        latency, failed = run.latency(offer), run.failed(offer or run.victim)
         longest = max((stall.duration_ms for stall in run.stalls), default=0.0)
-        row = {
-            "run": run.name + " (debug mode was on)" * run.debug,
-            "completed": latency.count,
-            "failed": run.failed(of),
-            "p50 (ms)": latency.p50,
-            "p99 (ms)": latency.p99,
-            "max (ms)": latency.max,
-            "stalls": len(run.stalls),
-            "longest stall (ms)": longest,
-        }
-        rows.append(row)
-    show_table(pd.DataFrame(rows))
+        took = latency.p50, latency.p99, latency.max
+        rows.append((name, latency.count, failed, *took, len(run.stalls), longest))
+    show_table(pd.DataFrame(rows, columns=columns))
 
 
 def show_table(table: pd.DataFrame) -> None:

@@ -3,7 +3,6 @@
 An answer is judged by what it finds in four services, three of which go wrong in different ways.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from decimal import Decimal
@@ -180,8 +179,9 @@ def judge(
         if count != wrong:
             what = f"{watched.errors} raised, {watched.mixed} returned another order's price"
             said = f"on {name}, {wrong} of {CALLS} calls went wrong ({what}). You counted"
+            if count < wrong:
+                raise NotYet(f"{said} {count}.")
             # A test may count what takes long, too: then there may be more on a busy machine.
-            least_ms = 100 if count > wrong else math.inf
-            raise by_the_clock(run, least_ms, f"{said} {count}.")
+            raise by_the_clock(run, 100, f"{said} {count}.")
     found = "; ".join(f"{name}: {number}" for name, number in counted.items())
     return lab.Verdict("pass", f"your test found what there was, with {CALLS} at once. {found}.")

@@ -13,15 +13,17 @@ import io
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
 import labkit
 from labkit import Exercise, LabError, Verdict
-from labkit.exercises import progress
+from labkit.exercises import exercise, progress
 from labkit.server import Dsn
 from tests.exercises.answers import Case
 from tests.exercises.matrix import (
@@ -39,49 +41,119 @@ async def the_solution() -> None:
     """Stands for the exercise's own."""
 
 
+async def makes_a_mistake(*args: object) -> None:
+    raise RuntimeError("a mistake of my own")
+
+
+async def waits_for_ever(*args: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def never_gives_the_loop_back(*args: object) -> None:
+    try:
+        while True:
+            pass
+    finally:
+        print("It was broken off.")
+
+
+async def sleeps_in_c(*args: object) -> None:
+    time.sleep(exercise.LIMIT + 3)  # longer than its check tries to end it
+
+
 SOLUTION = Case(the_solution, "pass", "")
-ALL = [
-    pytest.param(name, case, id=f"{name}-{case.answer.__name__}")
-    for name in NAMES
-    for case in [SOLUTION, *cases(name)]
+# An answer to any exercise.
+ANYWHERE = [
+    Case(makes_a_mistake, "raised", "RuntimeError: a mistake of my own"),
+    Case(waits_for_ever, "not yet", r"had not ended after 0.5 s: it waited at test_answers\.py:"),
+    Case(
+        never_gives_the_loop_back,
+        "not yet",
+        r"ended after \d+ s; its loop was held at test_answers\.py:",
+    ),
+    Case(sleeps_in_c, "not yet", r"its loop is still held at test_answers\.py:\d+ in sleeps_in_c"),
 ]
+# s; a busy machine may need so long until it calls the answer: then the next is tried.
+LIMITS = {"never_gives_the_loop_back": (2, 6, 20), "sleeps_in_c": (2, 6, 20)}
+
+ALL = [(name, case) for name in NAMES for case in [*ANYWHERE, SOLUTION, *cases(name)]]
+# What is wrong by the clock alone; all else is judged by what was done.
+BY_THE_CLOCK = [(name, next(case for case in cases(name) if case.by_the_clock)) for name in NAMES]
 
 
-def judged(name: str, answer: str) -> Judged:
+def with_ids(them: list[tuple[str, Case]]) -> pytest.MarkDecorator:
+    ids = [f"{name}-{case.answer.__name__}" for name, case in them]
+    return pytest.mark.parametrize(("name", "case"), them, ids=ids)
+
+
+def judged(name: str, answer: str, machine_is_late: bool) -> Judged:
     """Check an answer, in a process of its own."""
-    known = {case.answer.__name__: case.answer for case in cases(name)}
-    said = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(said),
-    ):
-        patch.setattr("labkit.exercises.exercise.PATIENCE", 4)
-        return check(name, known.get(answer) or solution(name)), said.getvalue()
+    known = {case.answer.__name__: case for case in [*cases(name), *ANYWHERE]}
+    case = known.get(answer) or Case(solution(name), "pass", "")
+    said, before = io.StringIO(), set(threading.enumerate())
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(
+            exercise, "PATIENCE", 0.5 if case in ANYWHERE else 4 if name == "acquire" else 8
+        )
+        if machine_is_late:
+            late = property(lambda run: 20_000.0, lambda run, value: None)
+            patch.setattr(labkit.Run, "noise_max_ms", late)
+        for limit in LIMITS.get(answer, (30,)):
+            patch.setattr(exercise, "LIMIT", limit)
+            # If times decide, another try on a busy machine says no more than the first.
+            verdict = check(name, case.answer, tries=1 if case.by_the_clock else 3)
+            if "held at" in verdict.message:
+                break
+        if answer == "sleeps_in_c":
+            with pytest.raises(LabError) as refusal:
+                Exercise(name).check(case.answer)
+            print(refusal.value)
+            for thread in set(threading.enumerate()) - before:
+                thread.join(20)
+    return verdict, said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged]]]:
     """The verdicts on all the answers that these tests ask for; a check waits most of the time.
 
-    So three are under way at once. That keeps the machine as busy as a learner's may be.
+    So three are under way at once. That keeps the machine as busy as a learner's may be. Each
+    exercise has its turn: two checks of one would wait for the same table.
     """
-    asked = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    with ProcessPoolExecutor(3, get_context("spawn")) as workers:
+    turns: Counter[str] = Counter()
+    asked: list[tuple[int, str, Any]] = []
+    items: list[Any] = request.session.items
+    for item in items:
+        if "verdict_and_output" in item.fixturenames:
+            params = item.callspec.params
+            turns[params["name"]] += 1
+            asked.append((turns[params["name"]], item.name, params))
+    workers = ProcessPoolExecutor(3, get_context("spawn"))
+    try:
         yield {
-            f"{each['name']} {each['case'].answer.__name__}": workers.submit(
-                judged, each["name"], each["case"].answer.__name__
+            test: workers.submit(
+                judged, each["name"], each["case"].answer.__name__, "late_machine" in test
             )
-            for each in asked
-            if "case" in each
+            for _, test, each in sorted(asked, key=lambda it: it[0])
         }
+    finally:
+        workers.shutdown(cancel_futures=True)  # if the tests were interrupted
 
 
-@pytest.mark.parametrize(("name", "case"), ALL)
+@pytest.fixture
+def verdict_and_output(
+    verdicts: dict[str, Future[Judged]], request: pytest.FixtureRequest
+) -> Judged:
+    return verdicts[request.node.name].result()
+
+
+@with_ids(ALL)
 def test_an_answer_is_judged_by_what_it_does(
-    name: str, case: Case, verdicts: dict[str, Future[Judged]]
+    name: str, case: Case, verdict_and_output: Judged
 ) -> None:
-    verdict, said = verdicts[f"{name} {case.answer.__name__}"].result()
-    assert case.outcome == verdict.outcome, verdict
+    verdict, said = verdict_and_output
+    if not (case.by_the_clock and verdict.outcome == "inconclusive"):
+        assert case.outcome == verdict.outcome, verdict
     assert re.search(case.says, verdict.message, re.S), verdict
     assert bool(verdict.why) == (case.outcome == "pass")
     assert "PostgreSQL 1" not in said, "the notebook has said which server it is"
@@ -92,77 +164,21 @@ def test_an_answer_is_judged_by_what_it_does(
             assert re.search(r"\. (your|locked|user|connections).*\d", said), "no chart"
     if case.answer.__name__ == "grows_under_load":  # unlike the chart of a warm pool
         assert "two bursts of 20: 2 connections open before them, 8 after" in said
+    if case.answer is never_gives_the_loop_back:
+        assert "It was broken off." in said, "it takes the processor from everything after it"
+    if case.answer is sleeps_in_c:
+        again = r"not checked: an earlier one still runs, at .* in sleeps_in_c"
+        assert re.search(again, said), said
 
 
-@each_exercise
-def test_an_answer_that_raises_is_told_what_it_raised(name: str, dsn: Dsn) -> None:
-    async def raises(*args: object) -> None:
-        raise RuntimeError("a mistake of my own")
-
-    verdict = Exercise(name).check(raises)
-    assert verdict.outcome == "raised", verdict
-    assert "RuntimeError: a mistake of my own" in verdict.message
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Shorter limits; and what an answer still holds has ended before the next test."""
-    monkeypatch.setattr("labkit.exercises.exercise.PATIENCE", 0.5)
-    monkeypatch.setattr("labkit.exercises.exercise.LIMIT", 1.5)
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(20)
-        assert not thread.is_alive(), thread
-
-
-@each_exercise
-def test_an_answer_that_waits_for_ever_is_broken_off(
-    name: str, dsn: Dsn, impatient: None, monkeypatch: pytest.MonkeyPatch
+@with_ids(BY_THE_CLOCK)
+def test_on_a_late_machine_no_answer_is_accused_by_the_clock(
+    name: str, case: Case, verdict_and_output: Judged
 ) -> None:
-    # The load itself takes up to three seconds.
-    monkeypatch.setattr("labkit.exercises.exercise.LIMIT", 20)
-
-    async def waits(*args: object) -> None:
-        await asyncio.Event().wait()
-
-    verdict = Exercise(name).check(waits)
-    assert verdict.outcome == "not yet", verdict
-    assert "had not ended after 0.5 s: it waited at test_answers.py:" in verdict.message
-
-
-@each_exercise
-def test_an_answer_that_never_gives_the_loop_back_is_broken_off(
-    name: str, dsn: Dsn, impatient: None
-) -> None:
-    ended = []
-
-    async def computes(*args: object) -> None:
-        try:
-            while True:
-                pass
-        finally:
-            ended.append(True)
-
-    verdict = Exercise(name).check(computes)
-    assert verdict.outcome == "not yet", verdict
-    assert "had not ended after 1.5 s; its loop was held at test_answers.py" in verdict.message
-    assert ended, "it still runs, and takes the processor from everything after it"
-
-
-@each_exercise
-def test_an_answer_that_holds_the_loop_in_c_is_left_behind_and_told_where(
-    name: str, dsn: Dsn, impatient: None
-) -> None:
-    async def sleeps(*args: object) -> None:
-        time.sleep(4.5)
-
-    verdict = Exercise(name).check(sleeps)
-    assert verdict.outcome == "not yet", verdict
-    assert "its loop is still held at test_answers.py:" in verdict.message
-    assert "in sleeps" in verdict.message
-    with pytest.raises(LabError, match=r"not checked: an earlier one still runs, at .* in sleeps"):
-        Exercise(name).check(sleeps)
+    verdict, _ = verdict_and_output
+    assert "inconclusive" == verdict.outcome, verdict
+    assert re.search(case.says, verdict.message, re.S), verdict
+    assert "But this machine is busy: by itself it was up to 20000 ms late" in verdict.message
 
 
 @each_exercise
@@ -173,31 +189,6 @@ def test_no_cell_of_the_matrix_is_missing(name: str) -> None:
     assert len(wrong) == len(set(wrong)), "each wrong answer has a message of its own"
     assert "raised" in outcomes
     assert "pass" in outcomes, "in another style than the solution"
-
-
-# What is wrong by the clock alone; all else is judged by what was done.
-BY_THE_CLOCK = {
-    "stopwatch": "sleeps_between",
-    "report": "computes",
-    "pool": "never_gives_up",
-    "acquire": "behind_a_lock",
-    "transform": "asks_for_all_weeks_at_once",
-    "gate": "tries_twice",
-    "verify": "counts_what_is_slow",
-    "transaction": "one_at_a_time",
-}
-
-
-@each_exercise
-def test_on_a_machine_that_was_late_no_answer_is_accused_by_the_clock(
-    name: str, dsn: Dsn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late = property(lambda run: 2_000.0, lambda run, value: None)
-    monkeypatch.setattr(labkit.Run, "noise_max_ms", late)
-    [answer] = [case.answer for case in cases(name) if case.answer.__name__ == BY_THE_CLOCK[name]]
-    verdict = Exercise(name).check(answer)
-    assert "inconclusive" == verdict.outcome, verdict
-    assert "this machine is busy: by itself it was up to 2000 ms late" in verdict.message
 
 
 def test_a_late_look_at_the_bank_is_not_the_answers_fault(

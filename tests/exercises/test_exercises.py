@@ -7,6 +7,7 @@ import asyncio
 import re
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +16,6 @@ import labkit
 from labkit import Exercise, LabError
 from labkit.exercises import (
     CATALOGUE,
-    Inconclusive,
-    NotYet,
     by_the_clock,
     exercise,
     notebooks,
@@ -76,6 +75,18 @@ async def returns_a_constant(dsn):  # type: ignore[no-untyped-def]
     return {}
 
 
+async def returns_what_it_got(dsn):  # type: ignore[no-untyped-def]
+    return dsn
+
+
+async def returns_a_number(dsn):  # type: ignore[no-untyped-def]
+    return 20
+
+
+async def returns_a_global(dsn):  # type: ignore[no-untyped-def]
+    return NAMES
+
+
 async def raises_something(dsn):  # type: ignore[no-untyped-def]
     raise RuntimeError
 
@@ -97,7 +108,19 @@ def test_a_stub_is_not_an_attempt_however_it_is_written(stub: Any) -> None:
     assert exercise._is_a_stub(stub)
 
 
-@pytest.mark.parametrize("attempt", [has_begun, returns_a_constant, raises_something, print])
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        has_begun,
+        returns_a_constant,
+        returns_what_it_got,
+        returns_a_number,
+        returns_a_global,
+        raises_something,
+        partial(passes, 1),
+        print,
+    ],
+)
 def test_what_does_anything_is_an_attempt(attempt: Any) -> None:
     assert not exercise._is_a_stub(attempt)
 
@@ -171,7 +194,10 @@ def test_what_the_machine_may_have_done_is_inconclusive() -> None:
         await load.run(seconds=0.1)
 
     run = replace(labkit.measure(scenario), machine=labkit.Machine(late_ms=[100.0]))
-    assert isinstance(by_the_clock(run, 101, "It came late."), NotYet)
+    assert "not yet" == by_the_clock(run, 101, "It came late.").outcome
+    starved = replace(run, machine=labkit.Machine(idle=0.0))
+    assert "not yet" == by_the_clock(starved, 101, "It came late.", over=2.1).outcome
+    assert "no processor was idle." in str(by_the_clock(starved, 101, "It came late.", over=1.9))
     late = by_the_clock(run, 99, "It came late.")
-    assert isinstance(late, Inconclusive)
+    assert "inconclusive" == late.outcome
     assert re.match(r"It came late\. But .* up to 100 ms late\. Close other programs", str(late))

@@ -228,7 +228,7 @@ def test_an_exercise_goes_from_a_wrong_answer_by_a_hint_and_the_solution_to_a_pa
     starter, check, hint = map(lab.cell, ("def monthly_orders", "report.check", "report.hint()"))
     assert "not attempted" in check.locator(".jp-OutputArea").inner_text()
     first = 'from legacy import monthly_report\nreport = lab.Exercise("report")\n'
-    answer = "async def monthly_orders(dsn, customer):\n    return "
+    answer = "async def monthly_orders(pool, customer):\n    return "
     lab.write(starter, f"{first}{answer}monthly_report.monthly_orders(dsn, customer)")
     lab.run(starter)
     assert "not yet: these lines of your report keep the loop's thread" in lab.run(check)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import process_time, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 from unittest.mock import patch
 
@@ -30,7 +30,8 @@ class Cost:
 
     waited: bool = True  # it gave the loop back, to wait for something
     loop: float = 0.0  # s of CPU time that the loop's thread needed at a stretch, at the most
-    where: str = ""  # the line that was seen in that
+    when: tuple[float, float] = (0.0, 0.0)  # from when to when that was, by perf_counter
+    where: str = ""  # the line that was seen in it
     threads: float = 0.0  # s of CPU time in all other threads
     seen: Counter[str] = field(default_factory=Counter)  # where those were found at work
     rows: int = 0  # that came at a time, at the most
@@ -39,6 +40,7 @@ class Cost:
 async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
     """Call the answer, and write down what it took."""
     waited = asyncio.Event()
+    entered = perf_counter()
     with longest_stretch(cost), lab.Probe(1e3 * ENOUGH) as probe, watched_threads(cost):
         used, own = process_time(), thread_time()
         asyncio.get_running_loop().call_soon(waited.set)
@@ -51,36 +53,43 @@ async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
         used, own = process_time() - used, thread_time() - own
     cost.threads += used - own
     cost.waited = waited.is_set()
-    longest = max(probe.stalls, key=lambda stall: stall.duration_ms, default=None)
-    if longest and longest.frame and longest.frame.file != __file__:
-        cost.where = f", at {longest.frame}: {longest.source}"
+    began, ended = cost.when
+    for stall in probe.stalls:
+        middle = entered + stall.start_s + stall.duration_ms / 2e3
+        if began < middle < ended and stall.frame and stall.frame.file != __file__:
+            cost.where = f", at {stall.frame}: {stall.source}"
 
 
 @contextmanager
 def longest_stretch(cost: Cost) -> Iterator[None]:
     """Read the CPU clock of the loop's thread whenever it comes to its selector, and goes on."""
     selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
-    wait, since = selector.select, thread_time()
+    wait, since, began = selector.select, thread_time(), perf_counter()
+
+    def note() -> None:
+        if (used := thread_time() - since) > cost.loop:
+            cost.loop, cost.when = used, (began, perf_counter())
 
     def select(timeout: float | None = None) -> Any:
-        nonlocal since
-        cost.loop = max(cost.loop, thread_time() - since)
+        nonlocal since, began
+        note()
         events = wait(timeout)
-        since = thread_time()
+        since, began = thread_time(), perf_counter()
         return events
 
     selector.select = select
     try:
         yield
     finally:
-        cost.loop = max(cost.loop, thread_time() - since)
+        note()
         del selector.select  # the class's own is back
 
 
 @contextmanager
 def watched_threads(cost: Cost) -> Iterator[None]:
     """Look where the threads are at work that are neither the loop's nor this check's."""
-    not_these, done = {threading.get_ident()}, threading.Event()
+    not_these = {threading.get_ident(), threading.main_thread().ident}
+    done = threading.Event()
     last: dict[int, tuple[object, int]] = {}
 
     def watch() -> None:
@@ -91,9 +100,11 @@ def watched_threads(cost: Cost) -> Iterator[None]:
                 at = frame.f_code, frame.f_lasti
                 moved = last.get(ident) not in (None, at)
                 last[ident] = at
-                # Who waits does not move.
-                if moved and ident not in not_these and not names.get(ident, "").startswith("lab"):
-                    cost.seen[f"{users_frame(walk(frame))} ({names.get(ident)})"] += 1
+                # Who waits does not move; an executor's thread, between two jobs, does.
+                name, at_work = names.get(ident, ""), users_frame(walk(frame))
+                idle = at_work is not None and at_work.function == "_worker"
+                if moved and ident not in not_these and not idle and not name.startswith("lab"):
+                    cost.seen[f"{at_work} ({name})"] += 1
         cost.threads -= thread_time()
 
     watcher = threading.Thread(target=watch, name="labkit: the check", daemon=True)

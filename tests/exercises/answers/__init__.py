@@ -7,8 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """An answer, and what its check should say: the outcome, and a pattern in the message."""
+    """An answer, and what its check should say.
+
+    Attributes:
+        answer: The answer.
+        outcome: What the verdict should be.
+        says: A pattern in its message. An answer may have two faults, and be told of either.
+        by_the_clock: Whether times decide; then the check may find the machine too busy to tell.
+    """
 
     answer: Callable[..., Any]
     outcome: str
     says: str
+    by_the_clock: bool = False

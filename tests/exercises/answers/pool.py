@@ -85,14 +85,29 @@ async def lets_the_server_give_up(dsn):
 
 
 CASES = [
-    Case(keeps_the_defaults, "not yet", "answered by 10 connections.* granted 8"),
+    Case(keeps_the_defaults, "not yet", r"answered by \d+ connections.* granted 8"),
     Case(grows_under_load, "not yet", "2 connections were open when .* while requests waited"),
-    Case(never_gives_up, "not yet", r"no connection was idle for \d+% of the time, and \d\d of"),
-    Case(gives_up_after_a_minute, "not yet", r"no connection was idle .* had taken the pool"),
-    Case(gives_up_too_soon, "not yet", "2 of 2 honest queries of 0.25 s failed: TimeoutError"),
+    Case(
+        never_gives_up,
+        "not yet",
+        r"no connection was idle for \d+% of the time, and \d+ of",
+        by_the_clock=True,
+    ),
+    Case(
+        gives_up_after_a_minute,
+        "not yet",
+        r"no connection was idle .* had taken the pool",
+        by_the_clock=True,
+    ),
+    Case(
+        gives_up_too_soon,
+        "not yet",
+        r"(of \d+ lookups|2 of 2 honest queries of 0.25 s) failed: TimeoutError",
+        by_the_clock=True,
+    ),
     Case(forgets_to_await, "not yet", "a pool that was not awaited: nobody can use it"),
     Case(closes_it_too, "not yet", "a pool that is closed: nobody can use it"),
-    Case(grants_itself_more, "not yet", r"answered by 20 connections\. .* granted 8"),
+    Case(grants_itself_more, "not yet", r"answered by \d\d connections\. .* granted 8"),
     Case(warms_up_beside, "not yet", "1 connections were open when .* while requests waited"),
     Case(warms_up_by_hand, "pass", "8 connections, all warm"),
     Case(lets_the_server_break_locks, "pass", "8 connections, all warm"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections import Counter
 from collections.abc import Callable
 
 import asyncpg
@@ -56,17 +57,27 @@ async def ranks_sums_in_python(pool, workers):
 
 
 async def streams(pool, workers):
-    points = {}
+    """Another style: a few rows at a time, and PostgreSQL has made them easy to add up."""
+    earned = f"""
+        SELECT to_char(made_at, 'IYYY-IW') AS week, customer, floor(amount / 10)::int AS points
+        FROM ({ranking.ORDERS}) AS orders
+    """
+    points = Counter()
     async with pool.acquire() as connection, connection.transaction():
-        cursor = await connection.cursor(ranking.ORDERS)
+        cursor = await connection.cursor(earned)
         while batch := await cursor.fetch(200):
-            for customer, amount, made_at in batch:
-                year, week, _ = made_at.isocalendar()
-                key = f"{year}-{week:02}", customer
-                points[key] = points.get(key, 0) + int(amount // 10)
+            for week, customer, more in batch:
+                points[week, customer] += more
+    return await best_of(points)
+
+
+async def best_of(points):
+    """Of each week the best customer; and after a few, somebody else's turn."""
     best = {}
-    for (week, customer), earned in sorted(points.items()):
-        if week not in best or earned > best[week][1]:
+    for n, ((week, customer), earned) in enumerate(points.items()):
+        if n % 200 == 0:
+            await asyncio.sleep(0)
+        if week not in best or (earned, -customer) > (best[week][1], -best[week][0]):
             best[week] = customer, earned
     return best
 
@@ -158,15 +169,12 @@ async def prepares_its_statement(pool, workers):
 
 async def gives_way_now_and_then(pool, workers):
     """What comes after the fetch is in small pieces. The fetch is not."""
-    points, best = {}, {}
+    points = {}
     for n, row in enumerate(await pool.fetch(ranking.ORDERS)):
         HELPERS["earn"]([row], points)
         if n % 200 == 0:
             await asyncio.sleep(0)
-    for (week, customer), earned in sorted(points.items()):
-        if week not in best or earned > best[week][1]:
-            best[week] = customer, earned
-    return best
+    return await best_of(points)
 
 
 async def copies(pool, workers):
@@ -195,21 +203,33 @@ async def asks_for_all_weeks_at_once(pool, workers):
             week,
         )
 
-    rows = await asyncio.gather(*(best(row["week"]) for row in weeks * 5))
+    rows = await asyncio.gather(*(best(row["week"]) for row in weeks * 2))
     return {week: (customer, points) for week, customer, points in rows}
 
 
 IN_ONE_GO = "50,000 rows came to it in one go"
 
 CASES = [
-    Case(stays_inline, "not yet", r"worked for \d+ ms at a stretch .* at ranking\.py:\d+ in rank"),
-    Case(works_once_and_remembers, "not yet", r"worked for \d+ ms .*, at ranking\.py:\d+"),
-    Case(uses_a_thread, "not yet", r"looks found it at ranking\.py:\d+ in rank \(asyncio_\d\)"),
+    Case(  # a starved probe may find no line
+        stays_inline,
+        "not yet",
+        rf"(worked for \d+ ms at a stretch .* at ranking\.py:\d+ in rank|{IN_ONE_GO}: they)",
+    ),
+    Case(
+        works_once_and_remembers,
+        "not yet",
+        r"worked for \d+ ms at a stretch on the loop's thread(, at ranking\.py:\d+|\.)",
+    ),
+    Case(
+        uses_a_thread,
+        "not yet",
+        rf"looks found it at ranking\.py:\d+ in rank \(asyncio_\d\)|{IN_ONE_GO}: they are",
+    ),
     Case(brings_batches_to_a_thread, "not yet", r"looks found it at 1\.py:\d in earn \(asyncio_"),
     Case(
         prepares_its_statement,  # its tuples may take long enough by themselves
         "not yet",
-        r"(went to another thread .*, 1?\d\d ms of CPU|worked for \d\d ms at a stretch)",
+        r"(went to another thread .*, \d+ ms of CPU|worked for \d+ ms at a stretch)",
     ),
     Case(brings_batches_to_a_process, "not yet", r"another thread .* \(QueueFeederThread\)\."),
     Case(feeds_a_process_with_columns, "not yet", IN_ONE_GO),
@@ -220,7 +240,9 @@ CASES = [
     Case(
         asks_for_all_weeks_at_once,
         "not yet",
-        r"under load it took all 10 connections for \d\d% of",
+        r"under load (it took all 10 connections for \d+% of|the lookups' p99 was)"
+        r"|a call of your answer had not ended",
+        by_the_clock=True,
     ),
     Case(forgets_who_wins_a_tie, "not yet", r"for week 2025-\d\d the best is"),
     Case(returns_records, "not yet", "expected a dict of 13 weeks"),
