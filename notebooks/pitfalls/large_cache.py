@@ -17,9 +17,9 @@ import asyncpg
 
 import labkit as lab
 
-ENTRIES = 400_000  # in the cache
-REQUESTS = 240
-ROWS = 4_000  # for each request
+ENTRIES = 300_000  # in the cache
+REQUESTS = 400
+ROWS = 2_500  # for each request
 RECENT = 20  # so many answers are in use at once
 QUERY = "SELECT id, customer FROM labkit.orders WHERE id <= $1"
 
@@ -45,13 +45,13 @@ class Pauses:
             self.seen.append((info["generation"], 1e3 * (perf_counter() - self._began)))
 
 
-async def serve(connection: asyncpg.Connection, recent: deque[list[Any]]) -> int:
+async def serve(connection: asyncpg.Connection, recent: deque[list[list[Any]]]) -> int:
     """Answer requests, one after the other. Each leaves a cycle; returns the most that waited."""
     garbage: weakref.WeakSet[Cycle] = weakref.WeakSet()
     most = 0
     for _ in range(REQUESTS):
         garbage.add(Cycle())
-        recent.append(await connection.fetch(QUERY, ROWS))
+        recent.append([list(row) for row in await connection.fetch(QUERY, ROWS)])
         most = max(most, len(garbage))
     return most
 
@@ -75,7 +75,7 @@ def frozen() -> None:
 async def watched(connection: asyncpg.Connection, how: str) -> dict[str, Any]:
     """Serve under one of the settings, and say what the collector did."""
     before, pauses = gc.get_threshold(), Pauses()
-    recent: deque[list[Any]] = deque(maxlen=RECENT)
+    recent: deque[list[list[Any]]] = deque(maxlen=RECENT)
     entries = [Cycle() for _ in range(1_000)]  # a part of the cache that will be dropped
     dropped = weakref.WeakSet(entries)
     gc.collect()

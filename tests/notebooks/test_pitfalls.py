@@ -308,7 +308,7 @@ def test_freezing_shortens_a_full_collection_and_keeps_what_was_dropped(dsn: Dsn
     smaller = """
 import asyncio, json
 from pitfalls import large_cache
-large_cache.ENTRIES, large_cache.REQUESTS, large_cache.ROWS = 200_000, 40, 1_000
+large_cache.ENTRIES, large_cache.REQUESTS, large_cache.ROWS = 200_000, 40, 2_500
 print(json.dumps(asyncio.run(large_cache.main())))
 """
     seen = program(dsn, "-c", smaller)
