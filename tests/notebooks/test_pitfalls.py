@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from instruments import witness
 from instruments.stock import meeting, stock, watching
 from pitfalls import kept_connections
+from pitfalls.host_names import by_name
 from pitfalls.log_to_database import DatabaseHandler
+from pitfalls.watched_executor import WatchedExecutor
 
 import labkit as lab
 from labkit.exercises import notebooks
@@ -229,3 +232,91 @@ def test_the_longest_queue_is_kept_with_the_session_that_holds_it_up(dsn: Dsn) -
     assert 1 == len(free) < len(kept)
     assert 1 == run.gauges["idle in transaction"].max()
     assert 0 == run.failed()
+
+
+def test_the_watched_executor_lists_what_waits_for_a_thread_and_nothing_else() -> None:
+    free = threading.Event()
+
+    async def crowd() -> tuple[dict[str, int], dict[str, int], dict[str, int], list[object]]:
+        executor = WatchedExecutor(1)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(executor)
+        held = asyncio.ensure_future(asyncio.to_thread(free.wait))
+        await asyncio.sleep(0)
+        answered = asyncio.ensure_future(asyncio.to_thread(len, "four"))
+        failed = loop.run_in_executor(None, int, "four")
+        given_up = loop.run_in_executor(None, os.getpid)
+        await asyncio.sleep(0)
+        while executor.waiting["Event.wait"]:
+            await asyncio.sleep(0)
+        waited = dict(executor.waiting)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        left = dict(executor.waiting)
+        free.set()
+        answers = await asyncio.gather(held, answered, failed, return_exceptions=True)
+        return waited, left, dict(executor.waiting), list(answers)
+
+    waited, left, at_last, answers = asyncio.run(crowd())
+    assert {"len": 1, "int": 1, "getpid": 1} == waited
+    assert {"len": 1, "int": 1} == left
+    assert {} == at_last
+    assert [True, 4] == answers[:2]
+    assert isinstance(answers[2], ValueError)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("postgresql://lab:secret@127.0.0.1:54320/lab", {"host": "localhost", "port": 54320}),
+        ("postgresql://lab@[::1]/lab", {"host": "localhost", "port": 5432}),
+        ("postgresql://lab@10.0.0.5/lab", {"host": "167772165", "port": 5432}),
+        ("postgresql://lab@db.example.com/lab", {}),
+        ("postgresql://lab@10.0.0.5,10.0.0.6/lab", {}),
+        ("postgresql:///lab?host=/run/postgresql", {}),
+    ],
+)
+def test_a_host_that_is_a_number_gets_a_name(url: str, host: dict[str, Any]) -> None:
+    assert host == by_name(url)
+
+
+def test_an_integer_is_looked_up_and_is_the_same_host() -> None:
+    async def look_up() -> tuple[str, str]:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(executor := WatchedExecutor(1))
+        free = threading.Event()
+        held = asyncio.ensure_future(asyncio.to_thread(free.wait))
+        await asyncio.sleep(0)
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        opening = asyncio.ensure_future(asyncio.open_connection(str(0x7F000001), port))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting = ", ".join(executor.waiting)
+        free.set()
+        _, writer = await opening
+        peer = writer.get_extra_info("peername")[0]
+        writer.close()
+        server.close()
+        await held
+        return waiting, peer
+
+    assert ("getaddrinfo", "127.0.0.1") == asyncio.run(look_up())
+
+
+def test_freezing_shortens_a_full_collection_and_keeps_what_was_dropped(dsn: Dsn) -> None:
+    smaller = """
+import asyncio, json
+from pitfalls import large_cache
+large_cache.ENTRIES, large_cache.REQUESTS, large_cache.ROWS = 200_000, 40, 2_500
+print(json.dumps(asyncio.run(large_cache.main())))
+"""
+    seen = program(dsn, "-c", smaller)
+    as_it_is, raised, frozen = seen["runs"]
+    by_hand = "a full one by hand (ms)"
+    assert as_it_is[by_hand] > 2 * frozen[by_hand]
+    assert [0, 0, 1000] == [run["dropped, and kept"] for run in seen["runs"]]
+    assert [0, 0, 0] == [run["after gc.unfreeze()"] for run in seen["runs"]]
+    assert as_it_is["garbage waiting, at most"] < raised["garbage waiting, at most"]
+    # One setting does not outlive its run.
+    assert seen["thresholds"] == program(dsn, "-c", "import gc; print(list(gc.get_threshold()))")
