@@ -285,7 +285,7 @@ def probe(threshold_ms: float) -> Iterator[list[Report]]:
     with Probe(threshold_ms) as watching:
         yield reports
     for stall in watching.stalls:
-        named = frozenset([(stall.file or "?", stall.line or 0)])
+        named = frozenset([stall.frame[:2] if stall.frame else ("?", 0)])
         reports.append(Report(stall.duration_ms, stall.cause, named))
 
 

@@ -44,7 +44,7 @@ def blamed(runs: list[Run], functions: list[str]) -> list[str]:
     """Who is named in two stalls or more, and in a third of its calls; the costliest first."""
     times: dict[str, list[float]] = {}
     for stall in (stall for run in runs for stall in run.stalls):
-        name = f"{Path(stall.file or '').stem}.{stall.function}"
+        name = f"{Path(stall.frame.file).stem}.{stall.frame.function}" if stall.frame else ""
         if name in functions:
             times.setdefault(name.removesuffix("_part"), []).append(stall.duration_ms)
     calls = Counter(offer for run in runs for offer in run.requests.offer)

@@ -146,7 +146,7 @@ def measured(package: str, dsn: Dsn, name: str, rate: float, burst: int = 1) -> 
 @pytest.mark.parametrize(("name", "cause"), [("audit", "blocked"), ("fees", "computing")])
 def test_two_modules_hold_the_loop_at_a_line_of_their_own(name: str, cause: str, dsn: Dsn) -> None:
     before, after = (measured(package, dsn, name, rate=2) for package in (FAULTY, REPAIRED))
-    held = [[s for s in run.stalls if Path(s.file or "").name == f"{name}.py"] for run in (before, after)]  # fmt: skip # noqa: E501
+    held = [[s for s in run.stalls if s.frame and Path(s.frame.file).name == f"{name}.py"] for run in (before, after)]  # fmt: skip # noqa: E501
     assert {cause} == {stall.cause for stall in held[0]}
     assert [] == held[1]
     assert 0 == before.failed() == after.failed()
