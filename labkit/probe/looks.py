@@ -45,6 +45,7 @@ class Sampler(threading.Thread):
         self._loop_cpu = self._foreign = self._covered = 0.0
         self._places: dict[int, tuple[tuple[int, int], float | None]] = {}
         self._free: dict[int, tuple[int, int]] = {}  # where a thread ran without the interpreter
+        self._last: Place | None = None  # who kept the interpreter until a moment ago
         self._warn_at = 0.0
 
     def ring(self, over: bool = False) -> None:
@@ -74,23 +75,23 @@ class Sampler(threading.Thread):
         first = max(threshold / 5, threshold / 2 - sys.getswitchinterval())
         delay = idle = 0.52 * threshold
         self._look_around(meters.read(0.0))
-        while not self._over:
+        over = False
+        while not over:
             asked = perf_counter()
             rung = self._bell.acquire(timeout=delay)
-            now, since = perf_counter(), self._probe._since
+            over = self._over  # once more, then: it may have been kept until now
+            since, m = self._probe._since, meters.read(delay)
+            now = m.at
             age = now - since
-            m = meters.read(0.0 if rung else max(0.0, now - asked - delay))
             who = self._who_kept_it(m)
-            self._ended(m, who, now)
+            self._ended(m, who)
             if age >= first:
                 self._look(since, now, m, who)
-            elif age < 0:
-                if not (rung or m.kept):
-                    self._probe._noise.add(m.late)
-                if m.kept >= threshold:
-                    self._kept_while_waiting(m, who, now)
-            if self._probe._overdue:
-                self._probe._judge()
+            elif age < 0 and not (rung or m.kept):
+                self._probe._noise.add(max(0.0, now - asked - delay))
+            if m.kept >= threshold and since > now - m.kept / 2:
+                self._kept_while_waiting(m, who, now)
+            self._probe._judge(m.at)
             if rung:
                 self._answered.set()
             # A look a tenth of the threshold, and ever more rarely as the stall grows old.
@@ -135,10 +136,12 @@ class Sampler(threading.Thread):
                 seconds = stall.duration_ms / 1e3
                 probe._teller.warn(f"the loop is still held, for {seconds:.1f} s so far: {stall}")
 
-    def _ended(self, m: Measured, who: Place | None, now: float) -> None:
+    def _ended(self, m: Measured, who: Place | None) -> None:
         """Iterations that ended while this thread was kept: the time since their last look."""
         for seen in list(self._probe._overdue):
             tally, end = seen.tally, seen.since + seen.busy
+            if end > m.at:  # it ended after this reading: the next one tells of it
+                break
             self._covered = max(self._covered, end)
             tail = end - tally.until
             if tail > 0 and (m.kept or m.stopped):
@@ -167,7 +170,15 @@ class Sampler(threading.Thread):
         if self._foreign < _FOREIGN:
             return None
         self._foreign = 0.0
-        return culprit(self._look_around(m), m.kept, others)
+        suspects = self._look_around(m)
+        who = culprit(suspects, m.kept, others)
+        if not m.kept:
+            self._last = None
+        elif not suspects and others > m.kept / 2:
+            who = self._last  # who kept it a moment ago has ended, and nobody else ran
+        else:
+            self._last = who
+        return who
 
     def _look_around(self, m: Measured) -> list[Suspect]:
         """Where all other threads are; those that had CPU time while this one was kept."""

@@ -31,6 +31,7 @@ _LATE = 0.003  # s; a wake-up later than this has a reason
 class Measured(NamedTuple):
     """The time (s) since the last reading."""
 
+    at: float  # the moment of this reading
     took: float
     late: float  # how much later than asked the sampler woke up
     kept: float  # of that, how long another thread had the interpreter
@@ -61,10 +62,11 @@ class Meters:
         self._switches = self._runs = self._queued = 0
         self.read(0.0)
 
-    def read(self, late: float) -> Measured:
-        """What has happened since the last reading, in which the sampler woke up so late."""
+    def read(self, asked: float) -> Measured:
+        """What has happened since the last reading, of which the sampler asked to sleep so long."""
         now, cpu, kept = time.perf_counter(), time.process_time(), 0.0
         took, ran = now - self._at, cpu - self._cpu
+        late = max(0.0, took - asked)  # its own work is short, and it can be kept there, too
         waited = ran  # where nobody counts, CPU time is all that there is
         if (switches := _switches()) is not None:
             waited = (switches - self._switches - 1) * sys.getswitchinterval()
@@ -82,6 +84,7 @@ class Meters:
                 self.close()
         self._at, self._cpu = now, cpu
         return Measured(
+            at=now,
             took=took,
             late=late,
             kept=kept,

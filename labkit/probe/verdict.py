@@ -139,7 +139,12 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
     ran = sum(s.cpu or 0.0 for s in running) if any(s.cpu for s in running) else others_cpu
     proved = [s for s in running if s.proved] or running
     lines = {users_frame(s.stack) for s in proved}
-    if ran < 0.5 * kept or not (len(lines) == 1 or (proved and proved[0].proved)):
+    # Some of it can have been a thread's that has ended since.
+    if (
+        others_cpu < 0.5 * kept
+        or ran < 0.25 * kept
+        or not (len(lines) == 1 or (proved and proved[0].proved))
+    ):
         return None
     worst = max(proved, key=lambda s: s.cpu or 0.0)
     return Place(worst.stack, None, worst.thread, worst.sent_from)
@@ -167,8 +172,9 @@ def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection
             kind = "starved" if c.thread else "collecting garbage"
             _take(shares, inside, ("starved", "unknown") if c.thread else ("computing", "unknown"))
             shares[kind, Place(c.stack, None, c.thread, c.awaited_at)] += inside
-    if busy - shares[_MACHINE, NOWHERE] < threshold:
-        return shares[_MACHINE, NOWHERE]
+    machine = shares[_MACHINE, NOWHERE]
+    if machine > busy / 2 and busy - machine < threshold:
+        return machine
     totals = defaultdict[str, float](float)
     for (kind, _), seconds in shares.items():
         totals[kind] += seconds

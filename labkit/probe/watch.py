@@ -314,10 +314,10 @@ class Probe:
     def _verdict(self, seen: Iteration) -> Stall | float:
         return judge(seen, self._threshold, self._entered, list(self._collections))
 
-    def _judge(self) -> None:
+    def _judge(self, until: float = math.inf) -> None:
         found = []
         with self._judging:
-            while self._overdue:
+            while self._overdue and self._overdue[0].since + self._overdue[0].busy <= until:
                 verdict = self._verdict(self._overdue.popleft())
                 if isinstance(verdict, Stall):
                     found.append(verdict)
