@@ -162,6 +162,13 @@ class Run:
             "lag_max_ms": round(self.lag_max_ms, 3),
         }
 
+    def hurt(self, stall: Stall) -> tuple[int, float]:
+        """How many requests a stall held up, and for how long (ms) they waited in all for it."""
+        begin, end = stall.start_s, stall.start_s + stall.duration_ms / 1e3
+        waits = [min(end, r.finished) - max(begin, r.intended) for r in self._requests]
+        held = [wait for wait in waits if wait > 0]
+        return len(held), 1e3 * sum(held)
+
     @property
     def held(self) -> str:
         """The loop's stalls in words."""

@@ -73,7 +73,8 @@ class Sampler(threading.Thread):
         # switch interval, 5 ms) before a stall of exactly the threshold is over.
         threshold = self._probe._threshold
         first = max(threshold / 5, threshold / 2 - sys.getswitchinterval())
-        delay = idle = 0.52 * threshold
+        idle = max(0.52 * threshold, min(0.7 * threshold, threshold - 3 * sys.getswitchinterval()))
+        delay = idle
         self._look_around(meters.read(0.0))
         over = False
         while not over:

@@ -26,6 +26,7 @@ except ImportError:  # macOS, Windows
 
 
 _LATE = 0.003  # s; a wake-up later than this has a reason
+_QUIET = 0.0005  # s of CPU time; with less, no thread has done anything worth a reading
 
 
 class Measured(NamedTuple):
@@ -77,7 +78,7 @@ class Meters:
             kept = late if ran < late / 20 and waited > late / 2 else min(late, ran)
         stopped = max(0.0, late - max(kept, ran)) if late > _LATE else 0.0
         queued, runs = self._queued, self._runs
-        if self._file >= 0:
+        if self._file >= 0 and (ran > _QUIET or late > _LATE):
             try:
                 _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
             except OSError:  # the thread is gone

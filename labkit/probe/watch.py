@@ -14,6 +14,7 @@ import gc
 import math
 import sys
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter, process_time, thread_time
@@ -78,7 +79,7 @@ class Probe:
         self._collections: deque[Collection] = deque(maxlen=64)
         self._overdue: deque[Iteration] = deque(maxlen=1000)
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
-        self._lag: deque[tuple[float, float]] = deque(maxlen=_WINDOWS)
+        self._lag = array("d")  # moment (s) and lag (ms), by turns: small, and quick to append to
         self._lags, self._noise = Histogram(), Histogram()
         self._entered = self._waited = self._watched_s = 0.0
         self._summary = Summary(threshold_ms)
@@ -99,7 +100,8 @@ class Probe:
 
         The last 30,000 of them, ten minutes at least; `summary()` has the percentiles of all.
         """
-        return list(self._lag)
+        kept = self._lag[-2 * _WINDOWS :]
+        return list(zip(kept[::2], kept[1::2], strict=True))
 
     @property
     def lag_now_ms(self) -> float:
@@ -267,7 +269,9 @@ class Probe:
         """
         self._cpu, self._process = thread_time(), process_time()
         if now >= self._window_end:
-            self._lag.append((now - self._entered, 1e3 * self._window_lag))
+            self._lag.extend((now - self._entered, 1e3 * self._window_lag))
+            if len(self._lag) > 4 * _WINDOWS:
+                del self._lag[: 2 * _WINDOWS]
             self._lags.add(self._window_lag)
             self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
         return min(self._window_lag, self._threshold)

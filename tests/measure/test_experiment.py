@@ -491,3 +491,11 @@ def test_a_scenario_broken_off_where_it_holds_its_loop_cleans_up_to_the_end(hold
     time.sleep(1.5)
     assert left_behind() is None
     assert cleaned
+
+
+def test_a_stall_says_how_many_requests_it_held_up_and_for_how_long() -> None:
+    run = measure(blocking)
+    [stall] = run.stalls
+    count, waited_ms = run.hurt(stall)
+    assert count >= 2
+    assert stall.duration_ms <= waited_ms <= count * stall.duration_ms
