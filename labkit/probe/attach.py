@@ -85,6 +85,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> dict[str, Any]:
         script.write_text(_SCRIPT.format(package=package, **settings))
         script.chmod(0o644)
         try:
+            if os.name == "posix":  # elsewhere, it would end it
+                os.kill(pid, 0)
             sys.remote_exec(pid, str(script))
         except ProcessLookupError:
             raise LabError(f"There is no process {pid}. Expected the pid of a Python.") from None
