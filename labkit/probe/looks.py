@@ -197,7 +197,8 @@ class Sampler(threading.Thread):
             if not m.kept and used and used > m.took / 2:
                 self._free[ident] = place
             elif m.kept and self._free.get(ident) != place and not _stands(frame, used, m):
-                stack = walk(frame)
+                # Back in its wait, it is not where it was when it kept the interpreter.
+                stack = () if _waits(frame) else walk(frame)
                 sent = None if is_users(users_frame(stack)) else sent_from(frame)
                 proved = old_place not in (None, place) or _lets_go(frame)
                 suspects.append(Suspect(thread.name, used, proved, stack, sent))
@@ -207,10 +208,12 @@ class Sampler(threading.Thread):
 
 def _stands(frame: FrameType, used: float | None, m: Measured) -> bool:
     """Whether a thread had no CPU time, or, where nobody can tell, is in a call that waits."""
+    return _waits(frame) if used is None else used < 0.2 * m.kept
+
+
+def _waits(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    if used is None:
-        return os.path.basename(file) in _WAITING and is_library(file)
-    return used < 0.2 * m.kept
+    return os.path.basename(file) in _WAITING and is_library(file)
 
 
 def _lets_go(frame: FrameType) -> bool:

@@ -49,8 +49,9 @@ def watch_every_loop(threshold_ms: float, folder: str) -> None:
             return
         if loop is None and probe is not None:
             watching.probe = None
-            probe.__exit__(None, None, None)
-            _write(folder, probe)
+            if probe._sampler is not None:  # it was entered
+                probe.__exit__(None, None, None)
+                _write(folder, probe)
         elif loop is not None and probe is None:
             watching.probe = Probe(threshold_ms, on_stall=lambda _: _write(folder, watched))
             watched = watching.probe

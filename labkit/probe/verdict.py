@@ -1,10 +1,9 @@
 """The verdict on a stall: from what was measured, look by look, to its cause and its line.
 
-Every look stands for the time since the one before, and that time is divided by what is proved:
-the machine's (the process was stopped, or its thread waited for a processor), computing (the loop's
-thread had CPU time), and the rest. In the rest the loop waited. If the interpreter was free, it was
-blocked; if the interpreter was kept from the sampler and the loop alike, by a thread that provably
-had it, it was starved. What is not proved is "unknown". The largest share decides.
+Every look stands for the time since the one before, which is divided by what is proved: the
+machine's (the process was stopped, or waited for a processor), computing (the loop's thread had CPU
+time), and the rest. If the interpreter was free in the rest, the loop was blocked; if a thread
+provably kept it from the loop, it was starved; else "unknown". The largest share decides.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from labkit.probe.frames import Frame, Stack, is_users, users_frame
 from labkit.probe.meters import Measured
@@ -20,6 +19,7 @@ from labkit.probe.stall import Cause, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is told, too
 _ENTRIES = 200  # different looks kept of one stall; the shortest give way
+_STARVED = "starved by another thread"
 _MACHINE = "machine"  # a share that is nobody's fault
 
 
@@ -106,7 +106,7 @@ class Tally:
         if ran >= 0.75 * free and not who:
             self.shares["computing", at] += rest
         elif kept and (asked or waits):
-            self.shares["starved" if who else "unknown", who or NOWHERE] += rest
+            self.shares[_STARVED if who else "unknown", who or NOWHERE] += rest
         elif waits and not kept:
             self.shares[_MACHINE, NOWHERE] += rest
         else:
@@ -151,13 +151,7 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
 
 
 def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection]) -> Stall | float:
-    """Decide on cause and line of an iteration that is over.
-
-    Args:
-        seen: The iteration.
-        threshold: What counts as a stall, in seconds.
-        entered: When the probe was entered, which is second 0.
-        gc: Garbage collections, of any time.
+    """Decide on cause and line of an iteration that is over. Times are in seconds.
 
     Returns:
         The stall; or, where the process itself took less than the threshold, for how long (s) the
@@ -169,8 +163,8 @@ def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection
     for c in gc:
         inside = min(until, c.began + c.took) - max(seen.since, c.began)
         if inside > 0:
-            kind = "starved" if c.thread else "collecting garbage"
-            _take(shares, inside, ("starved", "unknown") if c.thread else ("computing", "unknown"))
+            kind = _STARVED if c.thread else "collecting garbage"
+            _take(shares, inside, (_STARVED, "unknown") if c.thread else ("computing", "unknown"))
             shares[kind, Place(c.stack, None, c.thread, c.awaited_at)] += inside
     machine = shares[_MACHINE, NOWHERE]
     if machine > busy / 2 and busy - machine < threshold:
@@ -178,15 +172,15 @@ def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection
     totals = defaultdict[str, float](float)
     for (kind, _), seconds in shares.items():
         totals[kind] += seconds
-    if totals["starved"] > totals["unknown"]:  # then it was that thread in those looks, too
-        totals["starved"] += totals.pop("unknown", 0.0)
+    if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
+        totals[_STARVED] += totals.pop("unknown", 0.0)
     kind = max((kind for kind in totals if kind != _MACHINE), key=lambda kind: totals[kind])
     place = _costliest(shares, kind)
     frame = users_frame(place.stack)
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
-        cause=_cause(kind),
+        cause=cast("Cause", kind),
         frame=frame,
         stack=place.stack,
         samples=tally.looks,
@@ -197,7 +191,7 @@ def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection
         awaited_at=place.awaited_at if not is_users(frame) else None,
         also=tuple(
             Part(
-                "the process was kept from running" if k == _MACHINE else _cause(k),
+                "the process was kept from running" if k == _MACHINE else k,
                 1e3 * totals[k],
                 users_frame(_costliest(shares, k).stack),
             )
@@ -205,10 +199,6 @@ def judge(seen: Iteration, threshold: float, entered: float, gc: list[Collection
             if k != kind and totals[k] >= _MATTERS * busy
         ),
     )
-
-
-def _cause(kind: str) -> Cause:
-    return "starved by another thread" if kind == "starved" else kind  # type: ignore[return-value]
 
 
 def _divide_the_tail(shares: Shares, seen: Iteration) -> None:
@@ -224,8 +214,7 @@ def _divide_the_tail(shares: Shares, seen: Iteration) -> None:
     if ran > 2 * tail and ran > seen.busy / 2:  # computing, with the interpreter free
         for key in [key for key in shares if key[0] == "blocked"]:
             shares["computing", key[1]] += shares.pop(key)
-    ran = min(ran, tail)
-    if ran > tail / 2:
+    if min(ran, tail) > tail / 2:
         shares["computing", place if kind in ("computing", "blocked") else NOWHERE] += tail
     else:
         shares[kind, place] += tail
