@@ -111,11 +111,13 @@ class Sampler(threading.Thread):
         tally = self.tally
         frame = sys._current_frames().get(self._loop_thread)
         stack = walk(frame, probe._engine)
-        if probe._since != since or tally.paused:
-            return  # the iteration ended meanwhile: this would be another one's line
+        if probe._since != since:  # it ended meanwhile: this would be another one's line
+            return self._ended(m, who, since)
+        if tally.paused:
+            return None
         if not self._loop.is_running() or any(_debugs(f.file) for f in stack):
             tally.paused = True
-            return
+            return None
         task = asyncio.current_task(self._loop)
         key = (stack, id(task))
         if key not in tally.origins:
@@ -136,21 +138,24 @@ class Sampler(threading.Thread):
             if not isinstance(stall := probe._verdict(going_on), float):
                 seconds = stall.duration_ms / 1e3
                 probe._teller.warn(f"the loop is still held, for {seconds:.1f} s so far: {stall}")
+        return None
 
-    def _ended(self, m: Measured, who: Place | None) -> None:
-        """Iterations that ended while this thread was kept: the time since their last look."""
+    def _ended(self, m: Measured, who: Place | None, since: float | None = None) -> None:
+        """Iterations (or one) that ended while this thread was kept: the time after their looks."""
         for seen in list(self._probe._overdue):
             tally, end = seen.tally, seen.since + seen.busy
-            if end > m.at:  # it ended after this reading: the next one tells of it
+            if since is None and end > m.at:  # after this reading: the next one tells of it
                 break
             self._covered = max(self._covered, end)
-            tail = end - tally.until
-            if tail > 0 and (m.kept or m.stopped):
-                at = max(tally.origins.values(), key=lambda p: len(p.stack), default=NOWHERE)
-                cpu = max(0.0, seen.cpu - tally.loop_cpu)
-                if not tally.looks and not (m.kept == m.late and m.cpu < m.late / 20):
-                    m = m._replace(stopped=max(m.stopped, tail - seen.process))
-                tally.add(tail, m, cpu, at, who, seen.woken_late)
+            tail = min(end, m.at) - tally.until
+            if tail <= 0 or not (m.kept or m.stopped) or since not in (None, seen.since):
+                continue
+            at = max(tally.origins.values(), key=lambda p: len(p.stack), default=NOWHERE)
+            stopped = m.stopped * min(1.0, tail / m.took)
+            if not tally.looks and not (m.kept == m.late and m.cpu < m.late / 20):
+                stopped = max(0.0, tail - seen.process)
+            cpu = max(0.0, seen.cpu - tally.loop_cpu)
+            tally.add(tail, m._replace(stopped=stopped), cpu, at, who, seen.woken_late)
 
     def _kept_while_waiting(self, m: Measured, who: Place | None, now: float) -> None:
         """The loop waited for sockets, one was ready, and it could not come back to it."""

@@ -168,13 +168,14 @@ class Timer:
             if new and threading.get_ident() == self._thread:
                 self._outer_since, self._outer = self._since, greenlet_caller()
         elif now - self._gc_began > self._threshold / 4:
-            own = threading.get_ident() == self._thread
-            thread = None if own else threading.current_thread().name
-            caller = sys._getframe().f_back
-            took, stack = now - self._gc_began, walk(caller, self._engine)
-            line = None
-            if not is_users(users_frame(stack)):
+            ident, took = threading.get_ident(), now - self._gc_began
+            own, caller, line = ident == self._thread, sys._getframe().f_back, None
+            if self._sampler is not None and ident == self._sampler.ident:
+                own, caller = True, None  # the heap is the service's, though this thread paid
+            stack = walk(caller, self._engine)
+            if stack and not is_users(users_frame(stack)):
                 task = asyncio.current_task(self._loop) if own else None
                 line = awaiting_line(task) if task else sent_from(caller)
                 line = self._outer if own and self._outer else line
+            thread = None if own else threading.current_thread().name
             self._collections.append(Collection(self._gc_began, took, thread, stack, line))
