@@ -45,6 +45,7 @@ class Sampler(threading.Thread):
         self._loop_cpu = self._foreign = self._covered = 0.0
         self._places: dict[int, tuple[tuple[int, int], float | None]] = {}
         self._free: dict[int, tuple[int, int]] = {}  # where a thread ran without the interpreter
+        self._kept_at = -1.0  # when a thread was last proved to keep the interpreter
         self._last: Place | None = None  # who kept the interpreter until a moment ago
         self._warn_at = 0.0
 
@@ -86,6 +87,9 @@ class Sampler(threading.Thread):
             age = now - since
             who = self._who_kept_it(m)
             self._ended(m, who)
+            if who:
+                self._kept_at = now
+            self._probe._bound = 0.001 if now - self._kept_at < 1 else 0.0
             if age >= first:
                 self._look(since, now, m, who)
             elif age < 0 and not (rung or m.kept):

@@ -42,6 +42,9 @@ class Timer:
         self._sampler: Sampler | None = None
         self._since = math.inf  # when the present iteration became overdue, or will
         self._cpu = self._process = 0.0  # CPU time of thread and process, a millisecond ago at most
+        # The longest wait (s) while a thread keeps the interpreter again and again, else 0: only a
+        # wait that should have ended shows how late the loop comes back from it.
+        self._bound = 0.0
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
         self._outer: Frame | None = None  # who entered the greenlet that is on the stack
         self._outer_since = math.nan  # the iteration to which that belongs
@@ -83,6 +86,8 @@ class Timer:
                 return wait(0)
             # A wait that ends later than it should was kept from ending: by another thread, or by
             # the machine. The loop is then overdue from the moment when it should have ended.
+            if self._bound and (timeout is None or timeout > self._bound):
+                timeout = self._bound  # asyncio takes an early and empty return in its stride
             self._since = due = math.inf if timeout is None else now + timeout
             events = wait(timeout)
             then = clock()
