@@ -82,16 +82,21 @@ class Sampler(threading.Thread):
             asked = perf_counter()
             rung = self._bell.acquire(timeout=delay)
             over = self._over  # once more, then: it may have been kept until now
-            since, m = self._probe._since, meters.read(delay)
+            # All looks come first: once the meters have asked the system, which lets go of the
+            # interpreter, a thread that was made to let go of it is gone from its line.
+            since = self._probe._since
+            at = self._see(since) if perf_counter() - since >= first else None
+            m = meters.read(delay)
+            who = self._who_kept_it(m)
+            m = meters.ask_the_system(m)
             now = m.at
             age = now - since
-            who = self._who_kept_it(m)
             self._ended(m, who)
             if who:
                 self._kept_at = now
             self._probe._bound = 0.001 if now - self._kept_at < 1 else 0.0
-            if age >= first:
-                self._look(since, now, m, who)
+            if at and self._covered <= since:  # else it had ended before the reading
+                self._look(at, m, who)
             elif age < 0 and not (rung or m.kept):
                 self._probe._noise.add(max(0.0, now - asked - delay))
             if m.kept >= threshold and since > now - m.kept / 2:
@@ -102,22 +107,20 @@ class Sampler(threading.Thread):
             # A look a tenth of the threshold, and ever more rarely as the stall grows old.
             delay = max(threshold / 10, age / 50) if age >= first else idle
             if 0 <= age < first:
-                delay = max(first - age, 0.35 * threshold)
+                delay = max(first - age, min(0.35 * threshold, idle - age))
 
     # The loop's thread.
 
-    def _look(self, since: float, now: float, m: Measured, who: Place | None) -> None:
+    def _see(self, since: float) -> Place | None:
+        """Where the loop's thread is in that iteration; None if nowhere that could hold it."""
         probe = self._probe
         if self.tally.since != since:
             self.tally = Tally(since, since)
             self.tally.clock = probe._cpu
             self._warn_at = max(_STILL, 10 * probe._threshold)
         tally = self.tally
-        frame = sys._current_frames().get(self._loop_thread)
-        stack = walk(frame, probe._engine)
-        if probe._since != since:  # it ended meanwhile: this would be another one's line
-            return self._ended(m, who, since)
-        if tally.paused:
+        stack = walk(sys._current_frames().get(self._loop_thread), probe._engine)
+        if probe._since != since or tally.paused:  # it ended: this would be another one's line
             return None
         if not self._loop.is_running() or any(_debugs(f.file) for f in stack):
             tally.paused = True
@@ -127,32 +130,36 @@ class Sampler(threading.Thread):
         if key not in tally.origins:
             line = None if is_users(users_frame(stack)) else probe._outer or awaiting_line(task)
             tally.origins[key] = Place(stack, task_name(task), None, line)
+        tally.looks += 1
+        if task:
+            tally.tasks.add(id(task))
+        return tally.origins[key]
+
+    def _look(self, at: Place, m: Measured, who: Place | None) -> None:
+        """Divide the time up to this reading; the iteration can have ended just after it."""
+        probe, tally, stack = self._probe, self.tally, at.stack
         if who and not who.awaited_at and any(f.function == "submit" for f in stack):
             who = who._replace(awaited_at=users_frame(stack))  # it is being sent at this moment
         waits = not stack or (stack[-1].function == "select" and stack[-1].file == probe._file)
         cpu = None if m.loop_cpu is None else max(0.0, m.loop_cpu - tally.clock)
         tally.clock = m.loop_cpu or 0.0
-        tally.looks += 1
-        if task:
-            tally.tasks.add(id(task))
-        tally.add(now - tally.until, m, cpu, tally.origins[key], who, waits)
-        if now - since >= self._warn_at:
+        tally.add(m.at - tally.until, m, cpu, at, who, waits)
+        if m.at - tally.since >= self._warn_at:
             self._warn_at *= 2
-            going_on = Iteration(since, now - since, tally.loop_cpu, 0.0, False, tally)
+            going_on = Iteration(tally.since, m.at - tally.since, tally.loop_cpu, 0.0, False, tally)
             if not isinstance(stall := probe._verdict(going_on), float):
                 seconds = stall.duration_ms / 1e3
                 probe._teller.warn(f"the loop is still held, for {seconds:.1f} s so far: {stall}")
-        return None
 
-    def _ended(self, m: Measured, who: Place | None, since: float | None = None) -> None:
-        """Iterations (or one) that ended while this thread was kept: the time after their looks."""
+    def _ended(self, m: Measured, who: Place | None) -> None:
+        """Iterations that ended while this thread was kept: the time after their looks."""
         for seen in list(self._probe._overdue):
             tally, end = seen.tally, seen.since + seen.busy
-            if since is None and end > m.at:  # after this reading: the next one tells of it
+            if end > m.at:  # after this reading: the next one tells of it
                 break
             self._covered = max(self._covered, end)
-            tail = min(end, m.at) - tally.until
-            if tail <= 0 or not (m.kept or m.stopped) or since not in (None, seen.since):
+            tail = end - tally.until
+            if tail <= 0 or not (m.kept or m.stopped):
                 continue
             at = max(tally.origins.values(), key=lambda p: len(p.stack), default=NOWHERE)
             stopped = m.stopped * min(1.0, tail / m.took)

@@ -61,7 +61,7 @@ class Meters:
             self._file = os.open(path, os.O_RDONLY)
         self._at = self._cpu = 0.0
         self._switches = self._runs = self._queued = 0
-        self.read(0.0)
+        self.ask_the_system(self.read(0.0))
 
     def read(self, asked: float) -> Measured:
         """What has happened since the last reading, of which the sampler asked to sleep so long."""
@@ -77,12 +77,6 @@ class Meters:
             # ahead where another thread gives the interpreter away and takes it back often.
             kept = late if ran < late / 20 and waited > late / 2 else min(late, ran)
         stopped = max(0.0, late - max(kept, ran)) if late > _LATE else 0.0
-        queued, runs = self._queued, self._runs
-        if self._file >= 0 and (ran > _QUIET or late > _LATE):
-            try:
-                _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
-            except OSError:  # the thread is gone
-                self.close()
         self._at, self._cpu = now, cpu
         return Measured(
             at=now,
@@ -92,9 +86,20 @@ class Meters:
             stopped=stopped,
             cpu=ran,
             loop_cpu=thread_cpu(self._loop_thread),
-            loop_queued=(self._queued - queued) / 1e9,
-            loop_runs=self._runs - runs if self._file >= 0 else None,
+            loop_queued=0.0,
+            loop_runs=None,
         )
+
+    def ask_the_system(self, m: Measured) -> Measured:
+        """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
+        queued, runs = self._queued, self._runs
+        if self._file >= 0 and (m.cpu > _QUIET or m.late > _LATE):
+            try:
+                _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
+            except OSError:  # the thread is gone
+                self.close()
+        known = self._runs - runs if self._file >= 0 else None
+        return m._replace(loop_queued=(self._queued - queued) / 1e9, loop_runs=known)
 
     def close(self) -> None:
         """Give the file back."""
