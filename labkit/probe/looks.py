@@ -85,7 +85,7 @@ class Sampler(threading.Thread):
             # All looks come first: once the meters have asked the system, which lets go of the
             # interpreter, a thread that was made to let go of it is gone from its line.
             since = self._probe._since
-            at = self._see(since) if perf_counter() - since >= first else None
+            at = self._look(since) if perf_counter() - since >= first else None
             m = meters.read(delay)
             who = self._who_kept_it(m)
             m = meters.ask_the_system(m)
@@ -96,7 +96,7 @@ class Sampler(threading.Thread):
                 self._kept_at = now
             self._probe._bound = 0.001 if now - self._kept_at < 1 else 0.0
             if at and self._covered <= since:  # else it had ended before the reading
-                self._look(at, m, who)
+                self._divide(at, m, who)
             elif age < 0 and not (rung or m.kept):
                 self._probe._noise.add(max(0.0, now - asked - delay))
             if m.kept >= threshold and since > now - m.kept / 2:
@@ -111,7 +111,7 @@ class Sampler(threading.Thread):
 
     # The loop's thread.
 
-    def _see(self, since: float) -> Place | None:
+    def _look(self, since: float) -> Place | None:
         """Where the loop's thread is in that iteration; None if nowhere that could hold it."""
         probe = self._probe
         if self.tally.since != since:
@@ -135,7 +135,7 @@ class Sampler(threading.Thread):
             tally.tasks.add(id(task))
         return tally.origins[key]
 
-    def _look(self, at: Place, m: Measured, who: Place | None) -> None:
+    def _divide(self, at: Place, m: Measured, who: Place | None) -> None:
         """Divide the time up to this reading; the iteration can have ended just after it."""
         probe, tally, stack = self._probe, self.tally, at.stack
         if who and not who.awaited_at and any(f.function == "submit" for f in stack):

@@ -421,9 +421,12 @@ def test_a_threshold_below_a_millisecond_is_refused(threshold_ms: float) -> None
 # When the probe itself fails.
 
 
-@pytest.mark.parametrize(("owner", "blinded"), [(Probe, "_time_selector"), (Sampler, "_look")])
+@pytest.mark.parametrize(
+    ("owner", "blinded", "result"),
+    [(Probe, "_time_selector", lambda: None), (Sampler, "_look", None)],
+)
 def test_a_blind_probe_refuses_to_watch(
-    owner: type, blinded: str, monkeypatch: pytest.MonkeyPatch
+    owner: type, blinded: str, result: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         before = traces()
@@ -432,7 +435,7 @@ def test_a_blind_probe_refuses_to_watch(
         assert traces() == before
 
     monkeypatch.setattr(selftest, "_tested", False)
-    monkeypatch.setattr(owner, blinded, lambda *_: lambda: None)
+    monkeypatch.setattr(owner, blinded, lambda *_: result)
     run(main())
 
 
