@@ -100,7 +100,9 @@ class Tally:
         rest = free - ran
         # Asleep in a call, the loop's thread would not have woken up again and again.
         asked = m.loop_runs is None or m.loop_runs * interval * share >= rest / 2
-        self.shares[_MACHINE, NOWHERE] += machine
+        # The system counts a wait for a processor when it is over; looks came in between.
+        before = _take(self.shares, m.loop_queued - m.took, ("blocked",))
+        self.shares[_MACHINE, NOWHERE] += machine + before
         self.shares["computing", at] += ran
         self.loop_cpu += ran
         if ran >= 0.75 * free and not who:
@@ -220,13 +222,15 @@ def _divide_the_tail(shares: Shares, seen: Iteration) -> None:
         shares[kind, place] += tail
 
 
-def _take(shares: Shares, seconds: float, kinds: tuple[str, ...]) -> None:
-    """Take so much time out of the shares of these kinds: it has found its owner."""
-    for key in sorted(shares, key=lambda key: -shares[key]):
+def _take(shares: Shares, seconds: float, kinds: tuple[str, ...]) -> float:
+    """Take so much time, or what there is, out of the shares of these kinds; say how much."""
+    wanted = rest = max(0.0, seconds)
+    for key in sorted(shares, key=lambda key: -shares[key]) if wanted else ():
         if key[0] in kinds:
-            taken = min(seconds, shares[key])
+            taken = min(rest, shares[key])
             shares[key] -= taken
-            seconds -= taken
+            rest -= taken
+    return wanted - rest
 
 
 def _costliest(shares: Shares, kind: str) -> Place:

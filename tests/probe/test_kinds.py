@@ -230,6 +230,18 @@ def judged(m: Measured, who: Place | None, cpu: float | None = 0.0) -> Stall | f
     return judge(Iteration(0.0, 0.1, cpu or 0.0, 0.1, False, tally), 0.05, 0.0, [])
 
 
+def test_a_wait_for_a_processor_that_is_counted_when_it_is_over_is_the_machines() -> None:
+    tally = Tally(0.0, 0.0)
+    at = Place((Frame("/srv/app.py", 3, "handler"),), None, None, None)
+    for queued in (0.0, 0.15):
+        tally.add(0.1, looked(0.0, 0.0, loop_queued=queued), 0.0, at, None, waits=False)
+    seen = Iteration(0.0, 0.2, 0.0, 0.2, False, tally)
+    stall = judge(seen, 0.05, 0.0, [])
+    assert isinstance(stall, Stall)
+    [machine] = stall.also
+    assert ("blocked", pytest.approx(150)) == (stall.cause, machine.ms)
+
+
 HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog", None)
 
 
