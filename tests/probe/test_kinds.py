@@ -24,6 +24,7 @@ from labkit.probe import histogram, users_frame
 from labkit.probe.frames import is_library
 from labkit.probe.meters import Measured
 from labkit.probe.verdict import Iteration, Place, Suspect, Tally, culprit, judge
+from tests.stalls import unless_busy
 
 Main = Callable[[], Awaitable[object]]
 
@@ -120,7 +121,8 @@ def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
         time.sleep(0.1)
         spin(0.2)
 
-    assert verdict(main) == ("computing", marked("SPIN"))
+    computing = ("computing", marked("SPIN"))  # unless half of its time went to the machine
+    assert computing == unless_busy(lambda: verdict(main), lambda found: found == computing)
     for _ in range(3):
         stall = longest(main)
         assert stall is not None
@@ -239,7 +241,8 @@ def test_a_wait_for_a_processor_that_is_counted_when_it_is_over_is_the_machines(
     stall = judge(seen, 0.05, 0.0, [])
     assert isinstance(stall, Stall)
     [machine] = stall.also
-    assert ("blocked", pytest.approx(150)) == (stall.cause, machine.ms)
+    assert stall.cause == "blocked"
+    assert pytest.approx(150) == machine.ms
 
 
 HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog", None)
