@@ -88,7 +88,7 @@ class Sampler(threading.Thread):
             at = self._look(since) if perf_counter() - since >= first else None
             m = meters.read(delay)
             who = self._who_kept_it(m)
-            m = meters.ask_the_system(m)
+            m = meters.ask_the_system(m, needed=at is not None)
             now = m.at
             age = now - since
             self._ended(m, who)

@@ -90,10 +90,10 @@ class Meters:
             loop_runs=None,
         )
 
-    def ask_the_system(self, m: Measured) -> Measured:
+    def ask_the_system(self, m: Measured, needed: bool = False) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
         queued, runs = self._queued, self._runs
-        if self._file >= 0 and (m.cpu > _QUIET or m.late > _LATE):
+        if self._file >= 0 and (needed or m.cpu > _QUIET or m.late > _LATE):
             try:
                 _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
             except OSError:  # the thread is gone

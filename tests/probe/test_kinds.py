@@ -352,11 +352,12 @@ def test_on_stall_is_called_with_each_and_dropped_when_it_fails() -> None:
             told.set()
 
     async def main() -> None:
-        with Probe(threshold_ms=20, on_stall=on_stall):
+        with probe:
             for _ in range(4):
                 await asyncio.sleep(0.02)
                 time.sleep(0.05)
 
+    probe = Probe(threshold_ms=20, on_stall=on_stall)
     with handling(handle):
         asyncio.run(main())
         assert told.wait(30)
@@ -364,7 +365,8 @@ def test_on_stall_is_called_with_each_and_dropped_when_it_fails() -> None:
     assert 1 == said.count("on_stall failed, and is not called again")
     known = [text for text in said if "blocked" in text]
     assert 2 == len(known), known  # the first at once, then how many more
-    assert "+ 3 more" in known[1]
+    found = [stall for stall in probe.stalls if stall.cause == "blocked"]
+    assert f"+ {len(found) - 1} more" in known[1]  # one can have been the machine's, where busy
 
 
 def test_a_stall_that_does_not_end_is_told_while_it_lasts() -> None:
