@@ -4,16 +4,28 @@
 are first used, so that a service that takes only the probe home does not pay for them.
 """
 
+import sys
+
+if not (3, 11) <= sys.version_info < (3, 16):  # before what an older Python cannot read
+    sys.exit("labkit needs Python 3.11 to 3.15, and this is {}.{}.".format(*sys.version_info))
+
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
 from labkit.measure import (
     Claim,
     Latency,
     Load,
+    Machine,
     Run,
-    at_least,
+    above,
+    at_most,
+    exactly,
+    higher,
+    lower,
     measure,
     measure_pairs,
+    none,
+    similar,
     verify,
 )
 from labkit.probe import Frame, Probe, Stall
@@ -21,12 +33,10 @@ from labkit.server import Dsn, database
 from labkit.show import (
     bars,
     compare,
-    dots,
     gauges,
     lines,
     show,
     show_table,
-    stacked,
     stalls,
     summary,
     timeline,
@@ -40,22 +50,27 @@ __all__ = [
     "LabError",
     "Latency",
     "Load",
+    "Machine",
     "Probe",
     "Run",
     "Stall",
     "Verdict",
-    "at_least",
+    "above",
+    "at_most",
     "bars",
     "compare",
     "database",
-    "dots",
+    "exactly",
     "gauges",
+    "higher",
     "lines",
+    "lower",
     "measure",
     "measure_pairs",
+    "none",
     "show",
     "show_table",
-    "stacked",
+    "similar",
     "stalls",
     "summary",
     "timeline",

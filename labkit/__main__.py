@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.exercises import catalogue
+from labkit.exercises import CATALOGUE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     start = commands.add_parser("start", help="open the workbook in JupyterLab")
     start.add_argument("--no-browser", action="store_true", help="only print its address")
+    start.add_argument("--ip", metavar="ADDRESS", help="listen there: 0.0.0.0 in a container")
     commands.add_parser("status", help="say which exercises are solved")
     reset = commands.add_parser(
         "reset",
@@ -43,19 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reset.add_argument("--yes", action="store_true", help="do not ask")
     pack = commands.add_parser("bundle", help="pack the workbook for machines without network")
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
-    pack.add_argument("--platform", help="linux, linux-arm, macos or windows")
+    pack.add_argument("--platform", help="linux, linux-arm, macos, macos-intel or windows")
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
     options = parser.parse_args(arguments)
     try:
         if options.command == "status":
             from labkit.workbook.status import status
 
-            status(catalogue())
+            status(CATALOGUE)
             return 0
         if options.command == "reset" and options.progress is not None:
             from labkit.workbook.status import forget
 
-            known = [name for names in catalogue().values() for name in names]
+            known = [name for names in CATALOGUE.values() for name in names]
             return forget(options.progress, known, options.yes)
         if options.command == "doctor":
             from labkit.workbook.doctor import doctor
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "start":
             from labkit.workbook.start import start as begin
 
-            return begin(options.no_browser)
+            return begin(options.no_browser, options.ip)
         from labkit.workbook.run import (
             run as execute,  # not at the top: --help need not wait for it
         )

@@ -50,7 +50,10 @@ def show(
 
 
 def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as HTML: numbers to the right, words to the left."""
+    """A table as HTML: numbers to the right, words to the left.
+
+    Made here, since GitHub drops the <style> by which pandas would align and colour it.
+    """
 
     def cell(value: object) -> str:
         side = "right" if isinstance(value, numbers.Number) else "left"

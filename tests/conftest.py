@@ -16,6 +16,24 @@ find_lessons()  # tests import what lies beside the notebooks, too
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+QUICK = {
+    "test_rooms.py",
+    "test_dotfiles.py",
+    "test_claims.py",
+    "test_charts.py",
+    "test_copy.py",
+    "test_progress.py",
+    "test_exercises.py",
+    "test_database.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in QUICK:
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_home() -> Iterator[Path]:
     """Keep every test away from the server and the database that belong to the user."""
@@ -39,3 +57,13 @@ def session_home() -> Iterator[Path]:
 def dsn(session_home: Path) -> Dsn:
     """A real PostgreSQL with the dataset, made for this run of the tests."""
     return database()
+
+
+@pytest.fixture(autouse=True)
+def the_server_runs(request: pytest.FixtureRequest, session_home: Path) -> None:
+    """Start the tests' server again, if a test worked in another home: this process let go of it.
+
+    It comes back on its port, so the session's `dsn` stays right. A call costs under a millisecond.
+    """
+    if "dsn" in request.fixturenames:
+        embedded.start()

@@ -1,7 +1,7 @@
 """The exercises: check an answer, give a hint, show a solution, keep the learner's progress.
 
-`exercise` is the machinery, `progress` remembers what is solved. What an exercise asks, and how it
-judges an answer, stands in `notebooks/exercises/`.
+`exercise` is the machinery, `progress` lists the exercises and remembers which are solved. What an
+exercise asks, and how it judges an answer, stands in `notebooks/exercises/`.
 """
 
 from labkit.exercises.exercise import (
@@ -10,22 +10,22 @@ from labkit.exercises.exercise import (
     Inconclusive,
     NotYet,
     Verdict,
-    catalogue,
+    by_the_clock,
+    database,
     find_lessons,
-    held_by,
     notebooks,
-    source_file,
 )
+from labkit.exercises.progress import CATALOGUE
 
 __all__ = [
+    "CATALOGUE",
     "PATIENCE",
     "Exercise",
     "Inconclusive",
     "NotYet",
     "Verdict",
-    "catalogue",
+    "by_the_clock",
+    "database",
     "find_lessons",
-    "held_by",
     "notebooks",
-    "source_file",
 ]

@@ -3,8 +3,9 @@
 What an exercise asks and how an answer is judged stands beside the notebooks, in
 `notebooks/exercises/NAME.py`:
 
-    check(answer)    measures scenarios that call the answer; returns a `Verdict` that passes,
-                     raises `NotYet` with what it saw, or another LabError if the answer raised
+    check(answer)    measures scenarios that call the answer; returns a `Verdict` that passes, or
+                     raises `NotYet` or `Inconclusive` with what it saw, or another LabError if
+                     the answer raised
     chart(run)       draws the last of these runs; where no picture helps, there is no such function
     HINTS, SOLUTION, WHY
 """
@@ -12,10 +13,12 @@ What an exercise asks and how an answer is judged stands beside the notebooks, i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dis
 import functools
-import importlib.util
+import importlib
 import inspect
-import re
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,18 +26,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from labkit import server
 from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import progress
 from labkit.measure import Run, TooLong, left_behind, limited
-from labkit.probe import Frame, Stall, users_frame
+from labkit.probe import Frame, users_frame
 
 Outcome = Literal["pass", "not yet", "raised", "inconclusive", "not attempted"]
 _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
 
 # An answer that never ends must not keep the notebook. Load itself waits 10 s for a request.
 PATIENCE = 8.0  # s; then a call of the answer that still waits is broken off
-LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is held by
+LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 
 
 class NotYet(LabError):  # noqa: N818 (it is an answer)
@@ -56,35 +60,39 @@ class Verdict:
 
     def __repr__(self) -> str:
         """What a reader of the notebook sees below the check."""
-        why = f"\nWhy it works: {self.why}" if self.why else ""
-        solved = f"\n{self.progress}" if self.progress else ""
-        return f"{_MARK[self.outcome]} {self.outcome}: {self.message}{why}{solved}"
+        lines = [f"{_MARK[self.outcome]} {self.outcome}: {self.message}"]
+        if self.why:
+            lines += ["", f"Why it works: {self.why}", ""]
+        if self.progress:
+            lines.append(self.progress)
+        return "\n".join(lines)
 
 
 class Exercise:
     """One exercise: `check(answer)`, `hint()`, `solution()`."""
 
     def __init__(self, name: str) -> None:
-        """Load `exercises/NAME.py` from beside the notebooks."""
-        path = notebooks() / "exercises" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"exercise_{name}", path)
-        if not path.exists() or spec is None or spec.loader is None:
-            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.py"))) or "none"
+        """Load `exercises/NAME.py` from beside the notebooks.
+
+        Raises:
+            LabError: There is no such exercise, or no notebooks.
+        """
+        if name not in progress.EXERCISES:
+            known = ", ".join(progress.EXERCISES)
             raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
         find_lessons()
         self.name = name
-        self._material: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self._material)
+        self._material: Any = importlib.import_module(f"exercises.{name}")
         self._hints = iter(self._material.HINTS)
 
     def check(self, answer: Callable[..., Any]) -> Verdict:
         """Judge an answer by what it does under load, say what was seen, and record the outcome.
 
-        A call that still waits after `PATIENCE` is broken off, and so is what holds the loop when
-        `LIMIT` is over: an answer that never ends does not keep the notebook.
+        A call that still waits after `PATIENCE` is broken off, and so is what keeps the loop busy
+        when `LIMIT` is over: an answer that never ends does not keep the notebook.
 
         Raises:
-            LabError: An earlier answer still holds its loop: the next would be judged falsely.
+            LabError: An earlier answer still runs: the next would be judged falsely.
         """
         if where := left_behind():
             raise LabError(
@@ -95,12 +103,13 @@ class Exercise:
         failed = ""
         if verdict.outcome != "not attempted":
             failed = progress.record(self.name, verdict.outcome)
-        every = [name for names in catalogue().values() for name in names]
-        return replace(verdict, progress=f"{progress.solved(every)} {failed}".strip())
+        return replace(verdict, progress=f"{progress.solved(progress.EXERCISES)} {failed}".strip())
 
     def _judged(self, answer: Callable[..., Any]) -> Verdict:
-        if _is_untouched(answer):
-            return Verdict("not attempted", "Replace the `...` by your answer, and run again.")
+        if _is_a_stub(answer):
+            return Verdict(
+                "not attempted", "Replace the stub (`...`) by your answer, and run again."
+            )
         if not inspect.iscoroutinefunction(answer):
             return Verdict(
                 "not yet", f"Expected a coroutine function (`async def`): {answer!r:.80}."
@@ -132,46 +141,26 @@ class Exercise:
         show(f"{self._material.SOLUTION.strip()}\n\nWhy it works: {self._material.WHY}")
 
 
-def held_by(run: Run, least: float, *sources: str | Callable[..., Any]) -> list[Stall]:
-    """The stalls that an answer made, if there are enough of them to be sure; else none.
+def by_the_clock(run: Run, least_ms: float, seen: str) -> NotYet | Inconclusive:
+    """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
     Args:
-        run: What was seen.
-        least: How many are enough: a single one may be the machine's.
-        sources: The answer, and the files of other code that counts as its own.
-
-    Raises:
-        Inconclusive: There are enough, but they are no longer than the machine's own delays.
+        run: Where it was seen.
+        least_ms: How late the machine must have been to bring about the same by itself.
+        seen: What was seen, in a sentence.
     """
-    files = {s if isinstance(s, str) else source_file(s) for s in sources}
-    held = [
-        stall
-        for stall in run.stalls
-        if stall.thread is None and files & {frame.file for frame in stall.stack}
-    ]
-    if len(held) < least:
-        return []
-    if sum(stall.duration_ms > run.noise_max_ms for stall in held) < least:
-        raise Inconclusive(
-            f"the loop stood still in your code {len(held)} times, but this machine is busy: it "
-            f"was up to {run.noise_max_ms:.0f} ms late by itself. Close other programs, and run "
-            f"it again."
-        )
-    return held
+    if run.noise_max_ms < least_ms:
+        return NotYet(seen)
+    return Inconclusive(
+        f"{seen} But this machine is busy: by itself it was up to {run.noise_max_ms:.0f} ms late. "
+        f"Close other programs, and run the check again."
+    )
 
 
-def source_file(answer: Callable[..., Any]) -> str:
-    """The file, or the notebook's cell, in which an answer is written."""
-    return str(getattr(inspect.unwrap(answer), "__code__", _patient.__code__).co_filename)
-
-
-def catalogue() -> dict[str, list[str]]:
-    """The names of the exercises in each notebook that has any, in their order."""
-    found = {
-        path.stem: re.findall(r'lab\.Exercise\(\\"(\w+)\\"\)', path.read_text("utf-8"))
-        for path in sorted(notebooks().glob("[0-9][0-9]_*.ipynb"))
-    }
-    return {notebook: [*dict.fromkeys(names)] for notebook, names in found.items() if names}
+def database() -> server.Dsn:
+    """As `labkit.database()`, without its line: the notebook has said which server it is."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return server.database()
 
 
 def notebooks() -> Path:
@@ -206,18 +195,49 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
-            trace = traceback.extract_tb(error.__cause__.__traceback__)
-            where = users_frame(tuple(Frame(f.filename, f.lineno or 0, f.name) for f in trace))
-            said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at {where}"
-            endless.append(f"{said}.")
+            said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
+            endless.append(f"{said}{_learners_frame(error.__cause__)}.")
             raise NotYet(endless[-1]) from None
 
     return patient
 
 
-def _is_untouched(answer: object) -> bool:
-    async def untouched() -> None: ...
+def _learners_frame(error: BaseException) -> Frame | None:
+    """The innermost line of an answer's own: not asyncpg's, and not the check's."""
+    trace = traceback.extract_tb(error.__traceback__)
+    frames = (Frame(f.filename, f.lineno or 0, f.name) for f in trace)
+    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
+    check = str(notebooks() / "exercises")
+    return users_frame(
+        tuple(f for f in frames if not f.file.startswith(("asyncpg/", "asyncpg\\", check)))
+    )
+
+
+def _is_a_stub(answer: object) -> bool:
+    """Whether nothing was written: `...`, `pass`, a docstring, `raise NotImplementedError`."""
+
+    async def empty() -> None: ...
+
+    async def raises() -> None:
+        raise NotImplementedError
+
+    async def calls() -> None:
+        raise NotImplementedError()
+
+    async def explains() -> None:
+        raise NotImplementedError("")
 
     code = getattr(answer, "__code__", None)
-    empty = untouched.__code__.co_code
-    return answer is None or answer is ... or getattr(code, "co_code", None) == empty
+    stubs = [_instructions(stub.__code__) for stub in (empty, raises, calls, explains)]
+    return answer is None or answer is ... or (code is not None and _instructions(code) in stubs)
+
+
+def _instructions(code: Any) -> list[tuple[str, object]]:
+    """What a function does, whatever its texts say."""
+    return [
+        (
+            step.opname,
+            "" if isinstance(step.argval, str) and "CONST" in step.opname else step.argval,
+        )
+        for step in dis.get_instructions(code)
+    ]

@@ -1,4 +1,7 @@
-"""Which exercises are solved: a file for each in the user's data directory, sent nowhere."""
+"""Which exercises there are, and which are solved.
+
+Each that was tried has a file of its name in the user's data directory; nothing is sent anywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,27 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+# A notebook may get another number: what is solved is recorded by the exercise's name.
+CATALOGUE = {
+    "00_start_here": ["stopwatch"],
+    "01_detect_loop_blocking": ["report"],
+    "02_set_up_the_pool": ["pool"],
+    "03_acquire_per_task": ["acquire"],
+    "04_move_cpu_work_off_the_loop": ["transform"],
+    "05_bound_concurrency": ["gate"],
+    "06_verify_under_load": ["verify"],
+    "07_pitfalls": ["transaction"],
+}
+EXERCISES = [name for names in CATALOGUE.values() for name in names]
+
 
 def place() -> Path:
     """The directory that keeps the progress, whether it is there or not."""
     import platformdirs  # here, so that who takes the probe home need not have it
 
     home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
-    return Path(home).expanduser().resolve() / "progress"
+    # A relative place counts from the user's home directory, as for the embedded server.
+    return (Path.home() / Path(home).expanduser()).resolve() / "progress"
 
 
 def read() -> dict[str, bool]:
@@ -45,6 +62,5 @@ def solved(exercises: Iterable[str]) -> str:
     """How many of these exercises are solved, and which, in a sentence."""
     every, entries = list(exercises), read()
     done = [name for name in every if entries.get(name)]
-    return (
-        f"Solved so far: {len(done)} of {len(every)}" + f" ({', '.join(done)})" * bool(done) + "."
-    )
+    which = f" ({', '.join(done)})" if done else ""
+    return f"Solved so far: {len(done)} of {len(every)}{which}."

@@ -1,12 +1,21 @@
 """Measure a service: offer a load, run a scenario under the probe, keep what was seen, claim.
 
-`load` starts requests on a schedule, `experiment` runs a scenario on a loop of its own, `run` holds
-what was seen, and `claims` says what held. Nothing here draws.
+`load` starts requests on a schedule; `experiment` and `work` run a scenario on a loop of its own in
+a thread; `machine` watches how late the machine itself is. `run` holds what was seen, `undisturbed`
+what a machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
-from labkit.measure.claims import Claim, as_runs, at_least, spread, typical, verify
+from labkit.measure.claims import (
+    above,
+    at_most,
+    exactly,
+    higher,
+    lower,
+    none,
+    similar,
+    verify,
+)
 from labkit.measure.experiment import (
-    Scenario,
     TooLong,
     left_behind,
     limited,
@@ -15,23 +24,33 @@ from labkit.measure.experiment import (
     refuse_patched_asyncio,
 )
 from labkit.measure.load import Load
+from labkit.measure.machine import Machine
+from labkit.measure.pairs import Claim, partners, spread, typical
 from labkit.measure.run import Latency, Run, ms
+from labkit.measure.work import Scenario
 
 __all__ = [
     "Claim",
     "Latency",
     "Load",
+    "Machine",
     "Run",
     "Scenario",
     "TooLong",
-    "as_runs",
-    "at_least",
+    "above",
+    "at_most",
+    "exactly",
+    "higher",
     "left_behind",
     "limited",
+    "lower",
     "measure",
     "measure_pairs",
     "ms",
+    "none",
+    "partners",
     "refuse_patched_asyncio",
+    "similar",
     "spread",
     "typical",
     "verify",

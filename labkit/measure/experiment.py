@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import inspect
-import logging
 import math
-import sys
-import threading
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from time import perf_counter
 
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
-from labkit.measure.load import FineSelector, Load
 from labkit.measure.run import Run
-from labkit.probe import Frame, Probe, users_frame, walk
+from labkit.measure.work import Scenario, Work
+from labkit.probe import Frame, users_frame
 
-Scenario = Callable[[Load], Awaitable[object]]
+_stopped: list[Work] = []  # and not yet at an end
 
 _limit: ContextVar[tuple[float, list[Run]]] = ContextVar("labkit_limit", default=(math.inf, []))
 
@@ -70,9 +66,13 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             f"        await load.run(seconds=4)"
         )
     refuse_patched_asyncio()
+    if where := left_behind():
+        raise LabError(
+            f"Nothing was measured: a scenario that was stopped still runs, at {where}, and would "
+            f"slow down this one. Wait until it has ended, or restart the kernel."
+        )
     name = name or getattr(scenario, "__name__", "scenario").replace("_", " ")
-    work = _Work(scenario, name, threshold_ms)
-    thread = threading.Thread(target=work.run, name=f"labkit: {name}", daemon=True)
+    work = Work(scenario, name, threshold_ms)
     progress = Progress()
     limit, runs = _limit.get()
     began = perf_counter()
@@ -80,23 +80,24 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     gc.collect()
     gc.freeze()
     try:
-        thread.start()
+        work.thread.start()
         # Not thread.join(): in Python 3.11 and 3.12 an interrupted join() takes a thread for ended.
         while not work.done.wait(0.1):
             if perf_counter() - began > limit:
                 raise TooLong
-            if work.load.ran:
+            if work.load.started:
                 lag = work.probe.lag_now_ms
                 done = min(1.0, work.load.elapsed / work.load.seconds)
                 bar = "█" * round(20 * done) + "░" * (20 - round(20 * done))
                 progress.update(f"{name} {bar} {work.load.elapsed:.1f} s, loop lag {lag:.0f} ms")
     except (KeyboardInterrupt, TooLong) as why:
-        _stopped.append((work, thread))
-        held = work.end(thread)
-        progress.close(f"{name}: stopped after {perf_counter() - began:.1f} s{held}")
+        left = work.end()
+        if not work.done.is_set():
+            _stopped.append(work)
+        progress.close(f"{name}: stopped after {perf_counter() - began:.1f} s{left}")
         if isinstance(why, TooLong):
-            raise TooLong(f"had not ended after {limit:g} s{held}") from None
-        raise Stopped(f"{name} was stopped{held}.") from None
+            raise TooLong(f"had not ended after {limit:g} s{left}") from None
+        raise Stopped(f"{name} was stopped{left}.") from None
     finally:
         gc.unfreeze()
     if work.error is not None:
@@ -112,12 +113,17 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
 def measure_pairs(
     before: Scenario, after: Scenario, *, times: int = 3, threshold_ms: float = 50.0
 ) -> tuple[list[Run], list[Run]]:
-    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike."""
-    runs = [
-        [measure(scenario, threshold_ms=threshold_ms) for scenario in (before, after)]
-        for _ in range(times)
-    ]
-    return [pair[0] for pair in runs], [pair[1] for pair in runs]
+    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike.
+
+    Which of them comes first alternates. Returns the runs before and the runs after.
+    """
+    befores: list[Run] = []
+    afters: list[Run] = []
+    for pair in range(times):
+        turn = [(before, befores), (after, afters)]
+        for scenario, runs in reversed(turn) if pair % 2 else turn:
+            runs.append(measure(scenario, threshold_ms=threshold_ms))
+    return befores, afters
 
 
 def refuse_patched_asyncio() -> None:
@@ -134,145 +140,10 @@ def refuse_patched_asyncio() -> None:
         )
 
 
-def _fine_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(FineSelector())
-
-
-class _Work:
-    """A scenario on its way through a thread."""
-
-    def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
-        self.probe = Probe(threshold_ms)
-        self.load = Load(watch=self.probe)
-        self.done = threading.Event()
-        self.error: BaseException | None = None
-        self._scenario, self._name = scenario, name
-        self._warnings: list[str] = []
-        self.idle = 1.0
-        self._turned = threading.Event()  # the loop has come to a call that was made from outside
-        self._cancelled = False  # the scenario itself is, where it held its loop
-        self._task: asyncio.Task[None] | None = None
-
-    def run(self) -> None:
-        """Run to the end, on this thread; never raises."""
-        log, catcher = logging.getLogger("asyncio"), _Catcher(self._warnings)
-        log.addHandler(catcher)
-        try:
-            with asyncio.Runner(loop_factory=_fine_loop) as runner:
-                runner.run(self._main())
-        except BaseException as error:
-            self.error = error
-        finally:
-            log.removeHandler(catcher)
-            self.done.set()
-
-    async def _main(self) -> None:
-        self._task = asyncio.current_task()
-        if self.load.broken_off:
-            return
-        import psutil  # here, so that who takes the probe home need not have it
-
-        psutil.cpu_times_percent()  # from here on
-        await self._scenario(self.load)
-        self.idle = psutil.cpu_times_percent().idle / 100
-        if not self.load.ran:
-            raise LabError(
-                f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
-                f"    await load.run(seconds=4)"
-            )
-
-    def end(self, thread: threading.Thread) -> str:
-        """Cancel the scenario; break off what holds its loop. In 1.5 s; returns what is left."""
-        self.load.broken_off = True
-        self._call(self._cancel)
-        held, ident, until = None, thread.ident or 0, perf_counter() + 1.4
-        while perf_counter() < until:
-            self._turned.clear()
-            self._call(self._turned.set)
-            if self.done.wait(0.05 if held else 0.35):  # there may be many that hold it in turn
-                return f"; its loop was held at {held}" if held else ""
-            if not (self._turned.is_set() or self._closed):
-                # Python code that never awaits can be cancelled as well, where it stands. What
-                # waits in C, as time.sleep() does, is cancelled when it returns.
-                held = _held_at(thread)
-                self._cancelled |= self._is_current()
-                cancelled = ctypes.py_object(asyncio.CancelledError)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), cancelled)
-                if self._turned.is_set():  # it was only late: take that back
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
-        if self._turned.is_set():
-            return (
-                "; its clean-up still waits, for a thread that it started or a connection that "
-                "was not given back. Restart the kernel if that does not end"
-            )
-        return f"; its loop is still held at {held}"
-
-    def _cancel(self) -> None:
-        """Cancel the scenario, if it was not where it stood: twice would break off its clean-up."""
-        if self._task is not None and not self._cancelled:
-            self._task.cancel()
-
-    def _is_current(self) -> bool:
-        """Whether the scenario itself holds the loop, and not one of its requests."""
-        task = self._task
-        return task is not None and asyncio.current_task(task.get_loop()) is task
-
-    @property
-    def _closed(self) -> bool:
-        """Whether the loop is over: what is left is not to be broken off, or nobody would hear."""
-        return self._task is not None and self._task.get_loop().is_closed()
-
-    def _call(self, callback: Callable[[], object]) -> None:
-        """Let the loop call this, from any thread; nothing if there is no loop by now."""
-        with contextlib.suppress(RuntimeError):
-            if self._task is not None:
-                self._task.get_loop().call_soon_threadsafe(callback)
-
-    def result(self) -> Run:
-        """What was seen."""
-        load, probe = self.load, self.probe
-        return Run(
-            name=self._name,
-            victim=load.victim,
-            seconds=load.seconds,
-            debug=load.debug,
-            noise_ms=probe.noise_ms,
-            noise_max_ms=probe.noise_max_ms,
-            idle=self.idle,
-            stalls=tuple(probe.stalls),
-            warnings=tuple(self._warnings),
-            _requests=load.requests,
-            _spans=load.spans,
-            _readings=load.readings,
-            _lag=probe.lag,
-        )
-
-
-class _Catcher(logging.Handler):
-    """Keeps what asyncio logs on this thread."""
-
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._messages, self._thread = messages, threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep one message."""
-        if record.thread == self._thread:
-            self._messages.append(record.getMessage())
-
-
-_stopped: list[tuple[_Work, threading.Thread]] = []
-
-
 def left_behind() -> str | None:
-    """Where an earlier scenario, that was stopped, still holds its loop; None if none does."""
-    # It may be on its way out.
-    _stopped[:] = [(work, thread) for work, thread in _stopped if not work.done.wait(0.5)]
-    return f"{_held_at(_stopped[0][1])}" if _stopped else None
-
-
-def _held_at(thread: threading.Thread) -> Frame | None:
-    return users_frame(walk(sys._current_frames().get(thread.ident or 0)))
+    """Where a scenario that was stopped still runs; None if none does."""
+    _stopped[:] = [work for work in _stopped if not work.done.wait(0.5)]  # it may be on its way out
+    return f"{_stopped[0].stands_at()}" if _stopped else None
 
 
 def _explained(name: str, error: BaseException) -> LabError:

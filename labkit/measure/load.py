@@ -1,9 +1,8 @@
 """Offer requests to a service at a rate, whether or not it keeps up, and record each one's fate.
 
-The load is open loop: requests start on a schedule that does not wait for earlier ones, and
-latency counts from the *intended* start. A closed loop (ask, wait, ask again) stops asking while
-the service is frozen, so it hardly records the freeze: Gil Tene called it coordinated omission
-("How NOT to Measure Latency", 2013).
+The load is open loop: requests start on a schedule that does not wait for earlier ones, and their
+latency counts from the *intended* start. A closed loop (ask, wait, ask again) does not ask while
+the service is frozen, and hardly records it (Gil Tene, "How NOT to Measure Latency", 2013).
 """
 
 from __future__ import annotations
@@ -11,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import select
-import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from random import uniform
 from time import perf_counter
+from typing import NamedTuple
 
 from labkit.errors import LabError
 
-_GAUGE_EVERY = 0.020  # s
-_FD_SETSIZE = 1024  # select() takes no larger file descriptor
-_AWAKE = 0.0002  # s; see FineSelector
+_GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
 
 
@@ -37,6 +34,7 @@ class Request:
         started: When it did start; NaN if the run was broken off before.
         finished: When it was over, one way or the other.
         error: Why it failed, or None if it completed.
+        unanswered: Whether it was still waiting when it was cancelled.
     """
 
     offer: str
@@ -44,10 +42,10 @@ class Request:
     started: float = math.nan
     finished: float = math.nan
     error: str | None = "not finished: the run was broken off"
+    unanswered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A part of a request: which one's (an index, -1 for none), its name, when and how long (s)."""
 
     request: int
@@ -56,8 +54,7 @@ class Span:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a gauge said at a moment (s since the load began)."""
 
     at: float
@@ -65,13 +62,7 @@ class Reading:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    name: str
-    request: Callable[[], Awaitable[object]]
-    rate: float
-    burst: int
-
+Offer = tuple[Callable[[], Awaitable[object]], float, int]  # what makes a request, rate, burst
 
 _current: ContextVar[int] = ContextVar("labkit_request", default=-1)
 
@@ -80,37 +71,31 @@ class Load:
     """What a scenario offers to its service. `labkit.measure` hands one to every scenario.
 
     Args:
-        watch: Entered for as long as requests are offered; `measure` gives its probe.
+        watch: Entered for as long as requests run; `measure` gives what watches loop and machine.
     """
 
     def __init__(self, watch: AbstractContextManager[object] | None = None) -> None:
         self.requests: list[Request] = []
         self.spans: list[Span] = []
         self.readings: list[Reading] = []
-        self.seconds = 0.0
-        self.ran = False
+        self.seconds, self.started = 0.0, False
         self.debug = False  # whether asyncio's debug mode was on while requests were offered
         self._watch = watch or nullcontext()
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
-        self._began = math.nan
+        self.began = math.nan  # by time.perf_counter
         self._over = False
-        self.broken_off = False  # by measure(): what has not begun is not to begin
+        self.broken_off = False  # set by measure(): then no further request begins
 
     @property
     def elapsed(self) -> float:
         """Seconds since `run` was called; 0 before. Readable from any thread."""
-        return perf_counter() - self._began if self.ran else 0.0
+        return perf_counter() - self.began if self.started else 0.0
 
     def offer(
-        self,
-        name: str,
-        request: Callable[[], Awaitable[object]],
-        *,
-        rate: float,
-        burst: int = 1,
+        self, name: str, request: Callable[[], Awaitable[object]], *, rate: float, burst: int = 1
     ) -> None:
         """Offer `request()` at a constant rate. The first one offered is the victim in charts.
 
@@ -137,9 +122,9 @@ class Load:
             )
         if name in self._offers:
             raise LabError(f"offer({name!r}) was called twice. Give each offer a name of its own.")
-        if self.ran:
+        if self.started:
             raise LabError(f"offer({name!r}) came after run(). Offer everything first, then run.")
-        self._offers[name] = _Offer(name, request, rate, burst)
+        self._offers[name] = (request, rate, burst)
 
     @property
     def victim(self) -> str:
@@ -147,7 +132,7 @@ class Load:
         return next(iter(self._offers), "")
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service every 20 ms while the load runs."""
+        """Read a number off the service about every 20 ms, whenever the loop is free."""
         self._gauges[name] = read
 
     @contextmanager
@@ -157,20 +142,19 @@ class Load:
         Raises:
             LabError: The load does not run yet.
         """
-        if not self.ran:
+        if not self.started:
             raise LabError(f"span({name!r}) came before run(). Spans time parts of requests.")
         start = perf_counter()
         try:
             yield
         finally:
             now = perf_counter()
-            self.spans.append(Span(_current.get(), name, start - self._began, now - start))
+            self.spans.append(Span(_current.get(), name, start - self.began, now - start))
 
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.
 
-        Requests that are not finished ten seconds later are cancelled and count as failed. None
-        vanishes: `requests` holds each that was offered.
+        A request that still waits ten seconds later is cancelled, and is kept as failed.
 
         Raises:
             LabError: Nothing was offered, it ran before, the time is not above 0, or what was
@@ -178,24 +162,23 @@ class Load:
         """
         if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise LabError(f"run() was given seconds={seconds!r}. Expected a time above 0.")
-        if self.ran:
+        if self.started:
             raise LabError("run() was called twice. Measure twice instead, and compare the runs.")
         if not self._offers:
             raise LabError(
                 "run() was called, but nothing is offered. Expected before it, for example:\n"
                 '    load.offer("lookup", lambda: lookup(pool), rate=200)'
             )
-        for offer in self._offers.values():
-            if round(offer.rate * seconds) < 1:
+        for name, (_, rate, _) in self._offers.items():
+            if round(rate * seconds) < 1:
                 raise LabError(
-                    f"offer({offer.name!r}) at rate={offer.rate:g} brings no request in "
-                    f"{seconds:g} seconds. Raise the rate, or the time."
+                    f"offer({name!r}) at rate={rate:g} brings no request in {seconds:g} seconds. "
+                    f"Raise the rate, or the time."
                 )
-        self.seconds = seconds
-        loop = asyncio.get_running_loop()
+        self.seconds, loop = seconds, asyncio.get_running_loop()
         with self._watch:
-            self._began, self.ran, self.debug = perf_counter(), True, loop.get_debug()
-            schedules = [asyncio.create_task(self._keep_offering(o)) for o in self._offers.values()]
+            self.began, self.started, self.debug = perf_counter(), True, loop.get_debug()
+            schedules = [asyncio.create_task(self._keep_offering(*o)) for o in self._offers.items()]
             gauges = [asyncio.create_task(self._keep_reading(*g)) for g in self._gauges.items()]
             try:
                 await asyncio.gather(*schedules)
@@ -215,36 +198,37 @@ class Load:
                 if not task.cancelled():
                     task.result()
 
-    async def _keep_offering(self, offer: _Offer) -> None:
+    async def _keep_offering(self, name: str, offer: Offer) -> None:
         """Start each request when it is due; all that are overdue, at once."""
-        for arrival in range(round(offer.rate * self.seconds)):
-            intended = (arrival + 0.5) / offer.rate
+        make_request, rate, burst = offer
+        for arrival in range(round(rate * self.seconds)):
+            intended = (arrival + 0.5) / rate
             # More than once where timers tick coarsely and fire a little early (Windows).
-            while (wait := self._began + intended - perf_counter()) > 0:  # noqa: ASYNC110
+            while (wait := self.began + intended - perf_counter()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             if self._misuse:
                 raise self._misuse
-            for _ in range(offer.burst):
-                record = Request(offer.name, intended)
-                self.requests.append(record)
-                index = len(self.requests) - 1
-                request = self._fulfil(offer, record, index)
-                task = asyncio.create_task(request, name=f"{offer.name} {index}")
+            for _ in range(burst):
+                index = len(self.requests)
+                self.requests.append(Request(name, intended))
+                request = self._fulfil(make_request, index)
+                task = asyncio.create_task(request, name=f"{name} {index}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _fulfil(self, offer: _Offer, record: Request, index: int) -> None:
+    async def _fulfil(self, make_request: Callable[[], Awaitable[object]], index: int) -> None:
         _current.set(index)
-        record.started = perf_counter() - self._began
+        record = self.requests[index]
+        record.started = perf_counter() - self.began
         try:
             if self.broken_off:
                 raise asyncio.CancelledError
-            awaitable = offer.request()
+            awaitable = make_request()
             if not inspect.isawaitable(awaitable):
                 self._misuse = LabError(
-                    f"offer({offer.name!r}) was given a plain function: calling it returned "
+                    f"offer({record.offer!r}) was given a plain function: calling it returned "
                     f"{awaitable!r:.40}, which cannot be awaited. Expected a coroutine function: "
-                    f"`async def {offer.name}(): ...`, or a lambda that calls one."
+                    f"`async def {record.offer}(): ...`, or a lambda that calls one."
                 )
                 raise self._misuse
             await awaitable
@@ -252,36 +236,15 @@ class Load:
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
             record.error = late if self._over else "CancelledError: cancelled"
+            record.unanswered = True
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")
         finally:
-            record.finished = perf_counter() - self._began
+            record.finished = perf_counter() - self.began
 
     async def _keep_reading(self, name: str, read: Callable[[], float]) -> None:
         while True:
             self.readings.append(Reading(self.elapsed, name, float(read())))
-            await asyncio.sleep(_GAUGE_EVERY)
-
-
-class FineSelector(selectors.DefaultSelector):
-    """The platform's selector, with timers finer than epoll's millisecond.
-
-    `selectors.EpollSelector` rounds a timeout up to the next millisecond, so a request would start
-    half a millisecond late in the mean: more than a lookup takes. `select()` on epoll's own file
-    descriptor waits by the microsecond, and as a CPU that slept takes a tenth of a millisecond to
-    wake up, the last moment is spent awake. A load generator needs that; a service does not.
-    """
-
-    if hasattr(selectors, "EpollSelector"):
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As in the standard library."""
-            if timeout is None or timeout <= 0 or self.fileno() >= _FD_SETSIZE:
-                return super().select(timeout)
-            due = perf_counter() + timeout
-            while True:
-                select.select([self.fileno()], [], [], max(0.0, due - perf_counter() - _AWAKE))
-                events = super().select(0)
-                if events or perf_counter() >= due:
-                    return events
+            # Out of step with the arrivals: else each might find the same moment of a request.
+            await asyncio.sleep(_GAUGE_EVERY * uniform(0.5, 1.5))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.measure.load import Reading, Request, Span
+from labkit.measure.machine import Machine
 from labkit.probe import Stall
 
 if TYPE_CHECKING:
@@ -17,16 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Latencies of completed requests, in milliseconds; NaN where none completed."""
+    """Latencies of requests, in milliseconds; NaN where there is none.
+
+    Attributes:
+        count: How many requests were answered.
+        unanswered: How many were not when they were cancelled: they count with their wait.
+    """
 
     count: int
     p50: float
     p99: float
     max: float
+    unanswered: int = 0
 
     def __str__(self) -> str:
         """With the count that the figures come from."""
-        return f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms (n={self.count:,})"
+        if math.isnan(self.p50):
+            return "none completed"
+        never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
+        times = f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms"
+        return f"{times} (n={self.count:,}{never})"
 
 
 def ms(value: float) -> str:
@@ -43,9 +56,8 @@ class Run:
         victim: The first offer: the innocent traffic that suffers.
         seconds: For how long requests were offered.
         debug: Whether asyncio's debug mode was on: then no latency here is the service's.
-        noise_ms: How late the machine woke a sleeping thread (p99): no time is surer than that.
-        noise_max_ms: How late it did so at the worst.
-        idle: The share of the machine's processors that nobody used meanwhile.
+        traced: Whether a tracer, a debugger or a profiler was on: the same.
+        machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
         stalls: Every iteration of the loop above the threshold.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
     """
@@ -54,19 +66,18 @@ class Run:
     victim: str
     seconds: float
     debug: bool
-    noise_ms: float
     stalls: tuple[Stall, ...]
     warnings: tuple[str, ...]
     _requests: list[Request] = field(repr=False)
     _spans: list[Span] = field(repr=False)
     _readings: list[Reading] = field(repr=False)
     _lag: list[tuple[float, float]] = field(repr=False)
-    noise_max_ms: float = 0.0
-    idle: float = 1.0
+    machine: Machine = field(default_factory=Machine, repr=False)
+    traced: bool = False
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row a request, in the order of arrival.
+        """A row for each request, in the order of arrival.
 
         Columns: offer, intended_s, started_s, latency_ms (from the intended start), service_ms
         (from the actual start), error (None if it completed).
@@ -83,7 +94,10 @@ class Run:
 
     @cached_property
     def spans(self) -> pd.DataFrame:
-        """A row a span. Columns: request (a row of `requests`, or -1), span, start_s, span_ms."""
+        """A row for each span.
+
+        Columns: request (a row of `requests`, or -1), span, start_s, span_ms.
+        """
         import pandas as pd
 
         rows = [(s.request, s.name, s.start, 1e3 * s.seconds) for s in self._spans]
@@ -91,14 +105,17 @@ class Run:
 
     @cached_property
     def gauges(self) -> pd.DataFrame:
-        """A row a moment (index: seconds), a column a gauge, which holds until its next reading."""
+        """A row for each reading (index: seconds), a column for each gauge.
+
+        A reading holds until the next: weigh them by time, as `share_of_time` does.
+        """
         import pandas as pd
 
         rows = [(r.at, r.name, r.value) for r in self._readings]
         frame = pd.DataFrame(rows, columns=["at_s", "gauge", "value"])
         frame["at_s"] = frame.at_s.round(2)
         table = frame.pivot_table(index="at_s", columns="gauge", values="value", aggfunc="last")
-        return table.ffill()  # two gauges that were read in one turn may round to two moments
+        return table.ffill()  # gauges that were read together may round to two moments
 
     @cached_property
     def lag(self) -> pd.DataFrame:
@@ -112,14 +129,64 @@ class Run:
 
     @property
     def lag_max_ms(self) -> float:
-        """The longest the loop was busy without a look at anybody else."""
+        """For how long the loop was busy with callbacks at the most, in one iteration."""
         return max((lag for _, lag in self._lag), default=0.0)
 
-    def latency(self, offer: str | None = None) -> Latency:
-        """Latency of the completed requests of an offer (the victim's, if none is named).
+    @property
+    def noise_ms(self) -> float:
+        """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
+        return self.machine.late(0.99)
 
-        Percentiles are interpolated between ranks, as numpy does by default. A failed request is
-        counted by `failed`, not here: a quick failure is no quick answer.
+    @property
+    def noise_max_ms(self) -> float:
+        """How late the machine was at the worst, pauses included."""
+        pauses = [1e3 * (end - start) for start, end in self.machine.pauses]
+        return max([self.machine.late(1), *pauses])
+
+    @property
+    def idle(self) -> float:
+        """The share of the machine's processors that nobody used meanwhile."""
+        return self.machine.idle
+
+    @property
+    def invalid(self) -> str:
+        """Why no time of this run is the service's, in words; "" if all are."""
+        tracer = "a tracer or a profiler was on" if self.traced else ""
+        return "asyncio's debug mode was on" if self.debug else tracer
+
+    @cached_property
+    def undisturbed(self) -> Run:
+        """This run as a machine that is never late may have shown it; see `undisturbed`."""
+        from labkit.measure.undisturbed import undisturbed
+
+        return undisturbed(self)
+
+    def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
+        """For which share of the load's time (0 to 1) a gauge passed a test.
+
+        A reading holds until the next one, however late that comes: a frozen loop reads nothing.
+
+        Raises:
+            LabError: The scenario has no such gauge.
+        """
+        readings = [r for r in self._readings if r.name == gauge]
+        if not readings:
+            raise LabError(
+                f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
+                f"load.gauge({gauge!r}, ...)."
+            )
+        ends = [*(r.at for r in readings[1:]), max(self.seconds, readings[-1].at)]
+        spent = [(end - r.at, r.value) for r, end in zip(readings, ends, strict=True)]
+        known = [(time, value) for time, value in spent if not math.isnan(value)]
+        return sum(time for time, value in known if test(value)) / sum(time for time, _ in known)
+
+    def latency(self, offer: str | None = None) -> Latency:
+        """Latency of the answered requests of an offer (the victim's, if none is named).
+
+        Percentiles are interpolated between ranks, as numpy does by default. A request that
+        failed is counted by `failed`, not here: a quick failure is no quick answer. One that was
+        cancelled, or was still waiting when the run ended, has waited at least so long: it counts
+        as that, and as no quicker than the slowest that was answered.
 
         Raises:
             LabError: There is no such offer.
@@ -132,15 +199,15 @@ class Run:
                 f"There is no offer {name!r} in {self.name!r}. "
                 f"Expected one of: {', '.join(sorted(known))}."
             )
-        times = [
-            1e3 * (r.finished - r.intended)
-            for r in self._requests
-            if r.offer == name and r.error is None
-        ]
-        if not times:
-            return Latency(0, *[float("nan")] * 3)
+        mine = [(1e3 * (r.finished - r.intended), r) for r in self._requests if r.offer == name]
+        answered = [time for time, r in mine if r.error is None]
+        unanswered = [time for time, r in mine if r.unanswered and time == time]
+        if not answered and not unanswered:
+            return Latency(0, math.nan, math.nan, math.nan)
+        slowest = max(answered, default=0.0)
+        times = [*answered, *(max(time, slowest) for time in unanswered)]
         p50, p99 = np.percentile(times, [50, 99])
-        return Latency(len(times), float(p50), float(p99), max(times))
+        return Latency(len(answered), float(p50), float(p99), max(times), len(unanswered))
 
     def failed(self, offer: str | None = None) -> int:
         """How many requests of an offer (of all, if none is named) did not complete."""
@@ -170,7 +237,7 @@ class Run:
         return len(held), 1e3 * sum(held)
 
     @property
-    def held(self) -> str:
+    def stalls_in_words(self) -> str:
         """The loop's stalls in words."""
         longest = ms(max((stall.duration_ms for stall in self.stalls), default=0.0))
         several = f"{len(self.stalls)} stalls, the longest {longest} ms"
@@ -182,8 +249,8 @@ class Run:
         failed = f", {errors.total():,} failed ({errors.most_common(1)[0][0]})" if errors else ""
         return (
             f"{self.name}: {len(self._requests):,} requests{failed}; {self.victim} "
-            f"{self.latency()}; {self.held}"
-            + ("; DEBUG MODE WAS ON: these are not your service's latencies" * self.debug)
+            f"{self.latency()}; {self.stalls_in_words}"
+            + (f"; {self.invalid}: these are not your service's times" if self.invalid else "")
         )
 
     __repr__ = __str__

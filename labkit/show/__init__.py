@@ -6,18 +6,16 @@ here: `figures.panels` and `figures.save` give it the workbook's look and its te
 
 from labkit.display import show
 from labkit.show.charts import compare, gauges, timeline
-from labkit.show.figures import bars, dots, lines, stacked
+from labkit.show.figures import bars, lines
 from labkit.show.tables import show_table, stalls, summary
 
 __all__ = [
     "bars",
     "compare",
-    "dots",
     "gauges",
     "lines",
     "show",
     "show_table",
-    "stacked",
     "stalls",
     "summary",
     "timeline",

@@ -1,4 +1,4 @@
-"""Pictures of plain figures: bars, parts, lines, dots; and what all pictures share."""
+"""Pictures of plain figures, bars and lines; and what all pictures share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import math
 import numbers
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -21,57 +21,118 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind people can tell apart; never colour alone.
 BLUE, VERMILION, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#222222"
 PREDICTED = "#7A3E9D"  # in no series: a guess is not to be taken for a measurement
-SERIES = (VERMILION, BLUE, GREEN, ORANGE, "#CC79A7")
+_SERIES = (VERMILION, BLUE, GREEN, ORANGE, "#CC79A7")
 _HATCHES = ("", "//", "", "..", "xx")
-DASHES = ("-", "--", "-.", ":", "-")
+_DASHES = ("-", "--", "-.", ":", "-")
 _MARKERS = ("o", "s", "^", "D", "v")
+LINES = tuple(zip(_SERIES, _DASHES, _MARKERS, strict=True))
 _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp screens
 
 
 def bars(
-    values: Mapping[str, float],
+    values: Mapping[str, float] | Mapping[str, Mapping[str, float]],
     *,
     title: str,
     unit: str,
     predicted: Sequence[float] | None = None,
 ) -> None:
-    """Chart one figure for each of several things.
+    """Chart one figure for each of several things, or the parts that it is made of.
 
     Args:
-        values: The name of each thing, and its figure.
+        values: For each thing's name, its figure; or its parts' names and figures, in order.
         title: The chart's message, as a sentence.
         unit: What the figures are, with their unit: "p99 (ms)".
         predicted: What the reader expected of each, if anything.
+
+    Raises:
+        LabError: There are not as many predictions as bars, or one is no figure.
     """
-    if predicted is not None:
-        listed = isinstance(predicted, list | tuple) and len(predicted) == len(values)
-        if not (listed and all(map(_is_guess, predicted))):
-            example = [10 * (i + 1) for i in range(len(values))]
-            raise LabError(
-                f"predicted is {predicted!r}. Expected {len(values)} figures, such as {example}, "
-                "or None: no guess."
-            )
-    figure, [axes] = panels(height=1.3 + 0.42 * len(values))
-    drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
-    axes.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=10)
+    parts = {n: v if isinstance(v, Mapping) else {"": float(v)} for n, v in values.items()}
+    kinds = dict.fromkeys(kind for bar in parts.values() for kind in bar)
+    figure, [axes] = panels(height=1.3 + 0.5 * len(parts))
+    ends = dict.fromkeys(parts, 0.0)
+    colours = _SERIES if len(kinds) > 1 else (BLUE,)
+    for kind, colour, hatch in zip(kinds, cycle(colours), cycle(_HATCHES), strict=False):
+        widths = [bar.get(kind, 0.0) for bar in parts.values()]
+        look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        lefts = list(ends.values())
+        axes.barh(list(parts), widths, left=lefts, height=0.5, label=kind or None, **look)
+        ends = {n: end + width for (n, end), width in zip(ends.items(), widths, strict=True)}
+    for name, end in ends.items():
+        axes.annotate(f" {number(end)}", (end, name), va="center", fontsize=10, color=INK)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.12 * max(*ends.values(), 1e-9))
     axes.set_xlabel(unit)
     axes.grid(axis="y", visible=False)
-    said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
+    whole_numbers(axes.xaxis, ends.values())
+    legend(figure, axes)
+    said = "; ".join(f"{name}: {_listed(bar)}" for name, bar in parts.items())
     if predicted is not None:
-        axes.plot(predicted, list(values), color=PREDICTED, marker="D", ms=9, mec="white", ls="")
+        _check_predictions(predicted, len(parts))
+        below = [row + 0.38 for row in range(len(parts))]  # not over the figure beside the bar
+        axes.plot(predicted, below, color=PREDICTED, marker="D", ms=7, mec="white", ls="")
+        axes.set_xlim(0, max(axes.get_xlim()[1], 1.05 * max(predicted)))
         axes.set_xlabel(f"{unit}; ◆ is what you predicted")
         said += f". Predicted: {'; '.join(map(number, predicted))}"
     save(figure, title, f"{title}. {unit}: {said}.")
 
 
-def _is_guess(it: object, lowest: float = 0) -> bool:
-    return isinstance(it, numbers.Real) and not isinstance(it, bool) and lowest <= float(it) < 1e9
+def lines(
+    x: Sequence[float] | Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x_unit: str,
+    unit: str,
+    log: bool = False,
+    predicted: float | None = None,
+) -> None:
+    """Chart how figures change with a size, a rate, a position, or from one thing to the next.
+
+    Args:
+        x: Where each figure stands: a number or a name.
+        series: For each line's name, a figure for each x; NaN leaves a gap.
+        title: The chart's message, as a sentence.
+        x_unit: What x is, with its unit.
+        unit: What the figures are, with their unit.
+        log: Whether figures differ by orders, and the axis is logarithmic.
+        predicted: The figure that the reader expected, if any.
+    """
+    figure, [axes] = panels(height=3.7)
+    places: list[Any] = list(x)
+    columns = {name: list(values) for name, values in series.items()}
+    for (name, column), look in zip(columns.items(), cycle(LINES), strict=False):
+        colour, dashes, marker = look
+        axes.plot(places, column, color=colour, ls=dashes, marker=marker, ms=5, label=name)
+    if log:
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
+        whole_numbers(axes.yaxis, (value for column in columns.values() for value in column))
+    if not isinstance(places[0], str):
+        whole_numbers(axes.xaxis, places)
+    axes.set_xlabel(x_unit)
+    axes.set_ylabel(unit)
+    legend(figure, axes)
+    few = sorted({*range(0, len(places), max(1, len(places) // 8)), len(places) - 1})  # to read out
+    names = [place if isinstance(place, str) else number(place) for place in places]
+    said = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{number(col[i])} at {names[i]}" for i in few if not math.isnan(col[i]))
+        for name, col in columns.items()
+    )
+    guess = lay_over(axes, predicted)
+    over = f" over {x_unit}" if x_unit else ""
+    save(figure, title, f"{title}. {unit}{over}: {said}.{guess}")
 
 
-def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
+def lay_over(
+    axes: Axes, predicted: float | None, unit: str = "", measured: float = -math.inf
+) -> str:
     """Draw the one figure that the reader predicted over what was measured; return it in words.
+
+    Its words stand on the side of its line that is away from the line of what was `measured`.
 
     Raises:
         LabError: It is no figure that this axis can show.
@@ -85,126 +146,22 @@ def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
             f"{f' in {unit}' if unit else ''}, such as 20, or None: no guess."
         )
     said = f"{number(predicted)} {unit}".strip()
-    (low, high), room = axes.get_ylim(), 1.6 if log else 1.1  # for the words above the line
-    axes.set_ylim(min(low, predicted / room), max(high, predicted * room))
+    (low, high), room = axes.get_ylim(), 2 if log else 1.1  # for the words beside the line
+    low = min(low, predicted / room) if log else low
+    axes.set_ylim(low, max(high, predicted * room))
     axes.axhline(predicted, color=PREDICTED, lw=2, ls=":")
-    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
-    axes.text(0.01, predicted, f"you predicted {said}", color=PREDICTED, fontweight="bold", **where)
+    axes.annotate(
+        f"you predicted {said}",
+        (0.01, predicted),
+        (0, 4 if predicted >= measured else -4),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        va="bottom" if predicted >= measured else "top",
+        color=PREDICTED,
+        fontweight="bold",
+        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
+    )
     return f" Predicted: {said}."
-
-
-def stacked(parts: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
-    """Chart what several things are made of: a bar each, cut into its parts.
-
-    Args:
-        parts: For each bar's name, its parts' names and figures, in the order of the bar.
-        title: The chart's message, as a sentence.
-        unit: What the figures are, with their unit.
-    """
-    figure, [axes] = panels(height=1.6 + 0.5 * len(parts))
-    names = list(dict.fromkeys(name for bar in parts.values() for name in bar))
-    left = dict.fromkeys(parts, 0.0)
-    for name, colour, hatch in zip(names, cycle(SERIES), cycle(_HATCHES), strict=False):
-        widths = {bar: values.get(name, 0.0) for bar, values in parts.items()}
-        axes.barh(
-            list(widths),
-            list(widths.values()),
-            left=list(left.values()),
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            height=0.6,
-            label=name,
-        )
-        left = {bar: left[bar] + widths[bar] for bar in parts}
-    for bar, total in left.items():
-        axes.annotate(f" {number(total)}", (total, bar), va="center", fontsize=10, color=INK)
-    axes.invert_yaxis()
-    axes.set_xlim(right=1.1 * max(left.values()))
-    axes.set_xlabel(unit)
-    axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
-    said = "; ".join(
-        f"{bar}: " + ", ".join(f"{name} {number(value)}" for name, value in values.items())
-        for bar, values in parts.items()
-    )
-    save(figure, title, f"{title}. {unit}: {said}.")
-
-
-def lines(
-    x: Sequence[float],
-    series: Mapping[str, Sequence[float]],
-    *,
-    title: str,
-    x_unit: str,
-    unit: str,
-    log: bool = False,
-    predicted: float | None = None,
-) -> None:
-    """Chart how figures change with a size, a rate, or a position.
-
-    Args:
-        x: Where each figure stands.
-        series: For each line's name, a figure for each x; NaN leaves a gap.
-        title: The chart's message, as a sentence.
-        x_unit: What x is, with its unit.
-        unit: What the figures are, with their unit.
-        log: Whether figures differ by orders, and the axis is logarithmic.
-        predicted: The figure that the reader expected, if any.
-    """
-    figure, [axes] = panels(height=3.4)
-    for (name, values), colour, dashes, marker in zip(
-        series.items(), cycle(SERIES), cycle(DASHES), cycle(_MARKERS), strict=False
-    ):
-        axes.plot(x, values, color=colour, ls=dashes, marker=marker, ms=5, label=name)
-    if log:
-        axes.set_yscale("log")
-        plain_numbers(axes.yaxis)
-    else:
-        axes.set_ylim(bottom=0)
-    axes.set_xlabel(x_unit)
-    axes.set_ylabel(unit)
-    axes.legend(loc="best", fontsize=9)
-    if all(at == int(at) for at in x):
-        axes.locator_params("x", integer=True)
-    few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # enough to read aloud
-    said = "; ".join(
-        f"{name}: "
-        + ", ".join(
-            f"{number(list(values)[i])} at {number(list(x)[i])}"
-            for i in few
-            if not math.isnan(list(values)[i])
-        )
-        for name, values in series.items()
-    )
-    guess = lay_over(axes, predicted)
-    save(figure, title, f"{title}. {unit} over {x_unit}: {said}.{guess}")
-
-
-def dots(table: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> None:
-    """Chart several figures for each of several things, on a logarithmic axis.
-
-    Args:
-        table: For each row's name, the figures by name.
-        title: The chart's message, as a sentence.
-        unit: What the figures are, with their unit.
-    """
-    figure, [axes] = panels(height=1.6 + 0.42 * len(table))
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
-    for name, colour, marker in zip(names, cycle(SERIES), cycle(_MARKERS), strict=False):
-        values = [row.get(name, float("nan")) for row in table.values()]
-        axes.plot(values, list(table), color=colour, marker=marker, ms=8, ls="", label=name)
-    axes.invert_yaxis()
-    axes.margins(y=0.1)
-    axes.set_xscale("log")
-    plain_numbers(axes.xaxis)
-    axes.set_xlabel(unit)
-    figure.legend(loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
-    said = "; ".join(
-        f"{row}: " + ", ".join(f"{name} {number(value)}" for name, value in values.items())
-        for row, values in table.items()
-    )
-    save(figure, title, f"{title}. {unit}: {said}.")
 
 
 def panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -222,13 +179,33 @@ def panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
+def legend(figure: Figure, *panels: Axes) -> None:
+    """Say what is what, below the panels: it never covers what was measured."""
+    named = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        look: dict[str, Any] = {"ncols": len(named), "fontsize": 9, "frameon": False}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", **look)
+
+
 def save(figure: Figure, title: str, said: str, data: dict[str, Any] | None = None) -> None:
     """Give a figure its title, and show it with the text that says the same."""
-    lines = textwrap.fill(title, 80)
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    wrapped = textwrap.fill(title, 80)
+    figure.suptitle(wrapped, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=_DPI)
     show(said, png=png.getvalue(), data=data)
+
+
+def whole_numbers(axis: Axis, values: Iterable[float]) -> None:
+    """Count in whole numbers where all values are: there are no 2.5 warnings."""
+    from matplotlib.ticker import MaxNLocator
+
+    if all(value == round(value) for value in values if math.isfinite(value)):
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plain_numbers(axis: Axis) -> None:
@@ -241,3 +218,21 @@ def plain_numbers(axis: Axis) -> None:
 
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
+
+
+def _listed(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {number(value)}".strip() for name, value in parts.items())
+
+
+def _is_guess(it: object, lowest: float = 0) -> bool:
+    return isinstance(it, numbers.Real) and not isinstance(it, bool) and lowest <= float(it) < 1e9
+
+
+def _check_predictions(predicted: object, count: int) -> None:
+    listed = isinstance(predicted, list | tuple) and len(predicted) == count
+    if not (listed and all(map(_is_guess, predicted))):  # type: ignore[call-overload]
+        example = [10 * (i + 1) for i in range(count)]
+        raise LabError(
+            f"predicted is {predicted!r}. Expected {count} figures, such as {example}, "
+            "or None: no guess."
+        )

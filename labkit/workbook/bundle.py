@@ -7,25 +7,31 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from labkit import exercises
 from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # Another machine's answers to the lock's markers, and the tags of wheels that run on it.
 _LINUX, _MACOS, _WINDOWS = (
     {"os_name": name, "sys_platform": platform, "implementation_name": "cpython"}
     for name, platform in (("posix", "linux"), ("posix", "darwin"), ("nt", "win32"))
 )
+# pip knows that a newer macOS runs what was built for an older one, but not so for glibc.
 _GLIBC = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux2014"]
 PLATFORMS = {
     "linux": (_LINUX, [f"{tag}_x86_64" for tag in _GLIBC]),
     "linux-arm": (_LINUX, [f"{tag}_aarch64" for tag in _GLIBC]),
-    "macos": (_MACOS, ["macosx_14_0_arm64"]),
+    "macos": (_MACOS, ["macosx_13_0_arm64"]),
+    "macos-intel": (_MACOS, ["macosx_13_0_x86_64"]),
     "windows": (_WINDOWS, ["win_amd64"]),
 }
-PARTS = "README.md", "requirements.txt", "pyproject.toml", "docker-compose.yml"
+PARTS = "README.md", "LICENSE", "requirements.txt", "pyproject.toml", "docker-compose.yml"
 INSTALL = r"""Copy this directory to a laptop, open a terminal in it, and run:
 
 python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheels -r requirements.txt
@@ -52,13 +58,13 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         LabError: There is no such platform or wheel, or the directory cannot be used.
     """
     python = python or "{}.{}".format(*sys.version_info)
-    if platform not in (None, *PLATFORMS) or not re.fullmatch(r"3\.\d+", python):
-        known = ", ".join(PLATFORMS)
+    checkout, wheels = exercises.notebooks().parent, directory / "wheels"
+    if platform not in (None, *PLATFORMS) or python not in pythons(checkout):
         raise LabError(
             f"There are no wheels for {platform or 'this machine'} with Python {python}. Expected "
-            f"one of the platforms {known}, and a version such as 3.12."
+            f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons "
+            f"{', '.join(pythons(checkout))}."
         )
-    checkout, wheels = exercises.notebooks().parent, directory / "wheels"
     marks = directory / "INSTALL.txt", wheels
     try:
         if directory.exists() and any(directory.iterdir()) and not all(m.exists() for m in marks):
@@ -84,24 +90,40 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
     print(f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL}", end="")
 
 
+def pythons(checkout: Path) -> list[str]:
+    """Return the Pythons that the lock is for: "3.11" and later."""
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    return [python for python in (f"3.{minor}" for minor in range(100)) if python in allowed]
+
+
+def locked(checkout: Path, machine: Mapping[str, str] | None = None) -> list[Requirement]:
+    """Return what the lock asks of this machine, or of one that answers its markers otherwise."""
+    from packaging.requirements import Requirement  # here: doctor says if it is missing
+
+    lines = (checkout / "requirements.txt").read_text("utf-8").splitlines()
+    every = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    return [pin for pin in every if pin.marker is None or pin.marker.evaluate(dict(machine or {}))]
+
+
 def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:
     """Return what the lock asks of the first releases of that Python, and what else of the last.
 
-    pip evaluates markers for the machine that it runs on, whatever `--platform` says.
+    pip evaluates markers for the machine that it runs on, whatever `--platform` says; and uv for
+    one release of a Python, while laptops have several.
     """
-    from packaging.requirements import Requirement
-
-    lock = (checkout / "requirements.txt").read_text("utf-8").splitlines()
+    machine = dict(PLATFORMS[platform][0]) if platform else {}
     build = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["build-system"]
-    wanted = [Requirement(line) for line in lock if line and line[0] not in "#-"]
-    wanted += map(Requirement, build["requires"])  # the lock ends in `-e .`, which is built there
-    found: list[list[str]] = []
-    for release in f"{python}.0", f"{python}.99":
-        machine: Any = dict(PLATFORMS[platform][0]) if platform else {}
-        machine |= {"python_version": python, "python_full_version": release}
-        apply = [r for r in wanted if r.marker is None or r.marker.evaluate(machine)]
-        found.append([f"{r.name}{r.specifier}" for r in apply])
-    return [found[0], [pin for pin in found[1] if pin not in found[0]]]
+
+    def asked(release: str) -> list[str]:
+        there = machine | {"python_version": python, "python_full_version": release}
+        return [f"{pin.name}{pin.specifier}" for pin in locked(checkout, there)]
+
+    first, last = asked(f"{python}.0"), asked(f"{python}.99")
+    # The lock ends in `-e .`, which is built there.
+    return [build["requires"] + first, [pin for pin in last if pin not in first]]
 
 
 def _download(checkout: Path, wheels: Path, platform: str | None, python: str) -> None:

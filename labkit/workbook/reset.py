@@ -7,7 +7,8 @@ from labkit.errors import LabError
 from labkit.server import Dsn, choose, embedded, session
 from labkit.workbook.consent import agreed
 
-# Whatever stands in the schema itself, and then whatever would go with it, near or far.
+# Whatever stands in the schema itself, and then whatever would go with it, near or far. PostgreSQL
+# itself cannot be left to refuse: RESTRICT refuses what the lab has made, too, and CASCADE nothing.
 CONTENTS = """
 WITH RECURSIVE doomed AS (
     SELECT classid, objid, objsubid, true AS inside FROM pg_depend

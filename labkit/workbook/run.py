@@ -119,8 +119,10 @@ def _execute_all(notebooks: dict[Path, NotebookNode], pages: Path) -> list[Resul
             result, notebook = _execute(path, source, bar)
             html = page(notebook, [path.stem for path in notebooks])
             (pages / f"{path.stem}.html").write_text(html, "utf-8")
-            again = f" (inconclusive at first: {'; '.join(result.unclear)})" * bool(result.unclear)
-            console.print(f"{path.stem} … {result.seconds:.0f} s, {result.verdict}{again}")
+            line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
+            if result.unclear:
+                line += f" (inconclusive at first: {'; '.join(result.unclear)})"
+            console.print(line)
             results.append(result)
     return results
 

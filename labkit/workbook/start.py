@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -14,14 +15,29 @@ FIRST = "00_start_here.ipynb"
 NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
 
 
-def start(no_browser: bool) -> int:
+def start(no_browser: bool = False, ip: str | None = None) -> int:
     """Bring the learner's copy up to date, and open it in JupyterLab.
 
+    Args:
+        no_browser: Print JupyterLab's address only.
+        ip: The address of this machine that JupyterLab listens on; if there is none, localhost.
+
     Raises:
-        LabError: The workbook is not whole, or the copy cannot be written.
+        LabError: The workbook is not whole, the copy cannot be written, or
+            this machine has no such address.
     """
     if not ((root := exercises.notebooks()) / FIRST).exists():
         raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
+    if ip is not None:
+        try:
+            family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+            with socket.socket(family) as place:
+                place.bind((ip, 0))
+        except OSError as error:
+            raise LabError(
+                f"JupyterLab cannot listen on {ip}: {error.strerror}. Expected an address of this "
+                "machine. To do: in a container, give 0.0.0.0, which stands for all of them."
+            ) from None
     import zmq
     from jupyterlab.labapp import LabApp
 
@@ -39,9 +55,13 @@ def start(no_browser: bool) -> int:
         "--ServerApp.kernel_spec_manager_class=labkit.workbook.run.OnlyThisPython",
         f"--KernelManager.transport_encryption={encryption}",
         "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
-        *["--no-browser"] * no_browser,
-        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),
     ]
+    if no_browser:
+        options.append("--no-browser")
+    if ip is not None:
+        options.append(f"--ServerApp.ip={ip}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")
     with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
         (Path(config) / "labconfig").mkdir()
         (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)

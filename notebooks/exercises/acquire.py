@@ -4,15 +4,16 @@ An answer is judged by what it does: what it returns and writes, how many connec
 once, alone and in a crowd, and whether it gives them back.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-import legacy_booking
-from scratch_table import scratch_table
+from instruments.scratch_table import scratch_table
+from legacy import booking
 
 import labkit as lab
-from labkit.exercises import PATIENCE, NotYet
+from labkit.exercises import PATIENCE, NotYet, by_the_clock, database
 
 HINTS = [
     "What belongs together? The three statements of one booking. What does not? Two bookings. So "
@@ -20,43 +21,41 @@ HINTS = [
     "`async with pool.acquire() as connection:` borrows one and gives it back, also when the block "
     "raises or is cancelled. The transaction goes inside, and every statement asks `connection`, "
     "never `pool`.",
-    "Take the body of `legacy_booking.book`, and put `async with pool.acquire() as connection, "
+    "Take the body of `booking.book`, and put `async with pool.acquire() as connection, "
     "connection.transaction():` where it opens its transaction. `try` and `except` stay outside, "
     "so that the exception passes through the transaction and rolls it back.",
 ]
 
 SOLUTION = """
-import legacy_booking
+from legacy import booking
 
 
 async def book(pool, order):
     try:
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(legacy_booking.RESERVE, order)
-            if await connection.fetchval(legacy_booking.AMOUNT, order) > legacy_booking.LIMIT:
-                raise legacy_booking.TooDear
-            await connection.execute(legacy_booking.CHARGE, order)
-    except legacy_booking.TooDear:
+            await connection.execute(booking.RESERVE, order)
+            if await connection.fetchval(booking.AMOUNT, order) > booking.LIMIT:
+                raise booking.TooDear
+            await connection.execute(booking.CHARGE, order)
+    except booking.TooDear:
         return False
     return True
 """
 
-WHY = (
-    "each booking has a connection, and so a transaction, that nobody else can write into or roll "
-    "back, and as many bookings run at once as the pool has connections. The unit is the "
-    "operation, not the statement: for a single statement `pool.fetchval` is shorter, for several "
-    "that belong together it is wrong. When not to: where an operation waits for something slow "
-    "that is not PostgreSQL, do that first and borrow afterwards, or it pins a connection."
-)
+WHY = """each booking has a connection, and so a transaction, that nobody else can write into or
+roll back. As many bookings run at once as the pool has connections.
+The unit is the operation, not the statement. For a single statement, `pool.fetchval` is shorter.
+When not to: do not borrow before you wait for something slow that is not PostgreSQL."""
 
 Answer = Callable[[asyncpg.Pool, int], Awaitable[bool]]
 
 SIZE, CROWD = 5, 20
+TOGETHER = "Statements that belong together need the same connection, and a transaction on it."
 
 
 def check(answer: Answer) -> lab.Verdict:
     """Two bookings alone, then twenty at once under lookups; watch the pool and the table."""
-    bench = Bench(lab.database(), answer)
+    bench = Bench(database(), answer)
     return bench.judge(lab.measure(bench.your_bookings))
 
 
@@ -75,30 +74,30 @@ class Bench:
         self.expected: dict[int, bool] = {}
         self.returned: dict[int, object] = {}
         self.rows: dict[int, list[str]] = {}
-        self.most_held = self.held_alone = 0
+        self.most_borrowed = self.borrowed_alone = 0
 
     @asynccontextmanager
     async def set_up(self) -> AsyncIterator[asyncpg.Connection]:
         """The table and the pool, for as long as the block runs."""
         async with scratch_table(self.dsn, "bookings", "order_id integer, step text") as keeper:
             amounts = f"SELECT id, amount FROM labkit.orders WHERE id <= {CROWD} ORDER BY id"
-            limit = legacy_booking.LIMIT
+            limit = booking.LIMIT
             self.expected = {order: cost <= limit for order, cost in await keeper.fetch(amounts)}
-            self.most_held = 0
+            self.most_borrowed = 0
             self.pool = await asyncpg.create_pool(
-                self.dsn, min_size=SIZE, max_size=SIZE, setup=self.borrowed
+                self.dsn, min_size=SIZE, max_size=SIZE, setup=self.on_acquire
             )
             try:
                 yield keeper
             finally:
                 self.pool.terminate()  # not close(), which waits for what never comes back
 
-    async def borrowed(self, connection: object) -> None:
-        """The pool's setup: called at each acquire, just before the connection counts as held."""
-        self.most_held = max(self.most_held, self.held + 1)
+    async def on_acquire(self, connection: object) -> None:
+        """The pool's setup: called at each acquire, just before this connection is counted."""
+        self.most_borrowed = max(self.most_borrowed, self.borrowed + 1)
 
     @property
-    def held(self) -> int:
+    def borrowed(self) -> int:
         """Connections that are out of the pool at this moment."""
         return int(self.pool.get_size() - self.pool.get_idle_size())
 
@@ -107,31 +106,59 @@ class Bench:
         self.returned[order] = await self.answer(self.pool, order)
 
     async def alone(self) -> None:
-        """One that is to be booked and one that is to be refused, with nobody else about."""
+        """One to be booked, one to be refused, one that fails half way; with nobody else about."""
         async with self.set_up() as keeper:
-            for wanted in (True, False):
-                order = next(o for o, booked in self.expected.items() if booked is wanted)
+            good, refused = (
+                next(o for o, booked in self.expected.items() if booked is wanted)
+                for wanted in (True, False)
+            )
+            for order, wanted, steps in (
+                (good, True, ["reserved", "charged"]),
+                (refused, False, []),
+            ):
                 what = f"order {order} alone"
-                try:
-                    await self.book(order)
-                except Exception as error:
-                    raise lab.LabError(f"{what}: {type(error).__name__}: {error}") from None
-                if self.returned[order] is not wanted:
-                    raise NotYet(f"{what} should be {wanted}, and was {self.returned[order]!r}.")
-                if self.held:
+                left = await self.one(keeper, order, what)
+                if isinstance(got := self.returned[order], Exception):
+                    raise lab.LabError(f"{what}: {type(got).__name__}: {got}") from None
+                if got is not wanted:
+                    raise NotYet(f"{what} should be {wanted}, and was {got!r}.")
+                if left != steps:
                     raise NotYet(
-                        f"{what} returned, and {self.held} of the pool's {SIZE} connections had "
-                        f"not come back. After {SIZE} such calls the service stands still."
+                        f"{what} returned {wanted} and left the steps {left}. Expected {steps}: "
+                        f"both or none. {TOGETHER}"
                     )
-                steps = [step for _, step in await keeper.fetch("TABLE labkit.bookings")]
-                await keeper.execute("TRUNCATE labkit.bookings")
-                if steps != (expected := ["reserved", "charged"] * wanted):
-                    raise NotYet(
-                        f"{what} returned {wanted} and left the steps {steps}. Expected "
-                        f"{expected}: both or none. Statements that belong together need the "
-                        f"same connection, and a transaction on it."
-                    )
-            self.held_alone = self.most_held
+            self.borrowed_alone = self.most_borrowed
+            await keeper.execute("ALTER TABLE labkit.bookings ADD CHECK (step <> 'charged')")
+            if left := await self.one(keeper, good, "an order whose charge fails"):
+                raise NotYet(
+                    f"the database refused to charge order {good}, and the steps {left} were left. "
+                    f"Expected both or none. {TOGETHER}"
+                )
+
+    async def one(self, keeper: asyncpg.Connection, order: int, what: str) -> list[str]:
+        """Book an order, and look at the table meanwhile. Returns the steps that were left."""
+        booking = asyncio.ensure_future(self.book(order))
+        half: list[str] = []
+        while not booking.done():
+            steps = [row["step"] for row in await keeper.fetch("TABLE labkit.bookings")]
+            half = steps if len(steps) == 1 else half
+        try:
+            await booking
+        except NotYet:
+            raise
+        except Exception as error:
+            self.returned[order] = error
+        if self.borrowed:
+            raise NotYet(
+                f"{what} was over, and {self.borrowed} of the pool's {SIZE} connections had not "
+                f"come back. After {SIZE} such calls the service stands still."
+            )
+        left = await keeper.fetch("DELETE FROM labkit.bookings RETURNING step")
+        if half and len(left) != 1:
+            raise NotYet(
+                f"others could see {what} half done: for a while there was {half} alone. {TOGETHER}"
+            )
+        return [row["step"] for row in left]
 
     async def your_bookings(self, load: lab.Load) -> None:
         """Alone, then twenty at once, while the service answers lookups from another pool."""
@@ -139,10 +166,10 @@ class Bench:
         async with self.set_up() as keeper, asyncpg.create_pool(self.dsn, min_size=1) as others:
             orders = iter(self.expected)
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
-            load.offer("lookup", lambda: others.fetchval(lookup), rate=100)
-            load.offer("booking", lambda: self.book(next(orders)), rate=1, burst=CROWD)
-            load.gauge("in use", lambda: self.held)
-            await load.run(seconds=1)
+            load.offer("lookup", lambda: others.fetchval(lookup), rate=200)
+            load.offer("booking", lambda: self.book(next(orders)), rate=2, burst=CROWD)
+            load.gauge("in use", lambda: self.borrowed)
+            await load.run(seconds=0.5)
             for order, step in await keeper.fetch("TABLE labkit.bookings"):
                 self.rows.setdefault(order, []).append(step)
 
@@ -152,16 +179,16 @@ class Bench:
         errors = bookings.error.dropna()
         hung = errors[errors.str.startswith(NotYet.__name__)]
         if len(hung):
-            twice = (
-                f" A booking alone held {self.held_alone} at once: so in a crowd each holds one, "
-                f"and waits for another that never comes back."
-            )
-            raise NotYet(
+            seen = (
                 f"{len(hung)} of {CROWD} bookings at once had not returned after {PATIENCE:g} s, "
-                f"with {self.most_held} of the pool's {SIZE} connections in use."
-                + twice
-                * (self.held_alone > 1)
+                f"with {self.most_borrowed} of the pool's {SIZE} connections in use."
             )
+            if self.borrowed_alone > 1:
+                seen += (
+                    f" A booking alone borrowed {self.borrowed_alone} at once: in a crowd each "
+                    f"has one, and waits for another that never comes back."
+                )
+            raise by_the_clock(run, 1e3 * PATIENCE / 8, seen)
         shared = errors[errors.str.startswith(("InterfaceError", "NoActiveSQLTransaction"))]
         if len(shared):
             raise NotYet(
@@ -181,10 +208,13 @@ class Bench:
                 f"rows: {self.rows.get(wrong[0], [])} for order {wrong[0]}."
             )
         took = f"{CROWD} bookings at once took {run.latency('booking').max:.0f} ms"
-        if self.most_held < SIZE:
-            raise NotYet(
-                f"all right, but no more than {self.most_held} of the pool's {SIZE} connections "
-                f"were ever in use at once. {took}; something makes them wait for each other."
+        if self.most_borrowed < SIZE:
+            raise by_the_clock(
+                run,
+                20,  # the server's pause
+                f"all right, but no more than {self.most_borrowed} of the pool's {SIZE} "
+                f"connections were ever in use at once. {took}; something makes them wait for each "
+                f"other.",
             )
         return lab.Verdict(
             "pass",

@@ -1,25 +1,23 @@
 """Exercise of notebook 04: a heavy report away from the loop. This file is meant to be read.
 
-An answer is judged by what it does under load: what held the loop, what computed in another thread
-of this process, how many rows came to the loop at a time, and what it returns.
+An answer is judged by what it costs this process. First it is called alone, twice, with nothing
+else on the loop: so the CPU time of the loop's thread, and of all others, is the answer's, in
+whatever file its helpers stand, and however busy the machine is. The rows are counted where they
+come out of PostgreSQL's connections. Then it is offered under load, for what the lookups feel.
 """
 
-import sys
-import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 import asyncpg
-import ranking
-import transform
+from exercises.instruments.cost import ENOUGH, Cost, counted_rows, measured
+from legacy import ranking, transform
 
 import labkit as lab
-from labkit.exercises import NotYet, held_by, source_file
-from labkit.probe import walk
+from labkit.exercises import NotYet, by_the_clock, database
 
 HINTS = [
     "Where is the work? `fetch` decodes 50,000 rows on the loop's thread, and `rank` goes through "
@@ -34,7 +32,7 @@ HINTS = [
 ]
 
 SOLUTION = '''
-import ranking
+from legacy import ranking
 
 BEST = f"""
 SELECT DISTINCT ON (week) week, customer, points
@@ -48,61 +46,78 @@ async def best_by_week(pool, workers):
     return {row["week"]: (row["customer"], row["points"]) for row in await pool.fetch(BEST)}
 '''
 
-WHY = (
-    "a dozen rows come to the loop in place of 50,000, so there is nothing to decode and nothing "
-    "to compute here; PostgreSQL works in a process of its own. Do not do it where the database's "
-    "processor is what you are short of, or where SQL would say the rules a second time and the "
-    "two could drift apart: then let a worker process fetch and rank by itself, with a function "
-    "from a module. A cursor that brings small batches passes too, and is the right answer for "
-    "results that do not fit into memory; its job takes longer and keeps a connection meanwhile."
-)
+WHY = """a dozen rows come to the loop in place of 50,000: nothing to decode, and nothing to
+compute here. PostgreSQL works in a process of its own.
+Another way: a cursor with small batches, for what does not fit into memory.
+When not to use SQL: where the database's processor is what you are short of, or where SQL would say
+the rules again. Then let a worker process fetch and rank."""
 
 ROWS_AT_A_TIME = 5_000  # decoding more in one go is felt by everybody
+SIZE = 10  # of the pool: more than the calls that may overlap
+FELT_MS = 100.0  # the lookups' p99, where they were fine but for the answer
+LOOKUP = "SELECT amount FROM labkit.orders WHERE id = 7"
+
+Answer = Callable[[Any, Any], Awaitable[object]]
+Best = dict[str, tuple[int, int]]
 
 
-def check(answer: Callable[[Any, Any], Awaitable[object]]) -> lab.Verdict:
-    """Offer the answer four times under 200 lookups per second; watch the loop and the threads."""
-    dsn = lab.database()
-    expected: dict[str, tuple[int, int]] = {}
+def check(answer: Answer) -> lab.Verdict:
+    """Call the answer alone, twice; then offer it four times under 200 lookups per second."""
+    dsn = database()
+    expected: Best = {}
     returned: list[object] = []
-    fetched: list[int] = []
-
-    class Counting(asyncpg.Connection):  # type: ignore[misc]
-        async def fetch(self, *args: Any, **kwargs: Any) -> Any:
-            rows = await super().fetch(*args, **kwargs)
-            fetched.append(len(rows))
-            return rows
+    costs: list[Cost] = []
 
     async def your_ranking(load: lab.Load) -> None:
         async def best() -> None:
             returned.append(await answer(pool, workers))
 
-        sizes = {"min_size": 3, "max_size": 3}
-        async with asyncpg.create_pool(dsn, connection_class=Counting, **sizes) as pool:
-            expected.update(ranking.rank(await pool.fetch(ranking.ORDERS)))  # not under load yet
-            fetched.clear()
-            lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
-            load.offer("lookup", lambda: pool.fetchval(lookup), rate=200)
+        sizes = {"min_size": SIZE, "max_size": SIZE}
+        async with asyncpg.create_pool(dsn, **sizes) as pool:
+            expected.update(ranking.rank(await pool.fetch(ranking.ORDERS)))
+        for _ in range(2):
+            costs.append(Cost())
+            with counted_rows(costs[-1]):
+                async with asyncpg.create_pool(dsn, **sizes) as pool:
+                    await measured(best, costs[-1])
+        async with asyncpg.create_pool(dsn, **sizes) as pool:
+            load.offer("lookup", lambda: pool.fetchval(LOOKUP), rate=200)
             load.offer("ranking", best, rate=2)
+            load.gauge("idle", pool.get_idle_size)
             await load.run(seconds=2)
 
-    yours = ranking.__file__, source_file(answer)
-    with warm_workers() as workers, watch_threads(yours) as seen:
+    with warm_workers() as workers:
         run = lab.measure(your_ranking, threshold_ms=30)
     calls = run.requests[run.requests.offer == "ranking"]
     if run.failed("ranking"):
         error = calls.error.dropna().iloc[0]
         raise lab.LabError(f"{run.failed('ranking')} of {len(calls)} calls: {error}")
-    held = held_by(run, len(calls) / 2, *yours)
-    if fault := _fault(len(calls), held, seen, fetched):
-        raise NotYet(f"{fault} The lookups' p99 was {run.latency().p99:.0f} ms.")
+    p99 = run.latency().p99
+    if fault := _fault(costs):
+        raise NotYet(f"{fault} The lookups' p99 was {p99:.0f} ms.")
     for result in returned:
         if result != expected:
             raise NotYet(f"the loop stayed free, but {_wrong(result, expected)}.")
+    taken = run.share_of_time("idle", lambda free: free == 0)
+    if taken > 0.1:
+        raise by_the_clock(
+            run,
+            250,  # lookups that come late come all at once
+            f"alone, your answer is fine. But under load it took all {SIZE} connections for "
+            f"{taken:.0%} of the time, and the lookups waited for one: p99 {p99:.0f} ms.",
+        )
+    if p99 > FELT_MS:
+        raise by_the_clock(
+            run,
+            p99 / 4,  # one that is late in each of a lookup's steps
+            f"alone, your answer is fine. But under load the lookups' p99 was {p99:.0f} ms.",
+        )
+    rows = max(cost.rows for cost in costs)
     return lab.Verdict(
         "pass",
-        f"{len(calls)} rankings, all right, and nothing of yours held the loop. At most "
-        f"{max(fetched, default=0):,} rows were fetched at a time. The lookups: {run.latency()}.",
+        f"{len(returned)} rankings, all right. At most {rows:,} rows came at a time, and no "
+        f"stretch of work took more than {1e3 * max(cost.loop for cost in costs):.0f} ms of the "
+        f"loop's thread. The lookups: {run.latency()}.",
     )
 
 
@@ -124,55 +139,38 @@ def warm_workers() -> Iterator[Executor]:
         workers.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def watch_threads(files: Collection[str]) -> Iterator[Counter[str]]:
-    """Count how often code of some files is seen in threads that are neither this nor the loop's.
-
-    The counter's keys are "thread at file:line in function".
-    """
-    seen: Counter[str] = Counter()
-    here, done = threading.get_ident(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
-            for ident, frame in sys._current_frames().items():
-                name = names.get(ident, "")
-                if ident == here or not name or name.startswith("labkit"):
-                    continue
-                found = next((f for f in walk(frame)[::-1] if f.file in files), None)
-                if found:
-                    seen[f"{found} ({name})"] += 1
-
-    watcher = threading.Thread(target=watch, name="labkit: the check", daemon=True)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _fault(calls: int, held: list[lab.Stall], seen: Counter[str], fetched: list[int]) -> str | None:
-    """What the answer did to the loop, in a sentence; None if nothing."""
-    if held:
-        longest = max(held, key=lambda stall: stall.duration_ms)
-        return f"your answer held the loop {len(held)} times in {calls} calls. Longest: {longest}."
-    if seen.total() >= 2 * calls:
-        [(where, _)] = seen.most_common(1)
+def _fault(costs: list[Cost]) -> str | None:
+    """What the answer took from this process, in a sentence; None if not too much."""
+    rows = max(cost.rows for cost in costs)
+    loop = max(costs, key=lambda cost: cost.loop)
+    # Decoding has no line of the answer: then the number of rows says it better.
+    if loop.loop > ENOUGH and (loop.where or rows <= ROWS_AT_A_TIME):
         return (
-            f"the computing went to a thread, and a thread shares the interpreter with the loop: "
-            f"{seen.total()} looks found {where}."
+            f"your answer worked for {1e3 * loop.loop:.0f} ms at a stretch on the loop's "
+            f"thread{loop.where}."
         )
-    if max(fetched, default=0) > ROWS_AT_A_TIME:
+    threads = max(costs, key=lambda cost: cost.threads)
+    if threads.threads > ENOUGH:
+        places = threads.seen.most_common(1)
+        where = f" Most looks found it at {places[0][0]}." if places else ""
         return (
-            f"no line of yours held the loop, but {max(fetched):,} rows came to it in one fetch: "
+            f"the work went to another thread of this process, {1e3 * threads.threads:.0f} ms of "
+            f"CPU time, and a thread shares the interpreter with the loop.{where}"
+        )
+    if rows > ROWS_AT_A_TIME:
+        return (
+            f"no line of yours was seen to hold the loop, but {rows:,} rows came to it in one go: "
             f"they are decoded on its thread, and to send them on they must be pickled here."
+        )
+    if not all(cost.waited for cost in costs):
+        return (
+            "a call returned without waiting for anything, so it has asked nobody: your answer "
+            "remembers. An order that has come in meanwhile would be missing."
         )
     return None
 
 
-def _wrong(result: object, expected: dict[str, tuple[int, int]]) -> str:
+def _wrong(result: object, expected: Best) -> str:
     if not isinstance(result, dict) or result.keys() != expected.keys():
         week, best = next(iter(expected.items()))
         return (

@@ -40,7 +40,7 @@ async def sleeping_retry(service: Service) -> Any:
 async def embedded_database(service: Service) -> Any:
     """Count how often each day of the week comes up."""
     days = """
-        WITH RECURSIVE day(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM day WHERE n < 110000)
+        WITH RECURSIVE day(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM day WHERE n < 160000)
         SELECT n % 7, count(*) FROM day GROUP BY 1
     """
     with closing(sqlite3.connect(":memory:")) as database:
@@ -50,8 +50,8 @@ async def embedded_database(service: Service) -> Any:
 async def plain_python(service: Service) -> int:
     """Which two parcels fill the van best."""
     best = 0
-    for one in range(1_100):
-        for other in range(1_100):
+    for one in range(1_300):
+        for other in range(1_300):
             if best < one * other % 9_973:
                 best = one * other % 9_973
     return best
@@ -66,7 +66,7 @@ async def large_json(service: Service) -> str:
 async def slow_hash(service: Service) -> str:
     """Sign a voucher."""
     await service.lookup()
-    return hashlib.pbkdf2_hmac("sha256", b"voucher 7", b"salt", 300_000).hex()
+    return hashlib.pbkdf2_hmac("sha256", b"voucher 7", b"salt", 360_000).hex()
 
 
 async def backtracking_pattern(service: Service) -> int:
@@ -100,7 +100,7 @@ async def crowd(service: Service) -> int:
 
 async def crowd_part(parcel: int) -> int:
     weight = 0
-    for gram in range(15_000):
+    for gram in range(22_000):
         weight += parcel * gram % 7
     return weight
 

@@ -121,6 +121,19 @@ class Case:
             self._findings[part.name] = Finding(guilty, message)
         return self._findings[part.name]
 
+    def owner(self, stall: lab.Stall) -> str | None:
+        """Which function a stall is put down to, repaired or not: the innermost of the service's.
+
+        None if it has no frame in the service.
+        """
+        both = [*self.modules.items(), *self._repaired.items()]
+        files = {module.__file__: name for name, module in both}
+        for frame in reversed(stall.stack):
+            name = f"{files.get(frame.file)}.{frame.function}"
+            if name in self.functions:
+                return name.removesuffix("_part")
+        return None
+
     @property
     def score(self) -> str:
         """How far you are, and how many looks (measurements and accusations) it took."""
@@ -169,29 +182,22 @@ class Case:
         for run, steps in self._looks:
             mine = run.requests.index[run.requests.offer == part.name]
             calls += len(mine)
-            stalls += [stall for stall in run.stalls if self._owner(stall) == part.name]
+            stalls += [stall for stall in run.stalls if self.owner(stall) == part.name]
             # A step as long as a stall is in the stalls, and there it is known whose fault it was.
             loop_ms += sum(step for step in steps[part.name] if step < _THRESHOLD_MS)
             kept = run.spans[(run.spans.span == "connection") & run.spans.request.isin(mine)]
             kept_ms += kept.span_ms.sum()
-            none_idle = max(none_idle, float((run.gauges["idle"] == 0).mean()))
+            none_idle = max(none_idle, run.share_of_time("idle", lambda free: free == 0))
         loop_ms += sum(stall.duration_ms for stall in stalls)
         said = f"held the loop for {loop_ms:,.0f} ms, and connections for {kept_ms:,.0f} ms"
         said += f", in {calls:,} calls"
         if part.card.holds == "pool":
-            said += f"; in {none_idle:.0%} of the readings the pool had no connection left"
+            said += f"; for {none_idle:.0%} of the time the pool had no connection left"
         elif part.card.holds and stalls:
             longest = max(stalls, key=lambda stall: stall.duration_ms)
             said += f"; stalls: {len(stalls)}, the longest {longest}"
+            if longest.thread or longest.approximate:
+                said += " (or the line above it: a call in C is seen as it returns)"
         elif part.card.holds:
             said += "; a lucky guess, since no stall that you measured is its"
         return said
-
-    def _owner(self, stall: lab.Stall) -> str | None:
-        """Which function a stall is put down to: the innermost of the service's."""
-        files = {module.__file__: name for name, module in self.modules.items()}
-        for frame in reversed(stall.stack):
-            name = f"{files.get(frame.file)}.{frame.function}"
-            if name in self.functions:
-                return name.removesuffix("_part")
-        return None

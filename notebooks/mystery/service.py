@@ -17,7 +17,7 @@ LOOKUP = "SELECT amount FROM labkit.orders WHERE id = $1"
 CONNECTIONS = 5
 CATALOGUE = [
     {"article": n, "name": f"article {n}", "price": n / 7, "tags": ["new", "sale"]}
-    for n in range(40_000)
+    for n in range(60_000)
 ]
 
 

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from labkit import Exercise
 from labkit.server import database
-from tests.exercises.test_exercises import NAMES, Case, cases, solution
+from tests.exercises.answers import Case
+from tests.exercises.matrix import NAMES, cases, solution
 
 BUSY = "while True: pass"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from labkit import Exercise, LabError
-from labkit.exercises import catalogue, progress
+from labkit.__main__ import main
+from labkit.exercises import CATALOGUE, progress
 from labkit.server import embedded
 from labkit.workbook.status import forget
 
-EVERY = [name for names in catalogue().values() for name in names]
+EVERY = [name for names in CATALOGUE.values() for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +76,18 @@ def test_what_was_solved_once_stays_solved() -> None:
     progress.record("report", "pass")
     progress.record("report", "not yet")
     assert {"report": True} == progress.read()
+
+
+def test_what_was_solved_under_another_number_of_its_notebook_stays_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress.record("transaction", "pass")
+    renumbered = {f"1{notebook}": names for notebook, names in CATALOGUE.items()}
+    monkeypatch.setattr("labkit.__main__.CATALOGUE", renumbered)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        main(["status"])
+    assert re.search(r"107_pitfalls +transaction +✔ solved", said.getvalue())
 
 
 def test_two_kernels_at_once_lose_nothing_of_each_other() -> None:

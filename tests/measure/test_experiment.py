@@ -2,21 +2,27 @@ import asyncio
 import functools
 import gc
 import logging
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import psycopg2
 import pytest
 
-from labkit import LabError, Load, Run, measure, measure_pairs
+from labkit import LabError, Load, Run, lower, measure, measure_pairs
 from labkit.exercises import notebooks
-from labkit.measure import TooLong, left_behind, limited
+from labkit.measure import TooLong, experiment, left_behind, limited
+from labkit.measure import machine as machine_module
+from labkit.measure.load import Reading
+from tests.stalls import unless_busy
 
 
 async def no_op() -> None:
@@ -97,6 +103,14 @@ def test_gauges_have_a_column_each(full: Run) -> None:
     assert full.gauges.index.max() > 0.4
 
 
+def test_gauges_are_weighed_by_time_not_by_readings() -> None:
+    readings = [Reading(at, "idle", value) for at, value in ((0, 5), (0.2, 0), (1.8, 5), (1.9, 5))]
+    run = replace(measure(short), seconds=2.0, _readings=readings)
+    assert run.share_of_time("idle", lambda idle: idle == 0) == pytest.approx(0.8)
+    with pytest.raises(LabError, match=r"There is no gauge 'busy' in 'short'"):
+        run.share_of_time("busy", bool)
+
+
 def test_lag_has_a_row_for_each_moment_and_its_longest(full: Run) -> None:
     assert [*full.lag.columns] == ["at_s", "lag_ms"]
     assert full.lag.lag_ms.max() == full.lag_max_ms
@@ -114,7 +128,7 @@ def test_latency_is_of_completed_requests_and_failures_are_counted(full: Run) ->
     assert full.latency().p99 == pytest.approx(times.quantile(0.99))
     assert full.latency().max == pytest.approx(times.max())
     assert full.latency("failing").count == 0
-    assert str(full.latency("failing")) == "p50 nan, p99 nan, max nan ms (n=0)"
+    assert str(full.latency("failing")) == "none completed"
     assert (full.failed(), full.failed("failing"), full.failed("lookup")) == (10, 10, 0)
 
 
@@ -177,7 +191,7 @@ async def debugged(load: Load) -> None:
 def test_debug_mode_is_said_beside_the_latencies() -> None:
     run = measure(debugged)
     assert run.debug
-    assert str(run).endswith("DEBUG MODE WAS ON: these are not your service's latencies")
+    assert str(run).endswith("; asyncio's debug mode was on: these are not your service's times")
     assert not measure(short).debug
 
 
@@ -201,6 +215,84 @@ def test_warnings_of_other_threads_are_not_caught() -> None:
     handlers = logging.getLogger("asyncio").handlers[:]
     assert measure(busy_elsewhere).warnings == ("from this thread",)
     assert logging.getLogger("asyncio").handlers == handlers
+
+
+def test_a_tracer_is_said_beside_the_latencies() -> None:
+    def tracer(*_: Any) -> None: ...
+
+    threading.settrace(tracer)  # as coverage and debuggers do
+    try:
+        run = measure(short)
+    finally:
+        threading.settrace(None)
+    assert run.traced
+    assert "a tracer or a profiler was on" in str(run)
+    assert not measure(short).traced
+
+
+# The machine.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops itself by a signal")
+def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
+    stop = (
+        "import os, signal, sys, time; time.sleep(0.3); os.kill(int(sys.argv[1]), signal.SIGSTOP)"
+    )
+    stop += "; time.sleep(0.3); os.kill(int(sys.argv[1]), signal.SIGCONT)"
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", lambda: asyncio.sleep(0.001), rate=200)
+        await load.run(seconds=1.5)
+
+    async def paused(load: Load) -> None:
+        with subprocess.Popen([sys.executable, "-c", stop, str(os.getpid())]):
+            await scenario(load)
+
+    run = measure(paused)
+    start, end = max(run.machine.pauses, key=lambda pause: pause[1] - pause[0])
+    assert 0.2 < end - start < 0.6
+    assert run.latency().p99 > 150
+    assert run.undisturbed.latency().p99 < 50
+    assert lower("it fell", 2, run, measure(scenario)).held is not True
+
+
+def test_time_that_the_loops_thread_queued_for_a_processor_is_lateness_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queued = iter([0.0, 0.0, 0.012, 0.012, 0.112])  # s so far, each 3 ms
+    monkeypatch.setattr(machine_module, "_queued", lambda thread: next(queued, 0.112))
+    run = measure(short)
+    assert run.machine.late(1) >= 12
+    assert max(end - start for start, end in run.machine.pauses) >= 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_linux_tells_for_how_long_a_thread_queued() -> None:
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    assert len(path.read_text().split()) == 3
+    assert machine_module._queued(threading.get_native_id()) >= 0
+    assert machine_module._queued(-1) == 0  # as where nothing is told
+
+
+def test_what_the_services_own_threads_do_is_no_lateness_of_the_machine() -> None:
+    def hog(stop: threading.Event) -> None:
+        while not stop.is_set():
+            sum(i * i for i in range(1000))
+
+    async def hogged(load: Load) -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=hog, args=(stop,))
+        thread.start()
+        try:
+            load.offer("lookup", lambda: asyncio.sleep(0.005), rate=100)
+            await load.run(seconds=0.6)
+        finally:
+            stop.set()
+            thread.join()
+
+    run = unless_busy(lambda: measure(hogged), lambda run: run.machine.late(0.5) < 1)
+    assert run.machine.late(0.5) < 1  # though as a rule the watching thread waits for 5 ms
+    assert run.latency().p50 > 7
 
 
 # What it leaves behind.
@@ -402,7 +494,7 @@ def test_the_stop_button_answers_while_the_loop_is_held_and_says_where(dsn: str)
 # Pairs.
 
 
-def test_pairs_are_measured_in_turn() -> None:
+def test_pairs_are_measured_in_turn_and_alternate_which_comes_first() -> None:
     order = []
 
     async def before(load: Load) -> None:
@@ -413,10 +505,10 @@ def test_pairs_are_measured_in_turn() -> None:
         order.append("after")
         await short(load)
 
-    befores, afters = measure_pairs(before, after, times=2)
-    assert order == ["before", "after"] * 2
-    assert [run.name for run in befores] == ["before"] * 2
-    assert [run.name for run in afters] == ["after"] * 2
+    befores, afters = measure_pairs(before, after, times=3)
+    assert order == ["before", "after", "after", "before", "before", "after"]
+    assert [run.name for run in befores] == ["before"] * 3
+    assert [run.name for run in afters] == ["after"] * 3
 
 
 def test_an_offer_that_there_is_not_is_told_with_those_that_there_are(full: Run) -> None:
@@ -469,6 +561,21 @@ def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
     assert left_behind() is None
 
 
+def test_nothing_is_measured_while_what_was_stopped_still_runs() -> None:
+    async def stubborn(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        time.sleep(2.2)
+
+    with limited(0.2), pytest.raises(TooLong, match="is still held at"):
+        measure(stubborn)
+    with pytest.raises(LabError, match=r"Nothing was measured: .* still runs, at .* in stubborn"):
+        measure(short)
+    while left_behind():
+        pass
+    assert measure(short).latency().count == 20
+    assert not experiment._stopped  # and nothing keeps it
+
+
 def spin_for_ever() -> None:
     while True:
         pass
@@ -488,8 +595,8 @@ def test_a_scenario_broken_off_where_it_holds_its_loop_cleans_up_to_the_end(hold
 
     with limited(0.3), pytest.raises(TooLong, match=r"its loop (was|is still) held at"):
         measure(scenario)
-    time.sleep(1.5)
-    assert left_behind() is None
+    while left_behind():
+        pass
     assert cleaned
 
 

@@ -1,4 +1,4 @@
-"""The fleet of notebook 07: what its instances meet, and that nothing of it is left behind."""
+"""The fleet of notebook 08: what its instances meet, and that nothing of it is left behind."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import fleet
 import psutil
 import pytest
 import yaml
+from fleet import keepers, processes, servers
+from fleet.servers import Pooler, Server, start_poolers
 
 from labkit.exercises import notebooks
 from tests.server.test_embedded import told, until
 
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(notebooks())
-    import fleet
-    import fleet_servers
-    from fleet_servers import Pooler, Server, start_poolers
-
-needs_pgbouncer = pytest.mark.skipif(
-    fleet_servers.installed() is None, reason="there is no pgbouncer"
-)
+needs_pgbouncer = pytest.mark.skipif(servers.installed() is None, reason="there is no pgbouncer")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 
 # They stand for a kernel.
@@ -39,10 +34,18 @@ STARTS = """
 import contextlib, io, sys
 sys.path.insert(0, sys.argv[1])
 import fleet
-from fleet_servers import Server, start_poolers
+from fleet.servers import Server, start_poolers
 server = Server()
 with contextlib.redirect_stdout(io.StringIO()):
     poolers = start_poolers(server)
+"""
+NOISY = """
+import sys
+from fleet.processes import say
+for _ in range(2_000):  # 120 kB, more than a pipe holds
+    print("W" * 60, file=sys.stderr)
+say(lines=2_000)
+sys.stdin.readline()
 """
 WAITS = f"{STARTS}\nprint('up', flush=True)\nsys.stdin.read()"
 ASKS = f"{STARTS}\nfleet.run(server.service, min_size=1, max_size=3, requests=1_000)"
@@ -143,6 +146,16 @@ def test_an_instance_that_breaks_is_told_in_words(server: Server) -> None:
         fleet.run(server.service, no_such_option=1)
 
 
+def test_an_instance_that_warns_a_lot_is_not_stopped_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with processes.program("noisy") as process:
+        processes.tell(process)
+        assert {"lines": 2_000} == processes.hear(process)
+
+
 # Through PgBouncer
 
 
@@ -192,8 +205,8 @@ def test_compose_s_pgbouncer_is_taken_where_none_is_installed(
     """One that is started here, in its place: same users, same database."""
     admin, port = urlsplit(server.admin), urlsplit(poolers[-1].dsn).port
     place = f"postgresql://{admin.username}:{admin.password}@127.0.0.1:{port}"
-    monkeypatch.setattr(fleet_servers, "COMPOSE", place)
-    monkeypatch.setattr(fleet_servers, "installed", lambda: None)
+    monkeypatch.setattr(servers, "COMPOSE", place)
+    monkeypatch.setattr(servers, "installed", lambda: None)
     [found] = start_poolers(server)
     assert poolers[-1].name == found.name
     query = "SELECT pg_backend_pid()"
@@ -207,8 +220,8 @@ def test_compose_s_pgbouncer_is_taken_where_none_is_installed(
 def test_without_any_pgbouncer_a_sentence_says_what_to_do(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fleet_servers, "COMPOSE", "postgresql://lab:lab@127.0.0.1:1")
-    monkeypatch.setattr(fleet_servers, "installed", lambda: None)
+    monkeypatch.setattr(servers, "COMPOSE", "postgresql://lab:lab@127.0.0.1:1")
+    monkeypatch.setattr(servers, "installed", lambda: None)
     assert start_poolers(server) == []
     assert "docker compose --profile fleet up -d --wait" in capsys.readouterr().out
 
@@ -219,7 +232,7 @@ def test_the_compose_file_has_a_pgbouncer_for_those_who_ask_for_it() -> None:
     assert {"postgres", "pgbouncer"} == set(services)
     assert "profiles" not in services["postgres"]  # nor does it wait for PgBouncer
     assert "depends_on" not in services["postgres"]
-    pgbouncer, url = services["pgbouncer"], urlsplit(fleet_servers.COMPOSE)
+    pgbouncer, url = services["pgbouncer"], urlsplit(servers.COMPOSE)
     assert ["fleet"] == pgbouncer["profiles"]
     image, _, tag = pgbouncer["image"].partition(":")
     assert "edoburu/pgbouncer" == image
@@ -230,7 +243,7 @@ def test_the_compose_file_has_a_pgbouncer_for_those_who_ask_for_it() -> None:
     assert "postgres" == settings["DB_HOST"]
     assert "transaction" == settings["POOL_MODE"]
     assert "scram-sha-256" == settings["AUTH_TYPE"]
-    assert f"default_pool_size = {settings['DEFAULT_POOL_SIZE']}" in fleet_servers.PGBOUNCER
+    assert f"default_pool_size = {settings['DEFAULT_POOL_SIZE']}" in keepers.PGBOUNCER
     assert url.username == settings["DB_USER"] == settings["ADMIN_USERS"] == server["POSTGRES_USER"]
     assert url.password == settings["DB_PASSWORD"] == server["POSTGRES_PASSWORD"]
     assert settings["DB_NAME"] == server["POSTGRES_DB"]
@@ -274,7 +287,7 @@ def instances_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process.pid).children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [child] if child.cmdline()[-1:] == ["instance"] else []
+            found += [child] if child.cmdline()[-1:] == ["fleet.instance"] else []
     return found
 
 

@@ -14,18 +14,14 @@ from typing import Any
 import asyncpg
 import psycopg2
 import pytest
+from instruments import witness
+from instruments.stock import meeting, stock, watching
+from pitfalls import kept_connections
+from pitfalls.log_to_database import DatabaseHandler
 
-from labkit import Exercise
+import labkit as lab
 from labkit.exercises import notebooks
-from labkit.server.database import Dsn
-
-pytestmark = pytest.mark.usefixtures("lessons")
-
-
-@pytest.fixture(scope="module")
-def lessons() -> None:
-    """Put the lessons' own modules on the path, as the notebooks have them."""
-    Exercise("transaction")
+from labkit.server import Dsn
 
 
 def program(dsn: Dsn, *command: str) -> Any:
@@ -45,7 +41,7 @@ def program(dsn: Dsn, *command: str) -> Any:
 def ruff(*what: str, text: str | None = None) -> list[str]:
     """The rules that ruff finds broken, with the lesson's configuration."""
     command = ["-m", "ruff", "check", "--no-cache", "--quiet", "--output-format", "json"]
-    config = ["--config", str(notebooks() / "sync_drivers.toml")]
+    config = ["--config", "pitfalls/sync_drivers.toml"]
     done = subprocess.run(
         [sys.executable, *command, *config, *what],
         cwd=notebooks(),
@@ -108,8 +104,6 @@ def record(message: str) -> logging.LogRecord:
 def test_the_handler_keeps_a_record_with_its_arguments(
     dsn: Dsn, log_table: psycopg2.extensions.connection
 ) -> None:
-    from log_to_database import DatabaseHandler
-
     DatabaseHandler(dsn).handle(record("order %s is overdue"))
     cursor = log_table.cursor()
     cursor.execute("TABLE labkit.log")
@@ -119,14 +113,14 @@ def test_the_handler_keeps_a_record_with_its_arguments(
 def test_the_handler_reports_a_failure_as_handlers_do(
     dsn: Dsn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from log_to_database import DatabaseHandler
-
     DatabaseHandler(dsn).handle(record("there is no table for order %s"))
     assert 'relation "labkit.log" does not exist' in capsys.readouterr().err
 
 
 def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> None:
-    whole, pieces = (program(dsn, "giant_result.py", how) for how in ("at_once", "in_batches"))
+    whole, pieces = (
+        program(dsn, "pitfalls/giant_result.py", how) for how in ("at_once", "in_batches")
+    )
     assert whole["checksum"] == pieces["checksum"] > 0
     assert whole["memory (MB)"] >= 10 * pieces["memory (MB)"]
     # The figure is the process's own, not that of the (large) one which started it.
@@ -135,7 +129,7 @@ def test_both_exports_give_the_same_and_only_one_keeps_the_rows(dsn: Dsn) -> Non
 
 
 def test_an_export_leaves_no_session(dsn: Dsn) -> None:
-    program(dsn, "giant_result.py", "in_batches")
+    program(witness.named(dsn, "giant_result"), "pitfalls/giant_result.py", "in_batches")
     connection = psycopg2.connect(dsn)
     cursor = connection.cursor()
     cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'giant_result'")
@@ -144,7 +138,7 @@ def test_an_export_leaves_no_session(dsn: Dsn) -> None:
 
 
 def test_a_pool_on_another_loop_fails_in_disguise_and_on_its_own_it_works(dsn: Dsn) -> None:
-    seen = program(dsn, "wrong_loop.py")
+    seen = program(dsn, "pitfalls/wrong_loop.py")
     elsewhere, at_home = seen["on another loop"], seen["on the same loop"]
     disguised = [row for row in elsewhere if "another operation is in progress" in row["error"]]
     assert disguised
@@ -166,8 +160,6 @@ def test_a_pool_on_another_loop_fails_in_disguise_and_on_its_own_it_works(dsn: D
 def test_each_hiding_place_shows_where_the_notebook_says(
     dsn: Dsn, name: str, refused: int, idle: int
 ) -> None:
-    import kept_connections
-
     place: Any = getattr(kept_connections, name)
 
     async def look() -> tuple[int, int]:
@@ -180,3 +172,60 @@ def test_each_hiding_place_shows_where_the_notebook_says(
             return wrong, pool.get_idle_size()
 
     assert (refused, idle) == asyncio.run(look())
+
+
+TAKE_ONE = "UPDATE labkit.stock SET available = available - 1"
+ADD_COST = "UPDATE labkit.stock SET shipping = shipping + 5"
+
+
+async def ship(pool: asyncpg.Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(TAKE_ONE)
+        await asyncio.sleep(0.3)
+        await connection.execute(ADD_COST)
+
+
+async def ship_by_halves(pool: asyncpg.Pool) -> None:
+    await pool.execute(TAKE_ONE)
+
+
+async def send_back(pool: asyncpg.Pool) -> None:
+    await pool.execute("UPDATE labkit.stock SET available = available + 1")
+
+
+def test_a_meeting_says_who_was_served_and_who_was_refused(dsn: Dsn) -> None:
+    met = asyncio.run(meeting(dsn, ship, send_back, of_returns={"lock_timeout": "50ms"}))
+    assert "done" == met["the shipment"]
+    assert met["the others"].startswith("LockNotAvailableError")
+    assert not met["half done"]
+
+
+def test_a_meeting_sees_a_shipment_that_was_done_by_halves(dsn: Dsn) -> None:
+    met = asyncio.run(meeting(dsn, ship_by_halves, send_back))
+    assert (5, True) == (met["returns served, of 5"], met["half done"])
+
+
+def test_the_longest_queue_is_kept_with_the_session_that_holds_it_up(dsn: Dsn) -> None:
+    name = "queue at the stock"
+    who = """
+        SELECT pid, pg_blocking_pids(pid) AS waits_for FROM pg_stat_activity
+        WHERE application_name = $1 AND (state = 'idle in transaction' OR wait_event_type = 'Lock')
+    """
+    kept: list[asyncpg.Record] = []
+
+    async def shop(load: lab.Load) -> None:
+        nonlocal kept
+        async with (
+            stock(dsn) as keeper,
+            asyncpg.create_pool(witness.named(dsn, name), min_size=4, max_size=4) as pool,
+            watching(load, keeper, who, name) as kept,
+        ):
+            load.offer("shipment", lambda: ship(pool), rate=2)
+            load.offer("sent back", lambda: send_back(pool), rate=10)
+            await load.run(seconds=0.6)
+
+    run = lab.measure(shop)
+    free = {row["pid"] for row in kept if not row["waits_for"]}
+    assert 1 == len(free) < len(kept)
+    assert 1 == run.gauges["idle in transaction"].max()
+    assert 0 == run.failed()

@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 
 from labkit.server import embedded
+from labkit.server.supervisor import supervise
 
 CHECKOUT = Path(__file__).parents[2]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and mount are POSIX")
@@ -31,6 +32,7 @@ KERNEL = """
 import sys
 from labkit import LabError
 from labkit.server import embedded
+from labkit.server.supervisor import supervise
 for _ in sys.stdin:
     try:
         print(embedded.start(), flush=True)
@@ -101,7 +103,7 @@ def servers(home: Path) -> list[psutil.Process]:
 
 
 def supervisors(home: Path) -> list[psutil.Process]:
-    return [p for p in told(str(home)) if "labkit.server.embedded" in p.info["cmdline"]]
+    return [p for p in told(str(home)) if "labkit.server.supervisor" in p.info["cmdline"]]
 
 
 def ask_server(url: str, query: str = "SELECT 1") -> Any:
@@ -197,8 +199,20 @@ def test_a_kernel_killed_while_it_makes_the_server_leaves_nothing_that_hurts(
     until(lambda: list(home.glob("new-*/data/PG_VERSION")))
     one.end(signal.SIGKILL)
     until(lambda: gone(home), seconds=10)
-    assert not (home / "server").exists()
     assert ask_server(kernel().start()) == 1
+    assert list(home.glob("new-*")) == []
+
+
+@posix_only
+def test_a_supervisor_killed_while_it_makes_the_server_leaves_nothing_that_hurts(
+    home: Path, kernel: Begin
+) -> None:
+    one = kernel()
+    one.ask()
+    until(lambda: list(home.glob("new-*/data/PG_VERSION")))
+    (killed,) = supervisors(home)
+    killed.kill()
+    assert ask_server(one.answer()) == 1  # the kernel has started another
     assert list(home.glob("new-*")) == []
 
 
@@ -232,7 +246,8 @@ def test_a_kernel_that_comes_while_the_directory_is_deleted_makes_it_anew(
 
 
 def test_a_supervisor_that_comes_after_the_directory_was_deleted_leaves_it_so(home: Path) -> None:
-    embedded.supervise(home)
+    with pytest.raises(FileNotFoundError):
+        supervise(home, embedded.SETTINGS)
     assert not home.exists()
 
 

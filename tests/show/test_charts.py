@@ -2,6 +2,10 @@ import struct
 from typing import Any
 
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 import labkit
 from labkit import Frame, Run, Stall
@@ -68,7 +72,7 @@ def test_a_timeline_can_show_another_offer(notebook: Notebook) -> None:
 def test_a_run_in_which_nothing_completed_can_be_shown(notebook: Notebook) -> None:
     failed = [Request("lookup", i / 10, i / 10, i / 10 + 0.01, "TimeoutError") for i in range(5)]
     labkit.timeline(a_run(1.0, _requests=failed))
-    assert "p99 nan, max nan ms (n=0), 5 failed; no stall." in picture(notebook)[0]
+    assert "lookup: none completed. a run: none completed, 5 failed" in picture(notebook)[0]
 
 
 def test_a_prediction_is_laid_over_what_was_measured(notebook: Notebook) -> None:
@@ -138,6 +142,12 @@ def test_a_comparison_that_got_worse_says_so(notebook: Notebook) -> None:
     assert "p99 from 2.0 to 100 ms, 50× higher. " in picture(notebook)[0]
 
 
+def test_a_comparison_says_in_its_title_that_the_machine_paused(notebook: Notebook) -> None:
+    labkit.compare(a_run(*[1.0] * 98, 100.0, 120.0, pauses=[(0.9, 1.0)]), AFTER)
+    said, _ = picture(notebook)
+    assert "50× lower; but the machine paused, for up to 100 ms. Before: " in said
+
+
 def test_of_several_pairs_the_one_in_the_middle_is_drawn(notebook: Notebook) -> None:
     befores = [a_run(ms, name=f"before {ms}") for ms in (90.0, 50.0, 20.0)]
     afters = [a_run(1.0, name=f"after {i}") for i in range(3)]
@@ -152,9 +162,9 @@ def test_bars_say_each_figure(notebook: Notebook) -> None:
     assert picture(notebook)[0] == "A thread helps. p99 (ms): inline: 189; thread: 0.0456."
 
 
-def test_stacked_bars_say_each_part(notebook: Notebook) -> None:
+def test_bars_of_parts_say_each_part(notebook: Notebook) -> None:
     parts = {"before": {"acquire": 90.0, "query": 1.5}, "after": {"query": 1.5}}
-    labkit.stacked(parts, title="It was the wait", unit="median (ms)")
+    labkit.bars(parts, title="It was the wait", unit="median (ms)")
     assert picture(notebook)[0] == (
         "It was the wait. median (ms): before: acquire 90, query 1.5; after: query 1.5."
     )
@@ -162,7 +172,7 @@ def test_stacked_bars_say_each_part(notebook: Notebook) -> None:
 
 def test_gauges_say_their_range(notebook: Notebook) -> None:
     labkit.gauges(EMPTIED, title="None is left")
-    assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5, median 1."
+    assert picture(notebook)[0] == "None is left. connections: idle: 0 to 5."
 
 
 def test_lines_say_each_point(notebook: Notebook) -> None:
@@ -179,11 +189,104 @@ def test_lines_say_each_point(notebook: Notebook) -> None:
     )
 
 
-def test_dots_say_each_figure(notebook: Notebook) -> None:
-    table = {"naive": {"p50": 0.5, "p99": 0.9}, "open": {"p50": 1.3, "p99": 116.3}}
-    labkit.dots(table, title="One of them sees it", unit="latency (ms)")
+def test_lines_can_go_from_one_thing_to_the_next(notebook: Notebook) -> None:
+    series = {"p50": [0.5, 1.3], "p99": [0.9, 116.3]}
+    labkit.lines(
+        ["naive", "open"], series, title="One sees it", x_unit="stopwatch", unit="ms", log=True
+    )
     assert picture(notebook)[0] == (
-        "One of them sees it. latency (ms): naive: p50 0.5, p99 0.9; open: p50 1.3, p99 116."
+        "One sees it. ms over stopwatch: p50: 0.5 at naive, 1.3 at open; "
+        "p99: 0.9 at naive, 116 at open."
+    )
+
+
+# What was drawn.
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Each figure that is shown, laid out."""
+    seen: list[Figure] = []
+
+    def save(figure: Figure, *_: object) -> None:
+        figure.draw_without_rendering()
+        seen.append(figure)
+
+    for module in figures, charts:
+        monkeypatch.setattr(module, "save", save)
+    return seen
+
+
+def boxes(figure: Figure, *texts: str) -> list[Bbox]:
+    found = {t.get_text().strip(): t for t in figure.findobj(Text)}
+    assert not set(texts) - set(found), found
+    return [found[text].get_window_extent() for text in texts]
+
+
+@pytest.mark.parametrize("predicted", [1.8, 1.99, 2.0, 2.01, 2.2])
+def test_what_was_predicted_does_not_cover_the_p99(drawn: list[Figure], predicted: float) -> None:
+    run = a_run(*[1.0] * 50, *[2.0] * 50, name="alike")
+    labkit.timeline(run, predicted=predicted)
+    [words] = boxes(drawn[0], f"you predicted {predicted:.3g} ms")
+    [axes] = drawn[0].axes
+    p99 = axes.transData.transform((0, run.latency().p99))[1]
+    assert not words.y0 < p99 < words.y1
+
+
+@pytest.mark.parametrize("predicted", [5.0, 5.3, 5.6, 6.0])
+def test_a_diamond_does_not_cover_the_figure_beside_its_bar(
+    drawn: list[Figure], predicted: float
+) -> None:
+    labkit.bars({"pool": 5.0, "none": 5.0}, title="2", unit="ms", predicted=[predicted] * 2)
+    [axes] = drawn[0].axes
+    diamonds: Any
+    [diamonds] = axes.lines
+    figures_beside = [t.get_window_extent() for t in axes.texts]
+    for at, beside in zip(diamonds.get_xydata(), figures_beside, strict=True):
+        x, y = axes.transData.transform(at)
+        size = diamonds.get_markersize() / 72 * drawn[0].dpi / 2
+        diamond = Bbox([[x - size, y - size], [x + size, y + size]])
+        assert not diamond.overlaps(beside)
+
+
+def test_no_legend_covers_what_was_measured(drawn: list[Figure]) -> None:
+    failed = [Request("lookup", 0.9, 0.9, 0.9001, "no")]
+    labkit.timeline(a_run(1.0, 1.0, _requests=AFTER._requests + failed, seconds=1.0))
+    labkit.compare(BEFORE, a_run(1.0, _requests=AFTER._requests + failed))
+    labkit.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, title="2", x_unit="n", unit="MB")
+    labkit.gauges(EMPTIED, title="Idle")
+    for figure in drawn:
+        [legend] = figure.legends
+        covered = [legend.get_window_extent().overlaps(axes.bbox) for axes in figure.axes]
+        assert not any(covered)
+
+
+def test_what_is_counted_is_counted_in_whole_numbers(drawn: list[Figure]) -> None:
+    labkit.bars({"plain": 20.0, "patched": 0}, title="Few", unit="warnings")
+    labkit.bars({"plain": 2.0, "patched": 0}, title="Few", unit="warnings")
+    labkit.lines([1, 2, 3], {"served": [1, 2, 0]}, title="3", x_unit="at once", unit="served")
+    labkit.gauges(EMPTIED, title="Idle")
+    bars, fewer, lines, gauges = [figure.axes[0] for figure in drawn]
+    for axis in (bars.xaxis, fewer.xaxis, lines.xaxis, lines.yaxis, gauges.yaxis):
+        assert [float(at).is_integer() for at in axis.get_majorticklocs()].count(False) == 0
+
+
+def test_a_request_has_one_colour_whatever_was_the_matter(drawn: list[Figure]) -> None:
+    labkit.timeline(BEFORE)
+    labkit.timeline(AFTER)
+    labkit.compare(BEFORE, AFTER)
+    dots: list[Any] = [axes.collections[0] for figure in drawn for axes in figure.axes]
+    assert {to_rgba(figures.BLUE, 0.7)} == {tuple(dot.get_facecolor()[0]) for dot in dots}
+
+
+def test_a_comparison_says_in_its_title_that_more_fail(
+    notebook: Notebook,
+) -> None:
+    failed = [Request("lookup", 0.2, 0.2, 0.201, "RuntimeError: down")] * 98
+    labkit.compare(BEFORE, a_run(1.0, _requests=AFTER._requests[:2] + failed))
+    said, _ = picture(notebook)
+    assert said.startswith(
+        "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 failed, and 0 before"
     )
 
 

@@ -1,5 +1,6 @@
 """The offline bundle, and a laptop without network that has nothing else."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging import tags
+from packaging.utils import parse_wheel_filename
 
 from labkit.errors import LabError
 from labkit.exercises import notebooks
@@ -27,7 +30,7 @@ def laptop() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="labkit-laptop-")).resolve()
     place.chmod(0o755)
     yield place
-    embedded.stop(place / "home")
+    embedded.stop(place / "home" / "postgresql")
     shutil.rmtree(place)
 
 
@@ -40,11 +43,36 @@ def bundled(laptop: Path) -> Path:
     return laptop / "workbook"
 
 
+def test_it_holds_wheels_and_what_is_in_the_checkout_and_nothing_of_this_machine(
+    bundled: Path,
+) -> None:
+    ours = {path for part in ("labkit", "notebooks") for path in (ROOT / part).rglob("*.*")}
+    ours |= {ROOT / part for part in PARTS}
+    made = {"wheels", "INSTALL.txt"}
+    for path in bundled.rglob("*"):
+        relative = path.relative_to(bundled)
+        if path.is_file() and relative.parts[0] not in made and path.suffix != ".pyc":
+            assert ROOT / relative in ours
+            assert (ROOT / relative).read_bytes() == path.read_bytes()
+    mine = {*tags.sys_tags()}
+    for wheel in (bundled / "wheels").iterdir():
+        assert parse_wheel_filename(wheel.name)[3] & mine, f"{wheel.name} is for another Python"
+
+
 def test_without_network_its_two_commands_lead_to_the_first_charts(bundled: Path) -> None:
-    """A new environment from the wheels alone, the embedded server, and all of notebook 00."""
+    """A new environment from the wheels alone, the embedded server, and notebook 00's first charts.
+
+    That the notebook holds is tested elsewhere.
+    """
+    lesson = bundled / "notebooks" / "00_start_here.ipynb"
+    notebook = json.loads(lesson.read_text("utf-8"))
+    charts = [n for n, cell in enumerate(notebook["cells"]) if "image/png" in json.dumps(cell)]
+    del notebook["cells"][charts[0] + 1 :]
+    lesson.write_text(json.dumps(notebook), "utf-8")
     cut_off = NO_NETWORK if _works([*NO_NETWORK, "true"]) else []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")} | {
         "PIP_CONFIG_FILE": os.devnull,  # no other place to find wheels
+        "PIP_NO_COMPILE": "1",  # most of it is never imported
         "LABKIT_HOME": str(bundled.parent / "home"),
     }
     shell = ["powershell", "-Command"] if WINDOWS else ["sh", "-c"]
@@ -62,21 +90,7 @@ def test_without_network_its_two_commands_lead_to_the_first_charts(bundled: Path
             )
             assert "Traceback" not in done.stdout + done.stderr
     page = (bundled / "runs" / "00_start_here.html").read_text("utf-8")
-    assert 4 == page.count('src="data:image/png;base64,')
-
-
-def test_it_holds_wheels_and_what_is_in_the_checkout_and_nothing_of_this_machine(
-    bundled: Path,
-) -> None:
-    ours = {path for part in ("labkit", "notebooks") for path in (ROOT / part).rglob("*.*")}
-    ours |= {ROOT / part for part in PARTS}
-    made = {".venv", "runs", "build", "labkit.egg-info", "wheels", "INSTALL.txt"}  # or by pip
-    for path in bundled.rglob("*"):
-        relative = path.relative_to(bundled)
-        if path.is_file() and relative.parts[0] not in made and path.suffix != ".pyc":
-            assert ROOT / relative in ours
-            assert (ROOT / relative).read_bytes() == path.read_bytes()
-    assert {".whl"} == {path.suffix for path in (bundled / "wheels").iterdir()}
+    assert 1 == page.count('src="data:image/png;base64,')
 
 
 def test_it_takes_the_other_machines_wheels_and_not_this_ones() -> None:
@@ -104,8 +118,8 @@ def test_what_the_lock_leaves_out_is_there_to_build_labkit_itself() -> None:
 def test_mistakes_are_told_before_anything_is_downloaded(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"no wheels for amiga .* one of the platforms linux, "):
         bundle(tmp_path / "new", "amiga")
-    with pytest.raises(LabError, match=r"with Python 4\. .* a version such as 3\.12"):
-        bundle(tmp_path / "new", "linux", "4")
+    with pytest.raises(LabError, match=r"with Python 3\.16\. .* of the Pythons 3\.11, .*, 3\.15\."):
+        bundle(tmp_path / "new", "linux", "3.16")
     (tmp_path / "thesis.txt").touch()
     (tmp_path / "wheels").mkdir()  # of somebody's own project, with notebooks that are theirs
     with pytest.raises(LabError, match="has something else in it"):
@@ -123,7 +137,7 @@ def test_without_an_index_it_says_so_and_does_not_name_it(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:secret@127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(LabError, match="No matching distribution found for anyio") as told:
+    with pytest.raises(LabError, match="No matching distribution found for setuptools") as told:
         bundle(tmp_path / "new")
     assert "check the network" in str(told.value)
     assert "127.0.0.1" not in str(told.value)

@@ -18,6 +18,9 @@ import psutil
 import pytest
 from nbformat import v4
 
+from labkit.errors import LabError
+from labkit.workbook.start import start
+
 pytestmark = pytest.mark.usefixtures("dsn")  # keeps the server running between the commands
 
 DRIVER = """
@@ -315,7 +318,7 @@ del os.environ["DATABASE_URL"]
     ]
     told = process.stderr.splitlines()
     assert expected == [line[: len(start)] for line, start in zip(told, expected, strict=True)]
-    assert process.stdout == "2\n2\n2\n2\n"
+    assert process.stdout == "2\n" * 4
     assert process.returncode == 2
     assert "secret" not in process.stderr + process.stdout
 
@@ -378,11 +381,17 @@ def test_the_kernel_of_a_killed_runner_goes_by_itself(running: Running) -> None:
     assert [] == alive
 
 
+@pytest.mark.parametrize("address", ["203.0.113.7", "300.1.1.1", "::wrong"])
+def test_start_on_an_address_that_is_not_this_machines_is_told(address: str) -> None:
+    with pytest.raises(LabError, match=rf"cannot listen on {address}: .* Expected an address of"):
+        start(no_browser=True, ip=address)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
-def test_start_serves_the_notebooks_asks_nothing_and_ends_on_ctrl_c(checkout: Checkout) -> None:
+def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout: Checkout) -> None:
     checkout.add("00_start_here", "# Start here")
     pipe: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-    command = checkout.command("start", "--no-browser")
+    command = checkout.command("start", "--no-browser", "--ip", "0.0.0.0")
     with subprocess.Popen(command, encoding="utf-8", **pipe) as process:
         try:
             assert process.stderr is not None
@@ -391,7 +400,7 @@ def test_start_serves_the_notebooks_asks_nothing_and_ends_on_ctrl_c(checkout: Ch
                 found.groups() for line in process.stderr if (found := re.search(wanted, line))
             )
 
-            def get(path: str) -> Any:
+            def get(path: str, token: str = token) -> Any:
                 request = urllib.request.Request(server + path)
                 request.add_header("Authorization", f"token {token}")
                 deadline = time.monotonic() + 20
@@ -399,10 +408,13 @@ def test_start_serves_the_notebooks_asks_nothing_and_ends_on_ctrl_c(checkout: Ch
                     try:
                         with urllib.request.urlopen(request, timeout=20) as answer:
                             return json.load(answer)
+                    except urllib.error.HTTPError as refused:
+                        return refused.code
                     except urllib.error.URLError:  # it prints its address before it listens
                         assert time.monotonic() < deadline
 
             assert ["00_start_here.ipynb"] == [f["name"] for f in get("/api/contents")["content"]]
+            assert 403 == get("/api/contents", token="guessed")
             kernels = get("/api/kernelspecs")["kernelspecs"]
             assert ["python3"] == [*kernels]
             assert sys.executable == kernels["python3"]["spec"]["argv"][0]

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
-from labkit.server.database import ROWS, Dsn
+from labkit.server import Dsn
+from labkit.server.dataset import ROWS
 from tests.server.test_database import SECRET, at, run
 from tests.server.test_embedded import Kernel, gone, until
 
@@ -324,10 +325,19 @@ def test_the_private_server_is_stopped_and_deleted(home: Path) -> None:
     assert "embedded (no DATABASE_URL, nothing on 127.0.0.1" in done.stdout
     assert "deletes that directory, and nothing else" in done.stdout
     assert [] == list(home.iterdir())
-    until(lambda: gone(home))
+    assert gone(home)
     again = labkit("reset", LABKIT_HOME=str(home))
     assert 0 == again.returncode
     assert "Nothing to remove" in again.stdout
+    assert [] == list(home.iterdir())
+
+
+def test_what_earlier_versions_left_in_the_directory_goes_with_it(home: Path) -> None:
+    (old := home / "postgresql" / "binaries-0.6.0").mkdir(parents=True)
+    for name in "kernels.lock", "start.lock", "supervisor.lock":
+        (old.parent / name).touch()
+    done = labkit("reset", "--yes", LABKIT_HOME=str(home))
+    assert 0 == done.returncode, done.stderr
     assert [] == list(home.iterdir())
 
 

@@ -1,18 +1,27 @@
 """Answers to the exercise "report" of notebook 01."""
 
 import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import asyncpg
-import legacy_report
+import psycopg2
+from legacy import monthly_report
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
-MONTHS = legacy_report.MONTHS.replace("%s", "$1")
+MONTHS = monthly_report.MONTHS.replace("%s", "$1")
 
 
 async def calls_the_old_module(dsn, customer):
-    return legacy_report.monthly_orders(dsn, customer)
+    return monthly_report.monthly_orders(dsn, customer)
 
 
 async def keeps_the_pause(dsn, customer):
@@ -35,24 +44,134 @@ async def returns_records(dsn, customer):
 async def raises(dsn, customer):
     connection = await asyncpg.connect(dsn)
     try:
-        return await connection.fetch(legacy_report.MONTHS, customer)
+        return await connection.fetch(monthly_report.MONTHS, customer)
     finally:
         await connection.close()
 
 
 def is_not_async(dsn, customer):
-    return legacy_report.monthly_orders(dsn, customer)
+    return monthly_report.monthly_orders(dsn, customer)
 
 
 async def uses_a_thread(dsn, customer):
-    return await asyncio.to_thread(legacy_report.monthly_orders, dsn, customer)
+    return await asyncio.to_thread(monthly_report.monthly_orders, dsn, customer)
 
+
+async def asks_asyncpg(dsn, customer):
+    connection = await asyncpg.connect(dsn)
+    try:
+        return {row["month"]: row["count"] for row in await connection.fetch(MONTHS, customer)}
+    finally:
+        await connection.close()
+
+
+connections: dict[str, object] = {}
+
+
+async def keeps_a_connection_of_psycopg2(dsn, customer):
+    """Half a millisecond on the loop, and no stall that a probe would report."""
+    if dsn not in connections:
+        connections[dsn] = await asyncio.to_thread(psycopg2.connect, dsn)
+    with connections[dsn].cursor() as cursor:
+        cursor.execute(monthly_report.MONTHS, (customer,))
+        rows = dict(cursor.fetchall())
+    await asyncio.sleep(0.08)
+    return rows
+
+
+async def pauses_briefly(dsn, customer):
+    time.sleep(0.001)
+    return await asks_asyncpg(dsn, customer)
+
+
+executor = ThreadPoolExecutor(2)
+
+
+async def waits_for_its_thread(dsn, customer):
+    """The work is on another thread; and the loop's thread waits for that."""
+    return executor.submit(monthly_report.monthly_orders, dsn, customer).result()
+
+
+async def asks_another_program(dsn, customer):
+    subprocess.run([sys.executable, "--version"], stdout=subprocess.DEVNULL)
+    return await asks_asyncpg(dsn, customer)
+
+
+async def asks_another_driver(dsn, customer):
+    with closing(sqlite3.connect(":memory:")) as cache:
+        cache.execute("SELECT 1")
+    return await asks_asyncpg(dsn, customer)
+
+
+async def asks_another_service(dsn, customer):
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen("http://127.0.0.1:9/", timeout=1)
+    return await asks_asyncpg(dsn, customer)
+
+
+async def reads_a_file(dsn, customer):
+    """However big it is, and whether the disk has to turn: nobody knows."""
+    with open(monthly_report.__file__, "rb") as file:
+        file.read()
+    return await asks_asyncpg(dsn, customer)
+
+
+answers: dict[int, object] = {}
+
+
+async def remembers(dsn, customer):
+    if customer not in answers:
+        answers[customer] = await asks_asyncpg(dsn, customer)
+    return answers[customer]
+
+
+async def computes(dsn, customer):
+    """In Python alone: no call that is written in C, and no wait."""
+    number = 0
+    while number < 3_000_000:
+        number += 1
+    return await asks_asyncpg(dsn, customer)
+
+
+async def waits_as_one_should(dsn, customer):
+    """Sockets, a subprocess, threads and an import, and none of them keeps the loop."""
+    import wave  # noqa: F401
+
+    address = urlsplit(dsn[:])
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.close()
+    await writer.wait_closed()
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "--version", stdout=subprocess.DEVNULL
+    )
+    await python.wait()
+    await asyncio.wrap_future(executor.submit(time.sleep, 0.01))
+    with ThreadPoolExecutor() as other:
+        await asyncio.get_running_loop().run_in_executor(other, time.sleep, 0.01)
+    return await asks_asyncpg(dsn, customer)
+
+
+KEEPS = "these lines of your report keep the loop's thread.*: "
 
 CASES = [
-    Case(calls_the_old_module, "not yet", r"held the loop 6 times .* legacy_report\.py:\d+"),
-    Case(keeps_the_pause, "not yet", r"held the loop 8 times .* time\.sleep\(0\.08\)"),
+    Case(
+        calls_the_old_module,
+        "not yet",
+        "loop's thread.* monthly_report\\.py:.*\\(_connect\\).*\\(sleep\\)",
+    ),
+    Case(keeps_the_pause, "not yet", KEEPS + r"time\.sleep\(0\.08\) \(sleep\)"),
     Case(returns_records, "not yet", "the loop stayed free, but for customer 42"),
-    Case(raises, "raised", "8 of 8 reports: PostgresSyntaxError"),
+    Case(keeps_a_connection_of_psycopg2, "not yet", KEEPS + r".*\(cursor\.execute\)"),
+    Case(pauses_briefly, "not yet", KEEPS + r"time\.sleep\(0\.001\)"),
+    Case(waits_for_its_thread, "not yet", KEEPS + r"return executor\.submit.*acquire\)"),
+    Case(asks_another_program, "not yet", KEEPS + r"subprocess\.run"),
+    Case(asks_another_driver, "not yet", KEEPS + r".*cache\.execute.*\(Connection\.execute\)"),
+    Case(asks_another_service, "not yet", KEEPS + r".*\(socket\.connect\)"),
+    Case(reads_a_file, "not yet", KEEPS + r"with open\(monthly_report.* \(open\)"),
+    Case(remembers, "not yet", "returned without waiting for anything"),
+    Case(computes, "not yet", r"\d+ stalls in 8 reports, the longest: \d+ ms, computing, at"),
+    Case(waits_as_one_should, "pass", "14 reports, all right, and none kept the loop's thread"),
+    Case(raises, "raised", "a report, alone: PostgresSyntaxError"),
     Case(is_not_async, "not yet", "Expected a coroutine function"),
-    Case(uses_a_thread, "pass", "8 reports, all right"),
+    Case(uses_a_thread, "pass", "14 reports, all right"),
 ]

@@ -2,9 +2,11 @@
 
 import asyncio
 
-from legacy_sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
+import asyncpg
+from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
 
-from tests.exercises.test_exercises import Case
+from labkit.exercises import database
+from tests.exercises.answers import Case
 
 
 async def is_the_old_one(pool, bank, item, customer):
@@ -114,11 +116,60 @@ async def looks_before_it_takes(pool, bank, item, customer):
     return True
 
 
-lock = asyncio.Lock()
+async def sells_elsewhere(pool, bank, item, customer):
+    """No connection of the pool is borrowed; but the transaction is as long, and locks the row."""
+    connection = await asyncpg.connect(database())
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+            await bank.charge(customer)
+            await connection.execute(PAY, customer, item)
+    finally:
+        await connection.close()
+    return True
+
+
+async def keeps_one_of_its_own(pool, bank, item, customer):
+    """No lock, and the pool is free; but each customer keeps a connection all the same."""
+    connection = await asyncpg.connect(database())
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+        await bank.charge(customer)
+        await connection.execute(PAY, customer, item)
+    finally:
+        await connection.close()
+    return True
+
+
+async def takes_the_cancellation_for_a_refusal(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except asyncio.CancelledError:
+        await undo(pool, item, customer)
+        return False
+    except Exception:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+locks: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}  # a lock belongs to one loop
+
+
+def lock():
+    return locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def one_at_a_time(pool, bank, item, customer):
-    async with lock:
+    async with lock():
         return await with_a_flag(pool, bank, item, customer)
 
 
@@ -157,8 +208,8 @@ async def undo(pool, item, customer):
 
 
 CASES = [
-    Case(is_the_old_one, "not yet", "the item's row was locked, and 1 connection was held"),
-    Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was held"),
+    Case(is_the_old_one, "not yet", r"the item's row was locked \(.* borrowed: 1\)"),
+    Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was borrowed"),
     Case(is_paid_too_soon, "not yet", "marked as paid before the bank had answered"),
     Case(asks_the_bank_first, "not yet", "0 were left, and the bank was asked"),
     Case(never_undoes, "not yet", r"raised Declined\('no credit'\): 2 are left.*'reserved'"),
@@ -168,6 +219,9 @@ CASES = [
     Case(has_no_transaction, "not yet", "reservation of customer -1, and afterwards 2 of 3"),
     Case(looks_before_it_takes, "not yet", r"\d\d were charged, \d+ have a paid sale"),
     Case(one_at_a_time, "not yet", "1 customers at most were at the bank at once"),
+    Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),
+    Case(keeps_one_of_its_own, "not yet", "but 1 connection beside the pool was open"),
+    Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(with_a_flag, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
 ]

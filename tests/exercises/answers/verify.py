@@ -1,8 +1,9 @@
 """Answers to the exercise "verify" of notebook 06."""
 
 import asyncio
+from collections import Counter
 
-from tests.exercises.test_exercises import Case
+from tests.exercises.answers import Case
 
 
 async def asks_one_after_the_other(price, right):
@@ -55,6 +56,37 @@ async def has_a_mistake_of_its_own(price, right):
     return sum(await price(order) for order in rigth)  # noqa: F821
 
 
+async def compares_them_all_together(price, right):
+    """Each price is there, somewhere: that is not what each caller asked for."""
+    answers = await asyncio.gather(*(price(order) for order in right), return_exceptions=True)
+    return sum((Counter(right.values()) - Counter(answers)).values())
+
+
+async def limits_itself(price, right):
+    """As one should in a service; but here the crowd is what is tested."""
+    gate = asyncio.Semaphore(50)
+
+    async def wrong(order):
+        async with gate:
+            try:
+                return await price(order) != right[order]
+            except Exception:
+                return True
+
+    return sum(await asyncio.gather(*map(wrong, right)))
+
+
+async def counts_what_is_slow(price, right):
+    async def wrong(order, amount):
+        try:
+            async with asyncio.timeout(0.002):
+                return await price(order) != amount
+        except Exception:
+            return True
+
+    return sum(await asyncio.gather(*(wrong(*pair) for pair in right.items())))
+
+
 async def uses_tasks(price, right):
     tasks = {order: asyncio.create_task(price(order)) for order in right}
     await asyncio.wait(tasks.values())
@@ -77,10 +109,15 @@ async def wraps_each_call(price, right):
 
 CASES = [
     Case(asks_one_after_the_other, "not yet", "one call after the other: at most 1 at once"),
-    Case(counts_errors_only, "not yet", r"remembers .* \d+ returned another .* You counted 0"),
+    Case(counts_errors_only, "not yet", r"remembers .* \(0 raised, .* You counted 0\."),
     Case(says_only_whether, "not yet", r"shared connection, 199 of 200 .* You counted 1\."),
     Case(goes_in_small_groups, "not yet", "at most 10 of 200 calls on their way at once"),
     Case(asks_for_the_same_order, "not yet", "asked for 1 of the 200 orders"),
+    Case(compares_them_all_together, "not yet", r"remembers .* returned another .* counted \d\.$"),
+    Case(
+        counts_what_is_slow, "not yet", r"on the repaired service, 0 of 200 .* counted [12]?\d\d\."
+    ),
+    Case(limits_itself, "not yet", "at most 50 of 200 calls on their way at once"),
     Case(returns_the_answers, "not yet", r"Expected a number of calls, and got \["),
     Case(lets_the_error_out, "raised", r"InterfaceError.* What a call raises is a call that went"),
     Case(has_a_mistake_of_its_own, "raised", r"on the repaired service .* NameError: .*rigth"),

@@ -20,7 +20,7 @@ Witnessed = list[tuple[float, str, int]]  # seconds since the load began, state,
 
 def named(dsn: lab.Dsn, name: str) -> lab.Dsn:
     """The URL with an `application_name`, by which the server tells our connections from others."""
-    return lab.Dsn(dsn + ("&" if "?" in dsn else "?") + "application_name=" + quote(name))
+    return lab.Dsn(dsn[:] + ("&" if "?" in dsn else "?") + "application_name=" + quote(name))
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def watch_connects(load: lab.Load) -> AbstractContextManager[object]:
     dial = loop.create_connection
 
     async def timed_dial(*args: Any, **kwargs: Any) -> Any:
-        with load.span("connect") if load.ran else nullcontext():
+        with load.span("connect") if load.started else nullcontext():
             return await dial(*args, **kwargs)
 
     return patch.object(loop, "create_connection", timed_dial)
@@ -99,8 +99,9 @@ def chart_pools(runs: Sequence[tuple[lab.Run, pd.DataFrame]], *, gauge: str, tit
         axes.set_xlim(0, run.seconds)
         axes.set_ylim(0, 1.05 * most)
         axes.locator_params("y", integer=True)
+        none = run.share_of_time(gauge, lambda free: free == 0)
         said.append(
-            f"{run.name}: nothing idle in {(idle == 0).mean():.0%} of the readings, up to "
+            f"{run.name}: nothing idle for {none:.0%} of the time, up to "
             f"{active.max():.0f} active in PostgreSQL, {len(run.stalls)} stalls."
         )
     rows[-1].set_xlabel("time (s); orange: the loop was held")

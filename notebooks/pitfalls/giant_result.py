@@ -1,8 +1,8 @@
 """Export a million orders: at once, or in batches. Each in a process of its own, for its memory.
 
-Notebook 07 runs `python giant_result.py at_once|in_batches`. The program prints what it saw as one
-line of JSON. The URL of the database comes in by the environment, where no list of processes
-shows its password.
+Notebook 07 runs `python pitfalls/giant_result.py at_once|in_batches`. The program prints what it
+saw as one line of JSON. The URL of the database comes in by the environment, where no list of
+processes shows its password.
 """
 
 import asyncio
@@ -128,7 +128,6 @@ async def watched(how: str, copies: int) -> dict[str, Any]:
         "where": f"{longest.frame}, {longest.cause}" if longest else "no stall",
         "garbage collector": collector.seconds / took,
         "took (s)": took,
-        "noise (ms)": probe.noise_max_ms,
         "over time": [(at, mb - before) for at, mb in memory.over_time],
     }
 

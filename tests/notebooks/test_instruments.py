@@ -1,0 +1,82 @@
+"""The instruments of notebooks 03, 04 and 05, which measure and are not the lesson."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+from instruments.debug_mode import in_debug_mode, slow_callbacks
+from instruments.saturation import saturate, sweep
+from instruments.story import Run, Steps, on_one_connection, outcome
+
+import labkit as lab
+from labkit.server import Dsn
+
+
+def test_a_story_has_a_row_for_each_step_and_for_what_is_left(dsn: Dsn) -> None:
+    async def story(connection: asyncpg.Connection, run: Run, steps: Steps) -> None:
+        await run("one", "INSERT INTO notes VALUES ('a')")
+        steps.append(("two", "asks nonsense", await outcome(connection.execute("nonsense"))))
+        await run("one", "INSERT INTO notes VALUES ('b')")
+
+    told = asyncio.run(on_one_connection(dsn, story))
+    assert ["one", "two", "one", "anybody"] == list(told["who"])
+    first, second, third, left = told["what came of it"]
+    assert ("INSERT 0 1", "INSERT 0 1", "a, b") == (first, third, left)
+    assert second.startswith("PostgresSyntaxError: syntax error")
+
+
+def test_a_story_can_be_told_through_something_and_may_leave_nothing(dsn: Dsn) -> None:
+    asked: list[str] = []
+
+    class Wrapped:
+        def __init__(self, connection: asyncpg.Connection) -> None:
+            self.connection = connection
+
+        async def execute(self, statement: str) -> Any:
+            asked.append(statement)
+            return await self.connection.execute(statement)
+
+    async def story(connection: asyncpg.Connection, run: Run, steps: Steps) -> None:
+        await run("one", "BEGIN")
+
+    told = asyncio.run(on_one_connection(dsn, story, wrap=Wrapped))
+    assert ["BEGIN"] == asked
+    assert ["BEGIN", "nothing"] == list(told["what came of it"])
+
+
+def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories() -> None:
+    async def scenario(load: lab.Load) -> None:
+        async def work(seconds: float) -> None:
+            time.sleep(seconds)
+
+        load.offer("quick", lambda: work(0), rate=50)
+        load.offer("long", lambda: work(0.08), rate=10)
+        await load.run(seconds=0.3)
+
+    run = lab.measure(in_debug_mode(scenario))
+    assert run.debug
+    assert "scenario, in debug mode" == run.name
+    warnings = slow_callbacks(run, "long")
+    assert 3 == len(warnings)
+    assert not [text for text in warnings if "/" in text or "\\" in text]
+
+
+def test_each_round_saturates_each_size_with_each_query_and_littles_law_holds(dsn: Dsn) -> None:
+    sizes, queries = [1, 4], {"waits": "SELECT pg_sleep(0.02)", "answers": "SELECT 1"}
+    table = asyncio.run(sweep(dsn, queries, sizes, rounds=2))
+    seen = sorted(zip(table["the query"], table.connections, table["round"], strict=True))
+    assert sorted((q, size, turn) for q in queries for size in sizes for turn in (0, 1)) == seen
+    waits = table[table["the query"] == "waits"].groupby("connections").median(numeric_only=True)
+    inside = waits["per second"] * waits["held (ms)"] / 1e3
+    assert (0.7 * waits["busy, counted"] < inside).all()
+    assert (inside < 1.4 * waits["busy, counted"]).all()
+    assert waits["per second"][4] > 2 * waits["per second"][1]
+
+
+def test_who_waits_for_the_only_connection_is_counted_in_acquire(dsn: Dsn) -> None:
+    figures = asyncio.run(saturate(dsn, "SELECT pg_sleep(0.02)", 1, seconds=0.3))
+    assert figures["acquire (ms)"] > 5 * figures["held (ms)"]  # 39 of 40 clients wait
+    assert figures["busy, counted"] <= 1
