@@ -8,10 +8,10 @@ from typing import Any
 from unittest.mock import patch
 
 import asyncpg
-from instruments.scratch_table import scratch_table
 from legacy import sale
 from legacy.sale import Declined
 
+from instruments.scratch_table import scratch_table
 from labkit.exercises import NotYet
 
 Sell = Callable[[asyncpg.Pool, sale.Bank, int, int], Awaitable[bool]]
