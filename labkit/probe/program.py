@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.probe.log import Teller
-from labkit.probe.selftest import THREAD
 from labkit.probe.watch import Probe
 
 SETTINGS = "LABKIT_PROBE"  # the threshold in ms, and the folder that gets the summaries
@@ -45,8 +44,6 @@ def watch_every_loop(threshold_ms: float, folder: str) -> None:
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
         probe: Probe | None = getattr(watching, "probe", None)
-        if threading.current_thread().name == THREAD:
-            return
         if loop is None and probe is not None:
             watching.probe = None
             if probe._sampler is not None:  # it was entered

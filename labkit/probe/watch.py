@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
-import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -24,21 +22,19 @@ from labkit.probe.log import Teller, warn_of_observers
 from labkit.probe.looks import Sampler
 from labkit.probe.stall import Stall
 from labkit.probe.summary import Summary
-from labkit.probe.timing import WINDOWS, Timer
-from labkit.probe.verdict import Iteration, judge
+from labkit.probe.timing import Timer
 
 _watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 _STALLS = 5_000  # kept; older ones are in the summary only
 
 
-class Probe(Timer):
+class Probe:
     """Watch the running loop for stalls: `with Probe() as probe:` inside any coroutine.
 
-    Leaving it undoes everything it did. The first probe of a process tests itself on a loop and
-    a stall of its own (about 50 ms), so that it cannot be blind unnoticed. Stalls are logged, at
-    level INFO, by the logger `labkit.probe`: each new line at once, a known one at most once a
-    minute; one that does not end is warned of while it lasts.
+    Leaving it undoes everything it did. Stalls are logged, at level INFO, by the logger
+    `labkit.probe`: each new line at once, a known one at most once a minute; one that does not end
+    is warned of while it lasts.
 
     A loop that has no selector (uvloop) is watched by a heartbeat, and durations are then right
     within a tenth of the threshold, or half a millisecond. On macOS and Windows, where a thread's
@@ -50,7 +46,7 @@ class Probe(Timer):
             raises, that is logged, and it is not called again.
 
     Raises:
-        LabError: There is no running loop, it is being watched already, or the self-test failed.
+        LabError: There is no running loop, or it is being watched already.
     """
 
     def __init__(
@@ -58,20 +54,21 @@ class Probe(Timer):
     ) -> None:
         if not threshold_ms >= 1:
             raise LabError(f"threshold_ms is {threshold_ms!r}; expected at least 1 millisecond.")
-        super().__init__(threshold_ms)
+        self.threshold_ms = threshold_ms
+        self._timer = Timer(threshold_ms / 1e3)
+        self._sampler: Sampler | None = None
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
         self._noise = Histogram()
         self._left = 0.0
         self._summary = Summary(threshold_ms)
-        self._judging = threading.Lock()
         self._teller = Teller(on_stall)
 
     @property
     def stalls(self) -> list[Stall]:
-        """Every stall so far, oldest first (the last 5,000)."""
-        if self._overdue and self._sampler is not None:
-            self._sampler.ring()
-        self._judge()
+        """Every stall so far, oldest first (the last 5,000).
+
+        A stall is among them within half a threshold after its end, and when the probe is left.
+        """
         return list(self._stalls)
 
     @property
@@ -80,13 +77,12 @@ class Probe(Timer):
 
         The last 30,000 of them, ten minutes at least; `summary()` has the percentiles of all.
         """
-        kept = self._lag[-2 * WINDOWS :]
-        return list(zip(kept[::2], kept[1::2], strict=True))
+        return self._timer.lag
 
     @property
     def lag_now_ms(self) -> float:
         """For how long the loop has been busy at this moment; readable from any thread."""
-        return max(0.0, 1e3 * (perf_counter() - self._since))
+        return max(0.0, 1e3 * (perf_counter() - self._timer.since))
 
     @property
     def noise_ms(self) -> float:
@@ -104,41 +100,34 @@ class Probe(Timer):
 
     def summary(self) -> Summary:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
-        _ = self.stalls  # judges what is to be judged
+        timer = self._timer
         now = perf_counter() if self._sampler is not None else self._left
-        seconds = max(now - self._entered, 1e-9)
-        return self._summary.with_figures(
-            seconds, 1 - min(1.0, self._waited / seconds), self._lags, self._noise
-        )
+        seconds = max(now - timer.entered, 1e-9)
+        busy = 1 - min(1.0, timer.waited / seconds)
+        return self._summary.with_figures(seconds, busy, timer.lags, self._noise)
 
     def __enter__(self) -> Self:
         """Begin to watch the running loop."""
-        from labkit.probe.selftest import self_test  # it uses a probe
-
         try:
-            self._loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             raise LabError(
                 "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
-        if self._loop in _watched:
+        if loop in _watched:
             raise LabError("This loop is being watched by a probe already: use that one.")
-        self_test()
-        # No public door leads to the selector of a loop that somebody else made.
-        self._selector = getattr(self._loop, "_selector", None)
-        self._thread = threading.get_ident()
-        self._begin()
-        gc.callbacks.append(self._on_gc)
-        self._sampler = Sampler(self)
+        self._timer.start(loop)
+        self._sampler = Sampler(self._timer, self._found, self._noise.add, self._teller.warn)
         try:
             self._sampler.start()
         except BaseException:  # no more threads, for example: then nothing stays behind
-            self._undo()
-            gc.callbacks.remove(self._on_gc)
+            self._sampler = None
+            self._timer.stop()
             raise
-        _watched.add(self._loop)
-        warn_of_observers(self._teller, self._loop)
+        gc.callbacks.append(self._timer.on_gc)
+        _watched.add(loop)
+        warn_of_observers(self._teller, loop)
         return self
 
     def __exit__(
@@ -148,36 +137,20 @@ class Probe(Timer):
         trace: TracebackType | None,
     ) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
-        self._undo()
-        now = self._window_end = self._left = perf_counter()  # the last window is shorter
-        self._end(now)
-        self._tick(now)
-        self._since = math.inf
-        sampler, self._sampler = self._sampler, None
-        if sampler is not None:
-            sampler.ring(over=True)
-            sampler.join(1.0)  # it calls nothing of the user's
-        gc.callbacks.remove(self._on_gc)
-        _watched.discard(self._loop)
-        self._judge()
+        self._left = self._timer.stop()
+        gc.callbacks.remove(self._timer.on_gc)
+        _watched.discard(self._timer.loop)
+        if self._sampler is not None:
+            self._sampler.leave()
+            self._sampler = None
         self._teller.close()
 
-    # The verdicts, on whichever thread asks first; nothing of the user's is called.
-
-    def _verdict(self, seen: Iteration) -> Stall | float:
-        return judge(seen, self._threshold, self._entered, list(self._collections))
-
-    def _judge(self, until: float = math.inf) -> None:
-        found = []
-        with self._judging:
-            while self._overdue and self._overdue[0].since + self._overdue[0].busy <= until:
-                verdict = self._verdict(self._overdue.popleft())
-                if isinstance(verdict, Stall):
-                    found.append(verdict)
-                    self._stalls.append(verdict)
-                    self._summary.add(verdict)
-                elif verdict > 0:
-                    self._noise.add(verdict)
-                    self._summary.kept_from_running(verdict)
-        for stall in found:
-            self._teller.tell(stall)
+    def _found(self, verdict: Stall | float) -> None:
+        """Keep a verdict; on the sampler's thread, so nothing of the user's is called."""
+        if isinstance(verdict, Stall):
+            self._stalls.append(verdict)
+            self._summary.add(verdict)
+            self._teller.tell(verdict)
+        elif verdict > 0:
+            self._noise.add(verdict)
+            self._summary.kept_from_running(verdict)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import asyncpg
@@ -19,9 +20,10 @@ import pytest
 
 from labkit import Frame, LabError, Probe, Stall
 from labkit.measure.load import Load
-from labkit.probe import selftest, timing, watch
+from labkit.probe import timing, watch
 from labkit.probe.frames import users_frame
 from labkit.probe.looks import Sampler
+from labkit.probe.verdict import judge
 from tests.stalls import json_dump, json_rate, scores, ticking, unless_busy
 
 T = TypeVar("T")
@@ -107,15 +109,14 @@ def test_the_duration_is_right_to_a_millisecond(scored: Any) -> None:
 
 
 class Machine:
-    """Clocks, a selector that waits on them, and a probe between the two."""
+    """Clocks, a selector that waits on them, and a timer between the two."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, threshold_ms: float) -> None:
-        self.now, self.cpu, self.late, self.probe = 100.0, 0.0, 0.0, Probe(threshold_ms)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, threshold: float) -> None:
+        self.now, self.cpu, self.late, self.timer = 100.0, 0.0, 0.0, timing.Timer(threshold)
         monkeypatch.setattr(timing, "perf_counter", lambda: self.now)
         monkeypatch.setattr(timing, "thread_time", lambda: self.cpu)
-        monkeypatch.setattr(timing, "process_time", lambda: self.cpu)
-        self.probe._selector = self
-        self.probe._begin()
+        loop: Any = SimpleNamespace(_selector=self)
+        self.timer.start(loop)
 
     def select(self, timeout: float) -> list[Any]:
         self.now += timeout + self.late
@@ -125,18 +126,19 @@ class Machine:
         self.now, self.cpu = self.now + seconds, self.cpu + seconds
 
     def verdicts(self) -> list[Stall | float]:
-        return [self.probe._verdict(iteration) for iteration in self.probe._overdue]
+        timer = self.timer
+        return [judge(seen, timer.threshold, timer.entered, []) for seen in timer.over]
 
 
 def test_every_window_of_lag_ends_though_each_wait_ends_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine(monkeypatch, threshold_ms=50)
+    machine = Machine(monkeypatch, 0.05)
     machine.late = 0.005
     for _ in range(1000):
         machine.select(0.01)
         machine.compute(0.0002)
-    ends = [at for at, _ in machine.probe.lag]
+    ends = [at for at, _ in machine.timer.lag]
     assert max(b - a for a, b in pairwise(ends)) < 0.04
     assert machine.verdicts() == []
 
@@ -144,7 +146,7 @@ def test_every_window_of_lag_ends_though_each_wait_ends_late(
 def test_the_cpu_time_of_earlier_iterations_is_not_a_late_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine(monkeypatch, threshold_ms=10)
+    machine = Machine(monkeypatch, 0.01)
     machine.select(0.002)
     machine.compute(0.009)
     machine.late = 0.012
@@ -292,19 +294,6 @@ def test_stalls_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert f"ms, blocked, at test_probe.py:{block_line()} in block: time.sleep" in str(stall)
 
 
-def test_the_self_tests_stall_is_not_logged(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> None:
-        with Probe():
-            pass
-
-    monkeypatch.setattr(selftest, "_tested", False)
-    with caplog.at_level(logging.INFO):
-        run(main())
-    assert caplog.messages == []
-
-
 # Which loops.
 
 
@@ -423,50 +412,12 @@ def test_a_threshold_below_a_millisecond_is_refused(threshold_ms: float) -> None
 # When the probe itself fails.
 
 
-@pytest.mark.parametrize(
-    ("owner", "blinded", "result"),
-    [(Probe, "_time_selector", lambda: None), (Sampler, "_look", None)],
-)
-def test_a_blind_probe_refuses_to_watch(
-    owner: type, blinded: str, result: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> None:
-        before = traces()
-        with pytest.raises(LabError, match="would be blind here too"), Probe():
-            pass
-        assert traces() == before
-
-    monkeypatch.setattr(selftest, "_tested", False)
-    monkeypatch.setattr(owner, blinded, lambda *_: result)
-    run(main())
-
-
-def test_it_tests_itself_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def sleep(seconds: float) -> None:
-        calls.append(seconds)
-        time.sleep(seconds)
-
-    async def main() -> None:
-        for _ in range(2):
-            with Probe():
-                pass
-
-    monkeypatch.setattr(selftest, "_tested", False)
-    monkeypatch.setattr(selftest, "sleep", sleep)
-    run(main())
-    assert calls[0] == 0.025
-    assert len(calls) == len(set(calls))  # longer ones, where the machine is busy; none twice
-
-
 def test_a_failing_sampler_is_switched_off_and_the_body_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    run(blocked_for(0.03))  # so that the self-test is over
     monkeypatch.setattr(Sampler, "_look", fail)
     _, stall = run(blocked_for(0.03))
     assert stall.duration_ms >= 30
