@@ -1,7 +1,7 @@
 """Looks: a thread that sleeps while all is well, and looks at the loop's thread when it is overdue.
 
-What it finds is divided at once into shares (verdict.Tally). Looks come ever more rarely as a stall
-grows old, so a stall of a day takes no more memory than a thousand looks.
+What it finds is added up at once (verdict.Iteration). Looks come ever more rarely as a stall grows
+old, so that one of a day takes no more memory than a thousand looks.
 """
 
 from __future__ import annotations
@@ -10,44 +10,34 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from labkit.probe import timing
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
 from labkit.probe.suspects import Suspects
-from labkit.probe.verdict import Iteration, Tally, judge
+from labkit.probe.verdict import Iteration, judge
+
+if TYPE_CHECKING:
+    from labkit.probe.watch import Probe
 
 _STILL = 1.0  # s; a stall that goes on is told after this, or ten thresholds, and ever more rarely
 _DEBUGGERS = {"bdb.py", "pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}
 
 
 class Sampler(threading.Thread):
-    """The probe's thread. All its reading of other threads is done here, and no handler's work.
+    """The probe's thread. All its reading of other threads is done here, and no handler's work."""
 
-    Args:
-        timer: The loop's side.
-        found: Called with each verdict: a stall, or for how long (s) the machine was late.
-        noise: Called with how late (s) this thread woke up while nothing kept it.
-        warn: Called with what is to be said at once: a text, and what `sys.exc_info()` returned.
-    """
-
-    def __init__(
-        self,
-        timer: timing.Timer,
-        found: Callable[[Stall | float], None],
-        noise: Callable[[float], None],
-        warn: Callable[..., None],
-    ) -> None:
+    def __init__(self, probe: Probe) -> None:
         super().__init__(name="labkit-probe", daemon=True)
-        self._timer, self._found, self._noise, self._warn = timer, found, noise, warn
+        self._probe, self._timer = probe, probe._timer
         self._loop_native = threading.get_native_id()
         self._left = threading.Lock()
         self._left.acquire()
+        self._first = self._timer.threshold / 5  # s; the age of an iteration that is worth a look
         self._warn_at = 0.0
-        self._first = timer.threshold / 5  # s; the age of an iteration that is worth a look
 
     def leave(self) -> None:
         """Let it judge what there is and end. It calls nothing of the user's, so soon."""
@@ -60,7 +50,9 @@ class Sampler(threading.Thread):
         try:
             self._watch(meters)
         except Exception:  # a failing instrument must not break what it measures
-            self._warn("the probe's sampler failed and is switched off", sys.exc_info())
+            self._probe._teller.warn(
+                "the probe's sampler failed and is switched off", sys.exc_info()
+            )
             self._left.acquire()
         finally:
             meters.close()
@@ -69,7 +61,7 @@ class Sampler(threading.Thread):
 
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._timer.thread)
-        suspects.look(meters.read(0.0))
+        suspects.look(meters.read(0.0, timer.garbage))
         left, age = False, -1.0
         while not left:
             delay = self._pause(age)
@@ -77,17 +69,16 @@ class Sampler(threading.Thread):
             # All looks come first: once the meters have asked the system, which lets go of the
             # interpreter, a thread that was made to let go of it is gone from its line.
             since = timer.since
-            looked = perf_counter() - since >= self._first and self._look(since)
-            tally = timer.tally
-            m = meters.read(delay)
+            seen = self._look(since) if perf_counter() - since >= self._first else None
+            m = meters.read(delay, timer.garbage)
             who = suspects.who_kept_it(m)
             m = meters.ask_the_system(m)
             age = m.at - since
             ended = self._judge_ended(m, who)
-            if looked and tally not in ended:
-                self._divide(tally, m, who)
+            if seen and seen not in ended:
+                self._divide(seen, m, who)
             elif age < 0 and not (left or m.kept):
-                self._noise(m.late)
+                self._probe._noise.add(m.late)
             if m.kept >= timer.threshold and since > m.at - m.kept / 2 and not ended:
                 self._kept_while_waiting(m, who)
 
@@ -102,56 +93,51 @@ class Sampler(threading.Thread):
             return max(threshold / 10, age / 50)
         return 0.35 * threshold if age >= 0 else 0.52 * threshold
 
-    def _look(self, since: float) -> bool:
-        """See where the loop's thread is in that iteration; False if it is nowhere in it."""
+    def _look(self, since: float) -> Iteration | None:
+        """See where the loop's thread is in that iteration; None if it is nowhere in it."""
         timer = self._timer
-        if timer.tally.since != since:
-            timer.tally = Tally(since, clock=timer.cpu)
+        if timer.iteration.since != since:
+            timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
-        tally = timer.tally
-        stack = timer.stack(sys._current_frames().get(timer.thread))
+        seen, stack = timer.iteration, timer.stack(sys._current_frames().get(timer.thread))
         if timer.since != since:  # it ended: this would be another one's line
-            return False
-        if not timer.loop.is_running() or any(
-            os.path.basename(f.file) in _DEBUGGERS for f in stack
-        ):
-            tally.paused = True
-        if tally.paused:
-            return False
+            return None
+        debugged = any(os.path.basename(frame.file) in _DEBUGGERS for frame in stack)
+        seen.paused |= debugged or not timer.loop.is_running()
+        if seen.paused:
+            return None
         task = asyncio.current_task(timer.loop)
-        tally.place = place_in_task(stack, task)
-        tally.looks += 1
-        tally.tasks |= {id(task)} if task else set()
-        return True
+        seen.place = place_in_task(stack, task)
+        seen.looks += 1
+        seen.tasks |= {id(task)} if task else set()
+        return seen
 
-    def _divide(self, tally: Tally, m: Measured, who: Place | None) -> None:
+    def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:
         """Divide the time up to this reading; the iteration can have ended just after it."""
-        stack = tally.place.stack if tally.place else ()
-        if who and not who.awaited_at and any(f.function == "submit" for f in stack):
-            # It is being sent at this moment, so nobody awaits it yet.
-            who = who._replace(awaited_at=(tally.place or who).line)
-        waits = bool(stack) and stack[0].file == timing.__file__
+        place = seen.place or Place()
+        if who and not who.awaited_at and any(f.function == "submit" for f in place.stack):
+            who = who._replace(awaited_at=place.line)  # it is being sent at this moment
         cpu = 0.0
         if m.loop_cpu is not None:
-            cpu, tally.clock = max(0.0, m.loop_cpu - tally.clock), m.loop_cpu
-        tally.add(m.at, m, cpu, who, waits)
-        age = m.at - tally.since
+            cpu, seen.clock = m.loop_cpu - seen.clock, m.loop_cpu
+        waits = any(frame.file == timing.__file__ for frame in place.stack[:1])
+        seen.add(m.at, m, cpu, who, waits)
+        age = m.at - seen.since
         if age >= self._warn_at:
             self._warn_at *= 2
-            stall = self._verdict(Iteration(tally.since, age, tally.loop_cpu, False, tally))
+            stall = judge(seen, self._timer.threshold, self._timer.entered)
             if isinstance(stall, Stall):
-                self._warn(f"the loop is still held, for {age:.1f} s so far: {stall}")
+                text = f"the loop is still held, for {age:.1f} s so far: {stall}"
+                self._probe._teller.warn(text)
 
-    def _judge_ended(self, m: Measured, who: Place | None) -> list[Tally]:
-        """Judge the iterations that had ended before this reading, with the time after the looks."""
-        ended = []
-        over = self._timer.over
+    def _judge_ended(self, m: Measured, who: Place | None) -> list[Iteration]:
+        """Judge what had ended before this reading; the time after the looks is still to divide."""
+        over, ended = self._timer.over, []
         while over and over[0].end <= m.at:
             seen = over.popleft()
-            tally = seen.tally
-            ended.append(tally)
-            tally.add(seen.end, m, max(0.0, seen.cpu - tally.loop_cpu), who, seen.woken_late)
+            seen.add(seen.end, m, max(0.0, seen.cpu - seen.seen_cpu), who, seen.woken_late)
             self._judge(seen)
+            ended.append(seen)
         return ended
 
     def _kept_while_waiting(self, m: Measured, who: Place | None) -> None:
@@ -159,13 +145,9 @@ class Sampler(threading.Thread):
         asked = m.kept if m.loop_runs is None else m.loop_runs * sys.getswitchinterval()
         kept = min(m.kept, asked)
         if kept >= self._timer.threshold:
-            tally = Tally(m.at - kept)
-            tally.add(m.at, m, 0.0, who, waits=True)
-            self._judge(Iteration(m.at - kept, kept, 0.0, True, tally))
+            seen = Iteration(m.at - kept, woken_late=True)
+            seen.add(m.at, m, 0.0, who, waits=True)
+            self._judge(seen)
 
     def _judge(self, seen: Iteration) -> None:
-        self._found(self._verdict(seen))
-
-    def _verdict(self, seen: Iteration) -> Stall | float:
-        timer = self._timer
-        return judge(seen, timer.threshold, timer.entered, list(timer.collections))
+        self._probe._found(judge(seen, self._timer.threshold, self._timer.entered))

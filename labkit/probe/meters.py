@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     stopped: float  # of that, how long the process did not run at all
     others: float  # CPU time of all threads but the loop's; of all, if its own is not known
     loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
+    garbage: float = 0.0  # for how long garbage was collected on the loop's thread
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
@@ -59,12 +60,17 @@ class Meters:
         with contextlib.suppress(OSError):
             path = f"/proc/self/task/{loop_thread}/schedstat"
             self._file = os.open(path, os.O_RDONLY)
-        self._at = self._cpu = self._loop_cpu = 0.0
+        self._at = self._cpu = self._loop_cpu = self._garbage = 0.0
         self._waits = self._runs = self._queued = 0
-        self.ask_the_system(self.read(0.0))
+        self.ask_the_system(self.read(0.0, 0.0))
 
-    def read(self, asked: float) -> Measured:
-        """What has happened since the last reading, of which the sampler asked to sleep so long."""
+    def read(self, asked: float, garbage: float) -> Measured:
+        """What has happened since the last reading.
+
+        Args:
+            asked: For how long (s) the sampler wanted to sleep meanwhile.
+            garbage: For how long (s) garbage has been collected on the loop's thread so far.
+        """
         now, cpu, loop_cpu = time.perf_counter(), time.process_time(), thread_cpu(self._loop_thread)
         took, ran = now - self._at, cpu - self._cpu
         others = ran if loop_cpu is None else max(0.0, ran - (loop_cpu - self._loop_cpu))
@@ -75,8 +81,9 @@ class Meters:
         late = max(0.0, took - asked)
         kept = max(0.0, min(late, waited)) if late > _LATE else 0.0
         stopped = max(0.0, late - max(kept, ran)) if late > _VERY_LATE else 0.0
-        self._at, self._cpu, self._loop_cpu = now, cpu, loop_cpu or 0.0
-        return Measured(now, took, late, kept, stopped, others, loop_cpu)
+        collecting = garbage - self._garbage
+        self._at, self._cpu, self._loop_cpu, self._garbage = now, cpu, loop_cpu or 0.0, garbage
+        return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""

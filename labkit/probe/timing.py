@@ -11,7 +11,6 @@ import asyncio
 import math
 import sys
 import threading
-from array import array
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter, thread_time
@@ -20,11 +19,10 @@ from typing import Any
 
 from labkit.probe.frames import Stack, walk
 from labkit.probe.histogram import Histogram
-from labkit.probe.origin import Place, place_in_task, place_in_thread
-from labkit.probe.verdict import Collection, Iteration, Tally
+from labkit.probe.verdict import Iteration
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
-_WINDOWS = 30_000  # kept of them; older ones are in the histogram only
+_WINDOWS = 20_000  # kept of them; older ones are in the histogram only
 _TICK = 0.001  # s; see Timer._tick
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
@@ -40,11 +38,11 @@ class Timer:
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
-        self.tally = Tally(-1.0)  # of the present iteration, if the sampler has looked at it
+        self.iteration = Iteration(-1.0)  # the last that the sampler looked at
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
-        self.collections: deque[Collection] = deque(maxlen=64)
+        self.garbage = 0.0  # for how long the loop's thread has collected garbage
         self.lags = Histogram()
-        self._lag = array("d")  # moment (s) and lag (ms), by turns: small, and quick to append to
+        self._lag = deque[float](maxlen=2 * _WINDOWS)  # moment (s) and lag (ms), by turns: small
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
         self._greenlet: Any = None  # in which the loop runs
         # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
@@ -73,7 +71,7 @@ class Timer:
     @property
     def lag(self) -> list[tuple[float, float]]:
         """(seconds since the beginning, the longest iteration in ms), for each window of 20 ms."""
-        kept = self._lag[-2 * _WINDOWS :]
+        kept = list(self._lag)
         return list(zip(kept[::2], kept[1::2], strict=True))
 
     def stack(self, frame: FrameType | None) -> Stack:
@@ -156,8 +154,6 @@ class Timer:
             self._greenlet = getcurrent()
         if now >= self._window_end:
             self._lag.extend((now - self.entered, 1e3 * self._window_lag))
-            if len(self._lag) > 4 * _WINDOWS:
-                del self._lag[: 2 * _WINDOWS]
             self.lags.add(self._window_lag)
             self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
         return min(self._window_lag, self.threshold)
@@ -167,26 +163,20 @@ class Timer:
         if busy > self._unsure:
             busy += self._unsure
         if busy >= self.threshold:
-            tally = self.tally if self.tally.since == self.since else Tally(self.since)
-            if tally.paused:  # between two runs of the loop, or at a breakpoint
-                busy = tally.until - self.since
+            seen = self.iteration if self.iteration.since == self.since else Iteration(self.since)
+            if seen.paused:  # between two runs of the loop, or at a breakpoint
+                busy = seen.until - self.since
             if busy >= self.threshold:
-                late = self.since == self.woken_late
-                cpu = thread_time() - self.cpu
-                self.over.append(Iteration(self.since, busy, cpu, late, tally))
+                seen.end, seen.busy = min(now, self.since + busy), busy
+                seen.cpu, seen.woken_late = thread_time() - self.cpu, self.since == self.woken_late
+                self.over.append(seen)
         self._window_lag = max(busy, self._window_lag)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
-        """Keep each long collection, as one of `gc.callbacks`; on whichever thread it is."""
-        now = perf_counter()
-        if phase == "start":
+        """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
+        thread, now = threading.current_thread(), perf_counter()
+        # What the probe's own thread collects is the service's heap, too.
+        if thread.ident == self.thread or thread.name == "labkit-probe":
+            if phase == "stop":
+                self.garbage += now - self._gc_began
             self._gc_began = now
-        elif (took := now - self._gc_began) > self.threshold / 4:
-            thread, frame = threading.current_thread(), sys._getframe().f_back
-            if thread.ident == self.thread:
-                place = place_in_task(self.stack(frame), asyncio.current_task(self.loop))
-            elif thread.name.startswith("labkit-probe"):
-                place = Place()  # the heap is the service's, though the probe had to go over it
-            else:
-                place = place_in_thread(frame, thread.name)
-            self.collections.append(Collection(now - took, took, place))

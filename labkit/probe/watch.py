@@ -118,7 +118,7 @@ class Probe:
         if loop in _watched:
             raise LabError("This loop is being watched by a probe already: use that one.")
         self._timer.start(loop)
-        self._sampler = Sampler(self._timer, self._found, self._noise.add, self._teller.warn)
+        self._sampler = Sampler(self)
         try:
             self._sampler.start()
         except BaseException:  # no more threads, for example: then nothing stays behind

@@ -26,8 +26,7 @@ from labkit.probe.looks import Sampler
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place
 from labkit.probe.suspects import Suspect, culprit
-from labkit.probe.timing import Timer
-from labkit.probe.verdict import Iteration, Tally, judge
+from labkit.probe.verdict import Iteration, judge
 from tests.stalls import unless_busy
 
 Main = Callable[[], Awaitable[object]]
@@ -131,7 +130,7 @@ def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
         stall = longest(main)
         assert stall is not None
         if stall.duration_ms < 330:  # the machine did not stretch it
-            assert "blocked" in {part.cause for part in stall.also}
+            assert {"blocked", "computing"} <= {stall.cause, *(part.cause for part in stall.also)}
             return
     pytest.skip("three times, this machine was too busy")
 
@@ -233,17 +232,16 @@ HANDLER = Place((Frame("/srv/app.py", 3, "handler"),))
 
 
 def judged(m: Measured, who: Place | None, cpu: float = 0.0) -> Stall | float:
-    tally = Tally(0.0, place=HANDLER)
-    tally.add(0.1, m, 0.0, who)
-    return judge(Iteration(0.0, 0.1, cpu, False, tally), 0.05, 0.0, [])
+    seen = Iteration(0.0, place=HANDLER, cpu=cpu)
+    seen.add(0.1, m, 0.0, who)
+    return judge(seen, 0.05, 0.0)
 
 
 def test_a_wait_for_a_processor_that_is_counted_when_it_is_over_is_the_machines() -> None:
-    tally = Tally(0.0, place=HANDLER)
+    seen = Iteration(0.0, place=HANDLER)
     for until, queued in (0.1, 0.0), (0.3, 0.15):
-        tally.add(until, looked(0.0, 0.0, loop_queued=queued), 0.0, None)
-    seen = Iteration(0.0, 0.3, 0.0, False, tally)
-    stall = judge(seen, 0.05, 0.0, [])
+        seen.add(until, looked(0.0, 0.0, loop_queued=queued), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
     assert isinstance(stall, Stall)
     [machine] = stall.also
     assert stall.cause == "blocked"
@@ -416,7 +414,7 @@ def test_a_tracer_and_debug_mode_are_told_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_stall_of_a_day_is_looked_at_a_thousand_times_at_most() -> None:
-    sampler = Sampler(Timer(0.01), print, print, print)
+    sampler = Sampler(Probe(10))
     age, looks = 0.0, 0
     while age < 86_400:
         age += sampler._pause(age)

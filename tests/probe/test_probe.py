@@ -127,7 +127,7 @@ class Machine:
 
     def verdicts(self) -> list[Stall | float]:
         timer = self.timer
-        return [judge(seen, timer.threshold, timer.entered, []) for seen in timer.over]
+        return [judge(seen, timer.threshold, timer.entered) for seen in timer.over]
 
 
 def test_every_window_of_lag_ends_though_each_wait_ends_late(
