@@ -62,7 +62,7 @@ class Sampler(threading.Thread):
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._timer.thread)
         suspects.look(meters.read(0.0, timer.garbage))
-        left, age = False, -1.0
+        left, age, kept_at = False, -1.0, -1.0
         while not left:
             delay = self._pause(age)
             left = self._left.acquire(timeout=delay)
@@ -73,7 +73,8 @@ class Sampler(threading.Thread):
             m = meters.read(delay, timer.garbage)
             who = suspects.who_kept_it(m)
             m = meters.ask_the_system(m)
-            age = m.at - since
+            age, kept_at = m.at - since, m.at if who else kept_at
+            timer.contended = m.at - kept_at < 1
             ended = self._judge_ended(m, who)
             if seen and seen not in ended:
                 self._divide(seen, m, who)

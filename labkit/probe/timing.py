@@ -24,6 +24,7 @@ from labkit.probe.verdict import Iteration
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
 _WINDOWS = 20_000  # kept of them; older ones are in the histogram only
 _TICK = 0.001  # s; see Timer._tick
+_SHORT = 0.001  # s
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
 
@@ -39,6 +40,7 @@ class Timer:
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
         self.iteration = Iteration(-1.0)  # the last that the sampler looked at
+        self.contended = False  # a thread was seen to keep the interpreter in the last second
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
         self.garbage = 0.0  # for how long the loop's thread has collected garbage
         self.lags = Histogram()
@@ -97,7 +99,11 @@ class Timer:
                 self.since = now
                 return wait(0)
             # A wait that ends later than it should was kept from ending: by another thread, or by
-            # the machine. The loop is then overdue from the moment when it should have ended.
+            # the machine. The loop is then overdue from the moment when it should have ended. A
+            # wait for a socket should end at no certain moment: so it is cut into short ones (which
+            # asyncio takes in its stride) while a thread keeps the interpreter again and again.
+            if self.contended and (timeout is None or timeout > _SHORT):
+                timeout = _SHORT
             self.since = due = math.inf if timeout is None else now + timeout
             events = wait(timeout)
             then = clock()

@@ -44,7 +44,7 @@ class Iteration:
     shares: dict[Share, float] = field(default_factory=lambda: defaultdict(float))
     places: dict[Share, Place] = field(default_factory=dict)  # of each share, the last
     seen_cpu: float = 0.0  # of the time that is divided, CPU time of the loop's thread
-    queued: float = 0.0  # and for how long that thread was ready and no processor was free
+    queued: float = 0.0  # for how long it waited for a processor in what was divided before
 
     def __post_init__(self) -> None:
         self.until = self.since  # the time after it is still to be divided
@@ -64,8 +64,8 @@ class Iteration:
         took, place = max(0.0, until - self.until), self.place or Place()
         garbage = min(took, m.garbage)
         ran = min(took - garbage, max(0.0, cpu - garbage))
-        stopped = min(took - garbage - ran, m.stopped)
-        rest = took - garbage - ran - stopped
+        machine = min(took - garbage - ran, max(m.stopped, m.loop_queued))
+        rest = took - garbage - ran - machine
         interval = sys.getswitchinterval()
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
@@ -77,8 +77,8 @@ class Iteration:
             self._count("blocked" if self.place else "unknown", rest, place)
         self._count("collecting garbage", garbage, place)
         self._count("computing", ran, place)
-        self._count(_MACHINE, stopped, Place())
-        self.queued += min(took, max(0.0, m.loop_queued - stopped))
+        self._count(_MACHINE, machine, Place())
+        self.queued += max(0.0, min(m.loop_queued, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
         self.longest = max(self.longest, took)
         self.until = max(until, self.until)

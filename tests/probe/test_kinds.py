@@ -239,13 +239,13 @@ def judged(m: Measured, who: Place | None, cpu: float = 0.0) -> Stall | float:
 
 def test_a_wait_for_a_processor_that_is_counted_when_it_is_over_is_the_machines() -> None:
     seen = Iteration(0.0, place=HANDLER)
-    for until, queued in (0.1, 0.0), (0.3, 0.15):
+    for until, queued in (0.1, 0.0), (0.3, 0.22):
         seen.add(until, looked(0.0, 0.0, loop_queued=queued), 0.0, None)
     stall = judge(seen, 0.05, 0.0)
     assert isinstance(stall, Stall)
     [machine] = stall.also
     assert stall.cause == "blocked"
-    assert pytest.approx(150) == machine.ms
+    assert pytest.approx(220) == machine.ms
 
 
 HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog")
