@@ -60,7 +60,7 @@ class Meters:
         with contextlib.suppress(OSError):
             path = f"/proc/self/task/{loop_thread}/schedstat"
             self._file = os.open(path, os.O_RDONLY)
-        self._at = self._cpu = self._loop_cpu = self._garbage = 0.0
+        self._at = self._cpu = self._own = self._loop_cpu = self._garbage = 0.0
         self._waits = self._runs = self._queued = 0
         self.ask_the_system(self.read(0.0, 0.0))
 
@@ -79,10 +79,15 @@ class Meters:
             waited = (waits - self._waits - 1) * sys.getswitchinterval()  # one was its sleep
             self._waits = waits
         late = max(0.0, took - asked)
+        own = time.thread_time()
+        waited += own - self._own  # this thread has kept it, if with a garbage collection
         kept = max(0.0, min(late, waited)) if late > _LATE else 0.0
+        if ran > late / 20:  # who has it runs, or the machine keeps that thread from running
+            kept = min(kept, ran)
         stopped = max(0.0, late - max(kept, ran)) if late > _VERY_LATE else 0.0
         collecting = garbage - self._garbage
-        self._at, self._cpu, self._loop_cpu, self._garbage = now, cpu, loop_cpu or 0.0, garbage
+        self._at, self._cpu, self._own = now, cpu, own
+        self._loop_cpu, self._garbage = loop_cpu or 0.0, garbage
         return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)
 
     def ask_the_system(self, m: Measured) -> Measured:

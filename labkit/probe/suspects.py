@@ -87,12 +87,11 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
             since is in it.
     """
     proved = [s for s in suspects if s.proved]
-    cpu = sum(others_cpu if s.cpu is None else s.cpu for s in proved)
-    if proved and cpu >= kept / 4:
-        return max(proved, key=lambda s: s.cpu or 0.0).place
-    if len(suspects) == 1 and (suspects[0].cpu or 0.0) >= max(kept, others_cpu) / 2:
-        return suspects[0].place  # nobody else can have been it
-    return None
+    enough = kept / 4
+    if not proved and len({s.place.line for s in suspects}) == 1:  # nobody else can have been it
+        proved, enough = suspects, max(kept, others_cpu) / 2
+    cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
+    return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
 
 
 def _lets_go(frame: FrameType) -> bool:

@@ -42,7 +42,7 @@ class Timer:
         self.iteration = Iteration(-1.0)  # the last that the sampler looked at
         self.contended = False  # a thread was seen to keep the interpreter in the last second
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
-        self.garbage = 0.0  # for how long the loop's thread has collected garbage
+        self._garbage, self._gc_began = 0.0, math.inf  # for how long it was collected, and now
         self.lags = Histogram()
         self._lag = deque[float](maxlen=2 * _WINDOWS)  # moment (s) and lag (ms), by turns: small
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
@@ -54,7 +54,7 @@ class Timer:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; on the loop's thread, as everything here."""
         self.loop, self.thread = loop, threading.get_ident()
-        self.entered = self.since = self._gc_began = perf_counter()
+        self.entered = self.since = perf_counter()
         self.cpu, self.waited, self._unsure = thread_time(), 0.0, 0.0
         self._window_end, self._window_lag = self.entered + _LAG_WINDOW, 0.0
         # No public door leads to the selector of a loop that somebody else made.
@@ -180,9 +180,12 @@ class Timer:
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
-        thread, now = threading.current_thread(), perf_counter()
-        # What the probe's own thread collects is the service's heap, too.
-        if thread.ident == self.thread or thread.name == "labkit-probe":
-            if phase == "stop":
-                self.garbage += now - self._gc_began
-            self._gc_began = now
+        if threading.get_ident() == self.thread:
+            now = perf_counter()
+            self._garbage += max(0.0, now - self._gc_began)
+            self._gc_began = now if phase == "start" else math.inf
+
+    @property
+    def garbage(self) -> float:
+        """For how long (s) garbage was collected on the loop's thread, up to this moment."""
+        return self._garbage + max(0.0, perf_counter() - self._gc_began)

@@ -62,7 +62,7 @@ class Iteration:
             waits: Whether the loop is in its own wait, so that no line of anybody's is at work.
         """
         took, place = max(0.0, until - self.until), self.place or Place()
-        garbage = min(took, m.garbage)
+        garbage = min(took, m.garbage, cpu or took)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
         machine = min(took - garbage - ran, max(m.stopped, m.loop_queued))
         rest = took - garbage - ran - machine
