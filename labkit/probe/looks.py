@@ -34,15 +34,21 @@ class Sampler(threading.Thread):
         super().__init__(name="labkit-probe", daemon=True)
         self._probe, self._timer = probe, probe._timer
         self._loop_native = threading.get_native_id()
-        self._left = threading.Lock()
-        self._left.acquire()
+        self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
         self._first = self._timer.threshold / 5  # s; the age of an iteration that is worth a look
         self._warn_at = 0.0
 
+    def catch_up(self) -> None:
+        """Let it judge now what is over, which takes no time."""
+        self._caught_up.clear()
+        self._bell.set()
+        self._caught_up.wait(0.1)
+
     def leave(self) -> None:
-        """Let it judge what there is and end. It calls nothing of the user's, so soon."""
-        self._left.release()
-        self.join()
+        """Let it judge what there is and end."""
+        self._left.set()
+        self._bell.set()
+        self.join()  # it calls nothing of the user's, so this is soon
 
     def run(self) -> None:
         """Until the probe is left."""
@@ -50,10 +56,9 @@ class Sampler(threading.Thread):
         try:
             self._watch(meters)
         except Exception:  # a failing instrument must not break what it measures
-            self._probe._teller.warn(
-                "the probe's sampler failed and is switched off", sys.exc_info()
-            )
-            self._left.acquire()
+            text = "the probe's sampler failed and is switched off"
+            self._probe._teller.warn(text, sys.exc_info())
+            self._left.wait()
         finally:
             meters.close()
             while self._timer.over:
@@ -65,7 +70,9 @@ class Sampler(threading.Thread):
         left, age, kept_at = False, -1.0, -1.0
         while not left:
             delay = self._pause(age)
-            left = self._left.acquire(timeout=delay)
+            rung = self._bell.wait(delay)
+            self._bell.clear()
+            left = self._left.is_set()  # once more, then
             # All looks come first: once the meters have asked the system, which lets go of the
             # interpreter, a thread that was made to let go of it is gone from its line.
             since = timer.since
@@ -78,10 +85,12 @@ class Sampler(threading.Thread):
             ended = self._judge_ended(m, who)
             if seen and seen not in ended:
                 self._divide(seen, m, who)
-            elif age < 0 and not (left or m.kept):
+            elif age < 0 and not (rung or m.kept):
                 self._probe._noise.add(m.late)
-            if m.kept >= timer.threshold and since > m.at - m.kept / 2 and not ended:
+            if m.kept >= timer.threshold and age < self._first and not ended:
                 self._kept_while_waiting(m, who)
+            if rung:
+                self._caught_up.set()
 
     def _pause(self, age: float) -> float:
         """How long (s) to sleep, by the age (s) of the loop's present iteration.

@@ -85,7 +85,7 @@ class Meters:
         if ran > late / 20:  # who has it runs, or the machine keeps that thread from running
             kept = min(kept, ran)
         stopped = max(0.0, late - max(kept, ran)) if late > _VERY_LATE else 0.0
-        collecting = garbage - self._garbage
+        collecting = max(0.0, garbage - self._garbage)
         self._at, self._cpu, self._own = now, cpu, own
         self._loop_cpu, self._garbage = loop_cpu or 0.0, garbage
         return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)

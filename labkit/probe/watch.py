@@ -65,10 +65,9 @@ class Probe:
 
     @property
     def stalls(self) -> list[Stall]:
-        """Every stall so far, oldest first (the last 5,000).
-
-        A stall is among them within half a threshold after its end, and when the probe is left.
-        """
+        """Every stall so far, oldest first (the last 5,000)."""
+        if self._timer.over and self._sampler is not None:
+            self._sampler.catch_up()
         return list(self._stalls)
 
     @property
@@ -100,6 +99,7 @@ class Probe:
 
     def summary(self) -> Summary:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
+        _ = self.stalls  # so that all are judged
         timer = self._timer
         now = perf_counter() if self._sampler is not None else self._left
         seconds = max(now - timer.entered, 1e-9)

@@ -285,6 +285,19 @@ def test_a_stall_still_going_on_at_the_end_is_counted() -> None:
     assert stall.duration_ms >= 30
 
 
+def test_a_stall_is_there_as_soon_as_it_is_over() -> None:
+    async def main() -> None:
+        with Probe(threshold_ms=50) as watching:
+            await settle()
+            block(0.1)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert block_line() in {line_of(stall) for stall in watching.stalls}
+            assert watching.summary().rows
+
+    run(main())
+
+
 def test_stalls_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "labkit.probe"):
         _, stall = run(blocked_for(0.03))
