@@ -95,13 +95,15 @@ class Sampler(threading.Thread):
     def _pause(self, age: float) -> float:
         """How long (s) to sleep, by the age (s) of the loop's present iteration.
 
-        A first look comes at half the threshold: a C call is then made to let go of the interpreter
-        (after 5 ms, the switch interval) before a stall of 10 ms is over.
+        At 10 ms, the first look is to come at about half the threshold: a C call is then made to
+        let go of the interpreter (after 5 ms, the switch interval) before the stall is over.
         """
         threshold = self._timer.threshold
         if age >= self._first:
             return max(threshold / 10, age / 50)
-        return 0.35 * threshold if age >= 0 else 0.52 * threshold
+        if age >= 0:
+            return 0.35 * threshold
+        return (0.52 if threshold < 0.03 else 0.65) * threshold
 
     def _look(self, since: float) -> Iteration | None:
         """See where the loop's thread is in that iteration; None if it is nowhere in it."""

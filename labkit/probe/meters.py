@@ -16,14 +16,13 @@ from typing import NamedTuple
 try:
     from resource import RUSAGE_THREAD, getrusage
 
-    def _waits() -> int | None:
+    def _waits() -> int:
         """How often this thread has waited for something."""
         return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+    _COUNTS = True
 except ImportError:  # macOS, Windows
-
-    def _waits() -> int | None:
-        return None
-
+    _COUNTS = False
 
 _LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebody
 _VERY_LATE = 0.003  # s; or, if the process did nothing meanwhile, by the machine
@@ -60,8 +59,7 @@ class Meters:
         with contextlib.suppress(OSError):
             path = f"/proc/self/task/{loop_thread}/schedstat"
             self._file = os.open(path, os.O_RDONLY)
-        self._at = self._cpu = self._own = self._loop_cpu = self._garbage = 0.0
-        self._waits = self._runs = self._queued = 0
+        self._totals, self._waits, self._queued, self._runs = (0.0,) * 5, 0, 0, 0
         self.ask_the_system(self.read(0.0, 0.0))
 
     def read(self, asked: float, garbage: float) -> Measured:
@@ -71,32 +69,32 @@ class Meters:
             asked: For how long (s) the sampler wanted to sleep meanwhile.
             garbage: For how long (s) garbage has been collected on the loop's thread so far.
         """
-        now, cpu, loop_cpu = time.perf_counter(), time.process_time(), thread_cpu(self._loop_thread)
-        took, ran = now - self._at, cpu - self._cpu
-        others = ran if loop_cpu is None else max(0.0, ran - (loop_cpu - self._loop_cpu))
-        waited = ran
-        if (waits := _waits()) is not None:
-            waited = (waits - self._waits - 1) * sys.getswitchinterval()  # one was its sleep
-            self._waits = waits
-        late = max(0.0, took - asked)
-        own = time.thread_time()
-        waited += own - self._own  # this thread has kept it, if with a garbage collection
-        kept = max(0.0, min(late, waited)) if late > _LATE else 0.0
-        if ran > late / 20:  # who has it runs, or the machine keeps that thread from running
-            kept = min(kept, ran)
-        stopped = max(0.0, late - max(kept, ran)) if late > _VERY_LATE else 0.0
-        collecting = max(0.0, garbage - self._garbage)
-        self._at, self._cpu, self._own = now, cpu, own
-        self._loop_cpu, self._garbage = loop_cpu or 0.0, garbage
+        now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
+        self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, garbage)
+        differences = (new - old for old, new in zip(before, self._totals, strict=True))
+        took, cpu, own_cpu, loop_ran, collecting = differences
+        waits, self._waits = self._waits, _waits() if _COUNTS else 0
+        late, kept, stopped = max(0.0, took - asked), 0.0, 0.0
+        if late > _LATE:
+            # One of the waits was its sleep. With a garbage collection, it was itself that kept it.
+            waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
+            kept = max(0.0, min(late, waited if _COUNTS else cpu))
+            if cpu > late / 20:  # whoever has it runs, or the machine keeps that thread waiting
+                kept = min(kept, cpu)
+        if late > _VERY_LATE:
+            stopped = max(0.0, late - max(kept, cpu))
+        others, collecting = max(0.0, cpu - loop_ran), max(0.0, collecting)
         return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
-        if self._file < 0:
-            return m
         queued, runs = self._queued, self._runs
-        _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
-        return m._replace(loop_queued=(self._queued - queued) / 1e9, loop_runs=self._runs - runs)
+        if self._file >= 0:
+            with contextlib.suppress(OSError):  # the thread is gone
+                _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
+                queued, runs = self._queued - queued, self._runs - runs
+                return m._replace(loop_queued=queued / 1e9, loop_runs=runs)
+        return m
 
     def close(self) -> None:
         """Give the file back."""

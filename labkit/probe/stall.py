@@ -93,11 +93,6 @@ class Stall:
         """The text of the line, or ""."""
         return source(self.frame)
 
-    @property
-    def advice(self) -> str:
-        """What to do about a stall of this cause."""
-        return ADVICE[self.cause]
-
     def __str__(self) -> str:
         """For people and for logs."""
         no_line = "C code with no Python frame" if self.samples else "a line that no look found"

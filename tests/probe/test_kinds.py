@@ -124,15 +124,13 @@ def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
         time.sleep(0.1)
         spin(0.2)
 
-    computing = ("computing", marked("SPIN"))  # unless half of its time went to the machine
-    assert computing == unless_busy(lambda: verdict(main), lambda found: found == computing)
-    for _ in range(3):
+    def attempt() -> tuple[str, bool]:
         stall = longest(main)
         assert stall is not None
-        if stall.duration_ms < 330:  # the machine did not stretch it
-            assert {"blocked", "computing"} <= {stall.cause, *(part.cause for part in stall.also)}
-            return
-    pytest.skip("three times, this machine was too busy")
+        return stall.cause, "blocked" in {part.cause for part in stall.also}
+
+    computing = ("computing", True)  # unless a good part of its time went to the machine
+    assert computing == unless_busy(attempt, lambda found: found == computing)
 
 
 def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller() -> None:
