@@ -22,7 +22,7 @@ from labkit.probe.histogram import Histogram
 from labkit.probe.verdict import Iteration
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
-_WINDOWS = 20_000  # kept of them; older ones are in the histogram only
+_WINDOWS = 15_000  # kept of them; older ones are in the histogram only
 _TICK = 0.001  # s; see Timer._tick
 _SHORT = 0.001  # s
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
@@ -44,7 +44,8 @@ class Timer:
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
         self._garbage, self._gc_began = 0.0, math.inf  # for how long it was collected, and now
         self.lags = Histogram()
-        self._lag = deque[float](maxlen=2 * _WINDOWS)  # moment (s) and lag (ms), by turns: small
+        # (seconds since the beginning, the longest iteration in ms), for each window
+        self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
         self._greenlet: Any = None  # in which the loop runs
         # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
@@ -69,12 +70,6 @@ class Timer:
         self._tick(now)
         self.since = math.inf
         return now
-
-    @property
-    def lag(self) -> list[tuple[float, float]]:
-        """(seconds since the beginning, the longest iteration in ms), for each window of 20 ms."""
-        kept = list(self._lag)
-        return list(zip(kept[::2], kept[1::2], strict=True))
 
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
@@ -159,7 +154,7 @@ class Timer:
         if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):
             self._greenlet = getcurrent()
         if now >= self._window_end:
-            self._lag.extend((now - self.entered, 1e3 * self._window_lag))
+            self.lag.append((now - self.entered, 1e3 * self._window_lag))
             self.lags.add(self._window_lag)
             self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
         return min(self._window_lag, self.threshold)

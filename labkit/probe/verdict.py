@@ -23,7 +23,7 @@ _MATTERS = 0.25  # of a stall: what took that much is said, too
 _STARVED = "starved by another thread"
 _MACHINE = "the process was kept from running"  # a share that is nobody's fault
 
-Share = tuple[str, Frame | None, str | None]  # its cause, line and thread
+Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
 
 
 @dataclass(eq=False)
@@ -41,8 +41,7 @@ class Iteration:
     longest: float = 0.0  # the most that one look stands for
     tasks: set[int] = field(default_factory=set)
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
-    shares: dict[Share, float] = field(default_factory=lambda: defaultdict(float))
-    places: dict[Share, Place] = field(default_factory=dict)  # of each share, the last
+    shares: Shares = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of the time that is divided, CPU time of the loop's thread
     queued: float = 0.0  # for how long it waited for a processor in what was divided before
 
@@ -64,29 +63,24 @@ class Iteration:
         took, place = max(0.0, until - self.until), self.place or Place()
         garbage = min(took, m.garbage, cpu or took)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
-        machine = min(took - garbage - ran, max(m.stopped, m.loop_queued))
+        machine = min(took - garbage - ran, m.stopped + m.loop_queued)
         rest = took - garbage - ran - machine
         interval = sys.getswitchinterval()
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
         if asked and m.kept >= min(rest / 2, 0.6 * interval):
-            self._count(_STARVED if who else "unknown", rest, who or place)
+            self.shares[_STARVED if who else "unknown", who or place] += rest
         elif waits:  # it should have come back, and nobody kept it
-            self._count(_MACHINE, rest, Place())
+            machine += rest
         else:
-            self._count("blocked" if self.place else "unknown", rest, place)
-        self._count("collecting garbage", garbage, place)
-        self._count("computing", ran, place)
-        self._count(_MACHINE, machine, Place())
+            self.shares["blocked" if self.place else "unknown", place] += rest
+        self.shares["collecting garbage", place] += garbage
+        self.shares["computing", place] += ran
+        self.shares[_MACHINE, Place()] += machine
         self.queued += max(0.0, min(m.loop_queued, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
         self.longest = max(self.longest, took)
         self.until = max(until, self.until)
-
-    def _count(self, cause: str, seconds: float, place: Place) -> None:
-        share = cause, place.line, place.thread
-        self.shares[share] += seconds
-        self.places[share] = place
 
 
 def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
@@ -98,7 +92,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     """
     busy = seen.busy or seen.until - seen.since  # it goes on
     totals = defaultdict[str, float](float)
-    for (cause, _, _), seconds in seen.shares.items():
+    for (cause, _), seconds in seen.shares.items():
         totals[cause] += seconds
     undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
     totals[_MACHINE if seen.woken_late else "unknown"] += undivided
@@ -140,9 +134,17 @@ def _move(totals: dict[str, float], seconds: float, causes: tuple[str, ...], to:
 
 
 def _costliest(seen: Iteration, cause: str) -> Place:
-    """Where most time of a cause went; nowhere, if whoever was there is not to blame."""
-    if cause in ("unknown", _MACHINE):
+    """Where most time of a cause went: the line with the most, and its longest place."""
+    if cause in ("unknown", _MACHINE):  # whoever was there is not to blame
         return Place()
-    shares = [share for share in seen.shares if share[0] == cause] or [*seen.shares]
-    best = max(shares, key=lambda share: (share[1] is not None, seen.shares[share]), default=None)
-    return seen.places[best] if best else Place()
+    shares = seen.shares.items()
+    places = {place: seconds for (other, place), seconds in shares if other == cause}
+    places = places or {place: seconds for (_, place), seconds in shares}  # it was moved
+    lines = defaultdict[tuple[Frame | None, str | None], float](float)
+    for place, seconds in places.items():
+        lines[place.line, place.thread] += seconds
+
+    def cost(place: Place) -> tuple[bool, float, float]:
+        return place.line is not None, lines[place.line, place.thread], places[place]
+
+    return max(places, key=cost, default=Place())

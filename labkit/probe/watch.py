@@ -74,9 +74,9 @@ class Probe:
     def lag(self) -> list[tuple[float, float]]:
         """(seconds since entry, the longest iteration in ms), for each 20 ms that had one.
 
-        The last 30,000 of them, ten minutes at least; `summary()` has the percentiles of all.
+        The last 15,000 of them, five minutes at least; `summary()` has the percentiles of all.
         """
-        return self._timer.lag
+        return list(self._timer.lag)
 
     @property
     def lag_now_ms(self) -> float:
