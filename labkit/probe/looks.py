@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from labkit.probe import timing
+from labkit.probe.frames import is_users
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
@@ -39,19 +40,19 @@ class Sampler(threading.Thread):
         self._warn_at = 0.0
 
     def catch_up(self) -> None:
-        """Let it judge now what is over, which takes no time."""
+        """Have it judge at once what is over."""
         self._caught_up.clear()
         self._bell.set()
         self._caught_up.wait(0.1)
 
     def leave(self) -> None:
-        """Let it judge what there is and end."""
+        """Have it judge what there is, and end."""
         self._left.set()
         self._bell.set()
         self.join()  # it calls nothing of the user's, so this is soon
 
     def run(self) -> None:
-        """Until the probe is left."""
+        """Look at the loop until the probe is left."""
         meters = Meters(self._loop_native)
         try:
             self._watch(meters)
@@ -72,9 +73,9 @@ class Sampler(threading.Thread):
             delay = self._pause(age)
             rung = self._bell.wait(delay)
             self._bell.clear()
-            left = self._left.is_set()  # once more, then
-            # All looks come first: once the meters have asked the system, which lets go of the
-            # interpreter, a thread that was made to let go of it is gone from its line.
+            left = self._left.is_set()  # if so, this is the last round
+            # All looks come before the meters ask the system: that lets go of the interpreter, and
+            # a thread that was just made to let go of it moves on from its line.
             since = timer.since
             seen = self._look(since) if perf_counter() - since >= self._first else None
             m = meters.read(delay, timer.garbage)
@@ -125,13 +126,13 @@ class Sampler(threading.Thread):
         return seen
 
     def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:
-        """Divide the time up to this reading; the iteration can have ended just after it."""
+        """Divide the time up to this reading, and warn of a stall that does not end."""
         place = seen.place or Place()
-        if who and not who.awaited_at and any(f.function == "submit" for f in place.stack):
-            who = who._replace(awaited_at=place.line)  # it is being sent at this moment
+        if who and not is_users(who.line) and any(f.function == "submit" for f in place.stack):
+            who = who._replace(awaited_at=place.line)  # its work is being sent at this moment
         cpu = 0.0
         if m.loop_cpu is not None:
-            cpu, seen.clock = m.loop_cpu - seen.clock, m.loop_cpu
+            cpu, seen.clock = max(0.0, m.loop_cpu - seen.clock), m.loop_cpu
         waits = any(frame.file == timing.__file__ for frame in place.stack[:1])
         seen.add(m.at, m, cpu, who, waits)
         age = m.at - seen.since
@@ -143,7 +144,7 @@ class Sampler(threading.Thread):
                 self._probe._teller.warn(text)
 
     def _judge_ended(self, m: Measured, who: Place | None) -> list[Iteration]:
-        """Judge what had ended before this reading; the time after the looks is still to divide."""
+        """Divide the last of the time of those that ended before this reading, and judge them."""
         over, ended = self._timer.over, []
         while over and over[0].end <= m.at:
             seen = over.popleft()

@@ -24,18 +24,19 @@ from labkit.probe.verdict import Iteration
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
 _WINDOWS = 15_000  # kept of them; older ones are in the histogram only
 _TICK = 0.001  # s; see Timer._tick
-_SHORT = 0.001  # s
+_SHORT = 0.001  # s; the longest wait while a thread keeps the interpreter
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
 
 class Timer:
-    """Times a loop's iterations, on its thread. The sampler reads it on its own."""
+    """Times a loop's iterations, on the loop's thread. The sampler reads what it has found."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold  # s
         self.loop: asyncio.AbstractEventLoop
         self.thread = 0  # the loop's
-        self.entered = self.waited = 0.0  # the beginning; for how long the loop had nothing to do
+        self.entered = 0.0  # when it began
+        self.waited = 0.0  # for how long (s) the loop had nothing to do
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
@@ -53,7 +54,7 @@ class Timer:
         self._undo: Callable[[], None]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin; on the loop's thread, as everything here."""
+        """Begin to time the running loop."""
         self.loop, self.thread = loop, threading.get_ident()
         self.entered = self.since = perf_counter()
         self.cpu, self.waited, self._unsure = thread_time(), 0.0, 0.0
@@ -94,9 +95,9 @@ class Timer:
                 self.since = now
                 return wait(0)
             # A wait that ends later than it should was kept from ending: by another thread, or by
-            # the machine. The loop is then overdue from the moment when it should have ended. A
-            # wait for a socket should end at no certain moment: so it is cut into short ones (which
-            # asyncio takes in its stride) while a thread keeps the interpreter again and again.
+            # the machine. The loop is then overdue from the moment when it should have ended. For
+            # a socket nobody knows that moment. So, while a thread keeps the interpreter again and
+            # again, long waits are cut into short ones: asyncio allows a select() to end early.
             if self.contended and (timeout is None or timeout > _SHORT):
                 timeout = _SHORT
             self.since = due = math.inf if timeout is None else now + timeout

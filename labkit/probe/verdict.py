@@ -35,15 +35,15 @@ class Iteration:
     woken_late: bool = False  # it began when select() should have returned, and did not
     end: float = 0.0  # when it was over, if it is
     busy: float = 0.0  # how long it then took
-    cpu: float = 0.0  # and the CPU time of the loop's thread in it
+    cpu: float = 0.0  # and how much CPU time the loop's thread had in it
     place: Place | None = None  # where the last look found the loop
     looks: int = 0
     longest: float = 0.0  # the most that one look stands for
     tasks: set[int] = field(default_factory=set)
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
     shares: Shares = field(default_factory=lambda: defaultdict(float))
-    seen_cpu: float = 0.0  # of the time that is divided, CPU time of the loop's thread
-    queued: float = 0.0  # for how long it waited for a processor in what was divided before
+    seen_cpu: float = 0.0  # of `cpu`, what is in the shares
+    queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
 
     def __post_init__(self) -> None:
         self.until = self.since  # the time after it is still to be divided
@@ -98,7 +98,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     totals[_MACHINE if seen.woken_late else "unknown"] += undivided
     # On macOS and Windows, only now is known for how long the loop's thread ran.
     _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown"), "computing")
-    # The system counts a wait for a processor when it is over, so looks can have come in between.
+    # The system counts a wait for a processor when it is over: looks can have come before that.
     _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), _MACHINE)
     machine = totals[_MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
