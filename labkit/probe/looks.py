@@ -36,7 +36,8 @@ class Sampler(threading.Thread):
         self._probe, self._timer = probe, probe._timer
         self._loop_native = threading.get_native_id()
         self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
-        self._first = self._timer.threshold / 5  # s; the age of an iteration that is worth a look
+        # The age (s) of an iteration that is worth a look.
+        self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
         self._warn_at = 0.0
 
     def catch_up(self) -> None:
