@@ -35,8 +35,8 @@ class Timer:
         self.threshold = threshold  # s
         self.loop: asyncio.AbstractEventLoop
         self.thread = 0  # the loop's
-        self.entered = 0.0  # when it began
-        self.waited = 0.0  # for how long (s) the loop had nothing to do
+        self.entered = 0.0  # when it began; one that begins again goes on counting from there
+        self.watched = self.waited = 0.0  # for how long (s) so far; and the loop had nothing to do
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
@@ -56,21 +56,20 @@ class Timer:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to time the running loop."""
         self.loop, self.thread = loop, threading.get_ident()
-        self.entered = self.since = perf_counter()
-        self.cpu, self.waited, self._unsure = thread_time(), 0.0, 0.0
-        self._window_end, self._window_lag = self.entered + _LAG_WINDOW, 0.0
+        self.since, self.cpu, self._unsure = perf_counter(), thread_time(), 0.0
+        self.entered = self.since - self.watched
+        self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
         # No public door leads to the selector of a loop that somebody else made.
         selector = getattr(loop, "_selector", None)
         self._undo = self._time_selector(selector) if selector is not None else self._beat()
 
-    def stop(self) -> float:
+    def stop(self) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._undo()
         now = self._window_end = perf_counter()  # the last window is shorter
         self._end(now)
         self._tick(now)
-        self.since = math.inf
-        return now
+        self.since, self.watched = math.inf, now - self.entered
 
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""

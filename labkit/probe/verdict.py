@@ -63,11 +63,12 @@ class Iteration:
         took, place = max(0.0, until - self.until), self.place or Place()
         garbage = min(took, m.garbage, cpu or took)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
-        machine = min(took - garbage - ran, m.stopped + m.loop_queued)
-        rest = took - garbage - ran - machine
-        interval = sys.getswitchinterval()
+        rest, interval = took - garbage - ran, sys.getswitchinterval()
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
+        both = max if asked else sum  # while it asks, it can wait for both at the same time
+        machine = min(rest, both((m.stopped, m.loop_queued)))
+        rest -= machine
         if asked and m.kept >= min(rest / 2, 0.6 * interval):
             self.shares[_STARVED if who else "unknown", who or place] += rest
         elif waits:  # it should have come back, and nobody kept it

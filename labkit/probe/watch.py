@@ -59,7 +59,6 @@ class Probe:
         self._sampler: Sampler | None = None
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
         self._noise = Histogram()
-        self._left = 0.0
         self._summary = Summary(threshold_ms)
         self._teller = Teller(on_stall)
 
@@ -101,9 +100,8 @@ class Probe:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
         _ = self.stalls  # so that all are judged
         timer = self._timer
-        now = perf_counter() if self._sampler is not None else self._left
-        seconds = max(now - timer.entered, 1e-9)
-        busy = 1 - min(1.0, timer.waited / seconds)
+        seconds = perf_counter() - timer.entered if self._sampler is not None else timer.watched
+        busy = 1 - min(1.0, timer.waited / max(seconds, 1e-9))
         return self._summary.with_figures(seconds, busy, timer.lags, self._noise)
 
     def __enter__(self) -> Self:
@@ -137,7 +135,7 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
-        self._left = self._timer.stop()
+        self._timer.stop()
         gc.callbacks.remove(self._timer.on_gc)
         _watched.discard(self._timer.loop)
         if self._sampler is not None:

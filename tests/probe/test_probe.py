@@ -451,6 +451,8 @@ def test_a_probe_can_be_entered_again_on_another_loop() -> None:
 
     assert run(main()) == 1
     assert run(main()) == 2
+    first, second = (stall.start_s for stall in probe.stalls)
+    assert first < second  # it goes on counting
 
 
 def test_a_loop_that_waits_for_a_socket_only_is_watched_too() -> None:
