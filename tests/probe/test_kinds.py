@@ -186,6 +186,21 @@ async def framework() -> None:
 framework.__code__ = framework.__code__.replace(co_filename=json.__file__)  # as a library's
 
 
+def test_a_greenlet_does_not_hide_the_line_that_entered_it() -> None:
+    greenlet = pytest.importorskip("greenlet")
+
+    def library() -> None:
+        time.sleep(0.1)
+
+    library.__code__ = library.__code__.replace(co_filename=json.__file__)
+
+    async def main() -> None:
+        await asyncio.sleep(0.01)  # the probe knows by now in which greenlet the loop runs
+        greenlet.greenlet(library).switch()  # ENTER
+
+    assert verdict(main) == ("blocked", marked("ENTER"))
+
+
 def test_a_frameworks_task_is_told_by_its_name_and_by_who_awaits_it() -> None:
     async def main() -> None:
         await asyncio.gather(asyncio.create_task(framework(), name="GET /orders"))  # GATHER
