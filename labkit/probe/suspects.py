@@ -48,14 +48,20 @@ class Suspects:
         self._loop_thread = loop_thread
         self._seen: dict[int, _Seen] = {}
         self._ran = 0.0
+        self._last: Place | None = None  # who kept it until the last look
 
     def who_kept_it(self, m: Measured) -> Place | None:
         """Where the thread is that is proved to have kept the interpreter since the last look."""
+        if not m.kept:
+            self._last = None
         self._ran += m.others
         if self._ran < _WORTH:
             return None
         ran, self._ran = self._ran, 0.0
-        return culprit(self.look(m), m.kept, ran)
+        suspects = self.look(m)
+        if suspects or ran < m.kept / 2:  # else the one that kept it a moment ago has ended since
+            self._last = culprit(suspects, m.kept, ran)
+        return self._last
 
     def look(self, m: Measured) -> list[Suspect]:
         """Where all the threads are; those that ran while the interpreter was kept."""
@@ -86,10 +92,9 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
         others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
             since is in it.
     """
-    proved = [s for s in suspects if s.proved]
-    enough = kept / 4
-    if not proved and len({s.place.line for s in suspects}) == 1:  # nobody else can have been it
-        proved, enough = suspects, max(kept, others_cpu) / 2
+    proved, enough = [s for s in suspects if s.proved], kept / 4
+    if not proved and len({s.place.line for s in suspects}) == 1:
+        proved, enough = suspects, max(kept, others_cpu) / 4  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
 

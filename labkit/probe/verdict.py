@@ -67,7 +67,8 @@ class Iteration:
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
         both = max if asked else sum  # while it asks, it can wait for both at the same time
-        machine = min(rest, both((m.stopped, m.loop_queued)))
+        part = min(1.0, took / (m.took or 1.0))
+        machine = min(rest, both((m.stopped * part, m.loop_queued * part)))
         rest -= machine
         if asked and m.kept >= min(rest / 2, 0.6 * interval):
             self.shares[_STARVED if who else "unknown", who or place] += rest
@@ -78,7 +79,7 @@ class Iteration:
         self.shares["collecting garbage", place] += garbage
         self.shares["computing", place] += ran
         self.shares[_MACHINE, Place()] += machine
-        self.queued += max(0.0, min(m.loop_queued, until - self.since) - machine)
+        self.queued += max(0.0, min(m.loop_queued * part, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
         self.longest = max(self.longest, took)
         self.until = max(until, self.until)

@@ -296,7 +296,7 @@ def test_of_two_threads_that_ran_only_the_one_that_moved_on_is_named() -> None:
     hog = Suspect(0.05, True, HOG)
     assert HOG == culprit([hashes, hog], 0.09, 0.14)
     assert culprit([hashes, zips], 0.09, 0.18) is None  # nothing tells which
-    assert culprit([hashes], 0.09, 0.2) is None  # it can have been one that has ended
+    assert culprit([hashes], 0.09, 0.4) is None  # it can have been one that has ended
 
 
 def test_a_file_beside_labkit_is_the_users() -> None:
