@@ -34,7 +34,7 @@ class Sampler(threading.Thread):
     def __init__(self, probe: Probe) -> None:
         super().__init__(name="labkit-probe", daemon=True)
         self._probe, self._timer = probe, probe._timer
-        self._loop_native = threading.get_native_id()
+        self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
         self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
         # The age (s) of an iteration that is worth a look.
         self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
@@ -67,7 +67,7 @@ class Sampler(threading.Thread):
                 self._judge(self._timer.over.popleft())
 
     def _watch(self, meters: Meters) -> None:
-        timer, suspects = self._timer, Suspects(self._timer.thread)
+        timer, suspects = self._timer, Suspects(self._loop_thread)
         suspects.look(meters.read(0.0, timer.garbage))
         left, age, kept_at = False, -1.0, -1.0
         while not left:
@@ -113,7 +113,7 @@ class Sampler(threading.Thread):
         if timer.iteration.since != since:
             timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
-        seen, stack = timer.iteration, timer.stack(sys._current_frames().get(timer.thread))
+        seen, stack = timer.iteration, timer.stack(sys._current_frames().get(self._loop_thread))
         if timer.since != since:  # it ended: this would be another one's line
             return None
         debugged = any(os.path.basename(frame.file) in _DEBUGGERS for frame in stack)

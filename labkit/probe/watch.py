@@ -115,14 +115,14 @@ class Probe:
             ) from None
         if loop in _watched:
             raise LabError("This loop is being watched by a probe already: use that one.")
-        self._timer.start(loop)
-        self._sampler = Sampler(self)
+        sampler = Sampler(self)
+        sampler.start()  # before the timer: on a busy machine, this holds the loop itself
         try:
-            self._sampler.start()
-        except BaseException:  # no more threads, for example: then nothing stays behind
-            self._sampler = None
-            self._timer.stop()
+            self._timer.start(loop)
+        except BaseException:  # then nothing stays behind
+            sampler.leave()
             raise
+        self._sampler = sampler
         gc.callbacks.append(self._timer.on_gc)
         _watched.add(loop)
         warn_of_observers(self._teller, loop)
