@@ -57,7 +57,8 @@ class Stall:
     """One iteration of the loop that took longer than the threshold.
 
     Attributes:
-        start_s: When it began, in seconds since the probe was entered.
+        start_s: When it began, in seconds since the probe was entered; a probe that is entered
+            again goes on counting.
         duration_ms: How long the loop was busy, in milliseconds.
         cause: "blocked" (the loop's thread waited), "computing" (it ran), "collecting garbage",
             "starved by another thread" (it wanted to run and that thread kept the interpreter),
