@@ -14,9 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
+from functools import cache, partial
 from statistics import mean, median
 from time import perf_counter
+from typing import Any
 
 import asyncpg
 import nest_asyncio
@@ -26,14 +27,16 @@ import labkit
 from labkit.measure.load import Load
 
 try:
+    import aiocop
     import aiodebug.log_slow_callbacks
+    import pyleak.eventloop
     from blockbuster import BlockingError, blockbuster_ctx
 
     from tests.stalls import KINDS, Detector, Outcome, Report, outcome, outcomes, probe
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{missing.name} is not installed. Expected what the tests need: "
-        'pip install -r requirements.txt -e ".[test]"'
+        'pip install -r requirements.txt -e ".[test]" aiocop pyleak'
     )
 
 MS = 10  # what counts as a stall
@@ -103,12 +106,74 @@ def blockbuster(threshold_ms: float) -> Iterator[list[Report]]:
         reports.append(Report(None, None, seen))
 
 
+@contextmanager
+def aiocop_slow_tasks(threshold_ms: float) -> Iterator[list[Report]]:
+    """aiocop, which times each handle, and hears of blocking calls by audit hooks."""
+    reports: list[Report] = []
+
+    def slow(event: Any) -> None:
+        if event.exceeded_threshold:
+            traces = [*event.blocking_events, *event.cpu_stack_samples]
+            text = " ".join(f"{trace['trace']} {trace['entry_point']}" for trace in traces)
+            reports.append(Report(event.elapsed_ms, event.reason, lines_in(text)))
+
+    patch_for_aiocop(round(threshold_ms))
+    aiocop.register_slow_task_callback(slow)
+    aiocop.activate()
+    try:
+        yield reports
+    finally:
+        aiocop.deactivate()
+        aiocop.clear_slow_task_callbacks()
+
+
+@cache
+def patch_for_aiocop(threshold_ms: int) -> None:
+    """Once a process: what aiocop patches, it does not take back. Hence it comes last."""
+    aiocop.patch_audit_functions()
+    aiocop.start_blocking_io_detection()
+    aiocop.detect_slow_tasks(threshold_ms=threshold_ms)
+
+
+@contextmanager
+def pyleak_blocking(threshold_ms: float) -> Iterator[list[Report]]:
+    """pyleak, whose thread asks the loop to answer, and looks at it if it does not."""
+    reports: list[Report] = []
+    watching = pyleak.eventloop._EventLoopBlockDetector(
+        action="log",
+        logger=logging.Logger("nobody", logging.CRITICAL),
+        threshold=threshold_ms / 1e3,
+        check_interval=threshold_ms / 5e3,
+        schedule_callback=asyncio.get_running_loop().call_soon_threadsafe,
+    )
+    watching.start_monitoring()
+    try:
+        yield reports
+    finally:
+        watching.stop_monitoring()
+    for block in watching.detected_blocks:
+        stack = [(frame.filename, frame.lineno or 0) for frame in block.blocking_stack or ()]
+        reports.append(Report(1e3 * block.duration, None, frozenset(stack)))
+
+
 DETECTORS: dict[str, Detector] = {
     "asyncio debug mode": asyncio_debug,
     "aiodebug": aiodebug_slow_callbacks,
     "blockbuster": blockbuster,
+    "pyleak": pyleak_blocking,
     "labkit.Probe": probe,
+    "aiocop": aiocop_slow_tasks,
 }
+# No detectors of stalls, and what each can say of one all the same.
+PROFILERS = """
+profiling.sampling (3.15): how often each line was on the stack of a whole run or of an attached
+  process. It has flame graphs, sees native threads by --native, and costs the process nothing.
+  It knows no iteration: a stall of 100 ms in 10 s is one hundredth of its samples, with no
+  moment, no length and no cause, beside all that ran in short pieces and hurt nobody.
+asyncio pstree (3.14): the tasks of a process and whom each awaits, at one moment, from outside.
+  Asked while the loop is held, it names the task that runs, if one does; it cannot know when to
+  ask, and of a callback, a collection or another thread it says nothing.
+"""
 
 
 def quiet(dsn: str, detector: Detector, seconds: float) -> int:
@@ -202,8 +267,18 @@ def share(found: list[Outcome], true: Callable[[Outcome], bool]) -> str:
     return f"{sum(map(true, found))}/{len(found)}"
 
 
+def by_kind(found: list[Outcome]) -> dict[str, str]:
+    """Of each kind: how many were found, and how many with the guilty line."""
+    kinds = {o.kind.name: [p for p in found if p.kind is o.kind] for o in found}
+    return {
+        kind: f"{share(of, lambda o: o.report is not None)}, {share(of, lambda o: o.line_named)}"
+        for kind, of in kinds.items()
+    }
+
+
 def row(name: str, detector: Detector, dsn: str, few: int, pairs: int) -> list[str]:
     found = outcomes(dsn, few, detector, MS)
+    BY_KIND[name] = by_kind(found)
     others = [o for o in found if o.kind.name in NOT_ONE_CALLBACK]
     ordinary = [o for o in found if o.kind.name not in NOT_ONE_CALLBACK]
     errors = [o.error_ms for o in ordinary if o.error_ms is not None]
@@ -219,6 +294,18 @@ def row(name: str, detector: Detector, dsn: str, few: int, pairs: int) -> list[s
         harmless(dsn, detector),
         f"{median(ratios):.2f}",
     ]
+
+
+BY_KIND: dict[str, dict[str, str]] = {}  # by detector
+
+
+def print_kinds() -> None:
+    """A row a kind, a column a detector."""
+    print("by kind: found, and with the guilty line")
+    print(" " * 20, *(f"{name[:13]:>14}" for name in BY_KIND))
+    for kind in KINDS:
+        cells = [found.get(kind.name, "-") for found in BY_KIND.values()]
+        print(f"{kind.name:20}", *(f"{cell:>14}" for cell in cells))
 
 
 def spread(ratios: list[float]) -> str:
@@ -260,6 +347,8 @@ def main() -> None:
         cells = zip(row(name, detector, dsn, few, pairs), TITLES, strict=True)
         print("  ".join(f"{cell:{'>' if i else '<'}{len(t)}}" for i, (cell, t) in enumerate(cells)))
     print(NOTES)
+    print_kinds()
+    print(PROFILERS)
     print("throughput of a saturated loop, with over without, paired in one process:")
     print("  no detector twice", spread(kept(dsn, nullcontext, pairs)))
     for threshold in (50, 10):

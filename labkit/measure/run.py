@@ -227,6 +227,13 @@ class Run:
             "stalls": len(self.stalls),
         }
 
+    def hurt(self, stall: Stall) -> tuple[int, float]:
+        """How many requests a stall held up, and for how long (ms) they waited in all for it."""
+        begin, end = stall.start_s, stall.start_s + stall.duration_ms / 1e3
+        waits = [min(end, r.finished) - max(begin, r.intended) for r in self._requests]
+        held = [wait for wait in waits if wait > 0]
+        return len(held), 1e3 * sum(held)
+
     @property
     def stalls_in_words(self) -> str:
         """The loop's stalls in words."""

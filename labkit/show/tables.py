@@ -13,17 +13,28 @@ if TYPE_CHECKING:
 
 
 def stalls(run: Run) -> None:
-    """Tabulate what held the loop: a row for each line, the costliest first."""
+    """Tabulate what held the loop: a row for each line, the one that hurt most first.
+
+    "held up" counts the requests that waited for it, "waited" adds up for how long.
+    """
     import pandas as pd
 
-    rows: dict[tuple[str, ...], list[float]] = {}
+    rows: dict[tuple[str, ...], list[tuple[float, int, float]]] = {}
     for stall in run.stalls:
         where = str(stall.frame or "no look found it")
-        rows.setdefault((where, stall.source, stall.cause), []).append(stall.duration_ms)
+        rows.setdefault((where, stall.source, stall.cause), []).append(
+            (stall.duration_ms, *run.hurt(stall))
+        )
     table = pd.DataFrame(
-        [(*key, len(times), max(times), sum(times)) for key, times in rows.items()],
-        columns=["line", "source", "cause", "stalls", "longest (ms)", "in all (ms)"],
-    ).sort_values("in all (ms)", ascending=False)
+        [
+            (*key, len(row), max(row)[0], *(sum(column) for column in zip(*row, strict=True)))
+            for key, row in rows.items()
+        ],
+        columns=[
+            *("line", "source", "cause", "stalls", "longest (ms)", "in all (ms)"),
+            *("held up", "waited (ms)"),
+        ],
+    ).sort_values(["waited (ms)", "in all (ms)"], ascending=False)
     if table.empty:
         show(f"{run.name}: nothing held the loop.")
     else:

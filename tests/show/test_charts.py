@@ -301,9 +301,9 @@ def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) ->
     labkit.stalls(a_run(1.0, stalls=(unseen, other, *STALLS)))
     [table] = tables(notebook)
     first, second, third = [" ".join(row.split()) for row in table.splitlines()[1:]]
-    assert first == "legacy.py:12 in load_report blocked 2 120 200"
-    assert second == "json.py:3 in dump computing 1 90 90"
-    assert third == "no look found it blocked 1 60 60"
+    assert first == "legacy.py:12 in load_report blocked 2 120 200 0 0"
+    assert second == "json.py:3 in dump computing 1 90 90 0 0"
+    assert third == "no look found it blocked 1 60 60 0 0"
 
 
 def test_a_run_without_stalls_says_so(notebook: Notebook) -> None:

@@ -1,0 +1,167 @@
+"""Looks: a thread that sleeps while all is well, and looks at the loop's thread when it is overdue.
+
+What it finds is added up at once (verdict.Iteration). Looks come ever more rarely as a stall grows
+old, so that one of a day takes no more memory than a thousand looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from labkit.probe import timing
+from labkit.probe.frames import is_users
+from labkit.probe.meters import Measured, Meters
+from labkit.probe.origin import Place, place_in_task
+from labkit.probe.stall import Stall
+from labkit.probe.suspects import Suspects
+from labkit.probe.verdict import Iteration, judge
+
+if TYPE_CHECKING:
+    from labkit.probe.watch import Probe
+
+_STILL = 1.0  # s; a stall that goes on is told after this, or ten thresholds, and ever more rarely
+_DEBUGGERS = {"bdb.py", "pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}
+
+
+class Sampler(threading.Thread):
+    """The probe's thread. All its reading of other threads is done here, and no handler's work."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__(name="labkit-probe", daemon=True)
+        self._probe, self._timer = probe, probe._timer
+        self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
+        self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
+        # The age (s) of an iteration that is worth a look.
+        self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
+        self._warn_at = 0.0
+
+    def catch_up(self) -> None:
+        """Have it judge at once what is over."""
+        self._caught_up.clear()
+        self._bell.set()
+        self._caught_up.wait(0.1)
+
+    def leave(self) -> None:
+        """Have it judge what there is, and end."""
+        self._left.set()
+        self._bell.set()
+        self.join()  # it calls nothing of the user's, so this is soon
+
+    def run(self) -> None:
+        """Look at the loop until the probe is left."""
+        meters = Meters(self._loop_native)
+        try:
+            self._watch(meters)
+        except Exception:  # a failing instrument must not break what it measures
+            text = "the probe's sampler failed and is switched off"
+            self._probe._teller.warn(text, sys.exc_info())
+            self._left.wait()
+        finally:
+            meters.close()
+            while self._timer.over:
+                self._judge(self._timer.over.popleft())
+
+    def _watch(self, meters: Meters) -> None:
+        timer, suspects = self._timer, Suspects(self._loop_thread)
+        suspects.look(meters.read(0.0, timer.garbage))
+        left, age, kept_at = False, -1.0, -1.0
+        while not left:
+            delay = self._pause(age)
+            rung = self._bell.wait(delay)
+            self._bell.clear()
+            left = self._left.is_set()  # if so, this is the last round
+            # All looks come before the meters ask the system: that lets go of the interpreter, and
+            # a thread that was just made to let go of it moves on from its line.
+            since = timer.since
+            seen = self._look(since) if perf_counter() - since >= self._first else None
+            m = meters.read(delay, timer.garbage)
+            who = suspects.who_kept_it(m)
+            m = meters.ask_the_system(m)
+            age, kept_at = m.at - since, m.at if who else kept_at
+            timer.contended = m.at - kept_at < 1
+            ended = self._judge_ended(m, who)
+            if seen and seen not in ended:
+                self._divide(seen, m, who)
+            elif age < 0 and not (rung or m.kept):
+                self._probe._noise.add(m.late)
+            if m.kept >= timer.threshold and age < self._first and not ended:
+                self._kept_while_waiting(m, who)
+            if rung:
+                self._caught_up.set()
+
+    def _pause(self, age: float) -> float:
+        """How long (s) to sleep, by the age (s) of the loop's present iteration.
+
+        At 10 ms, the first look is to come at about half the threshold: a C call is then made to
+        let go of the interpreter (after 5 ms, the switch interval) before the stall is over.
+        """
+        threshold = self._timer.threshold
+        if age >= self._first:
+            return max(threshold / 10, age / 50)
+        if age >= 0:
+            return 0.35 * threshold
+        return (0.52 if threshold < 0.03 else 0.65) * threshold
+
+    def _look(self, since: float) -> Iteration | None:
+        """See where the loop's thread is in that iteration; None if it is nowhere in it."""
+        timer = self._timer
+        if timer.iteration.since != since:
+            timer.iteration = Iteration(since, timer.cpu)
+            self._warn_at = max(_STILL, 10 * timer.threshold)
+        seen, stack = timer.iteration, timer.stack(sys._current_frames().get(self._loop_thread))
+        if timer.since != since:  # it ended: this would be another one's line
+            return None
+        debugged = any(os.path.basename(frame.file) in _DEBUGGERS for frame in stack)
+        seen.paused |= debugged or not timer.loop.is_running()
+        if seen.paused:
+            return None
+        task = asyncio.current_task(timer.loop)
+        seen.place = place_in_task(stack, task)
+        seen.looks += 1
+        seen.tasks |= {id(task)} if task else set()
+        return seen
+
+    def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:
+        """Divide the time up to this reading, and warn of a stall that does not end."""
+        place = seen.place or Place()
+        if who and not is_users(who.line) and any(f.function == "submit" for f in place.stack):
+            who = who._replace(awaited_at=place.line)  # its work is being sent at this moment
+        cpu = 0.0
+        if m.loop_cpu is not None:
+            cpu, seen.clock = max(0.0, m.loop_cpu - seen.clock), m.loop_cpu
+        waits = any(frame.file == timing.__file__ for frame in place.stack[:1])
+        seen.add(m.at, m, cpu, who, waits)
+        age = m.at - seen.since
+        if age >= self._warn_at:
+            self._warn_at *= 2
+            stall = judge(seen, self._timer.threshold, self._timer.entered)
+            if isinstance(stall, Stall):
+                text = f"the loop is still held, for {age:.1f} s so far: {stall}"
+                self._probe._teller.warn(text)
+
+    def _judge_ended(self, m: Measured, who: Place | None) -> list[Iteration]:
+        """Divide the last of the time of those that ended before this reading, and judge them."""
+        over, ended = self._timer.over, []
+        while over and over[0].end <= m.at:
+            seen = over.popleft()
+            seen.add(seen.end, m, max(0.0, seen.cpu - seen.seen_cpu), who, seen.woken_late)
+            self._judge(seen)
+            ended.append(seen)
+        return ended
+
+    def _kept_while_waiting(self, m: Measured, who: Place | None) -> None:
+        """The loop waited for sockets, one was ready, and it could not come back to it."""
+        asked = m.kept if m.loop_runs is None else m.loop_runs * sys.getswitchinterval()
+        kept = min(m.kept, asked)
+        if kept >= self._timer.threshold:
+            seen = Iteration(m.at - kept, woken_late=True)
+            seen.add(m.at, m, 0.0, who, waits=True)
+            self._judge(seen)
+
+    def _judge(self, seen: Iteration) -> None:
+        self._probe._found(judge(seen, self._timer.threshold, self._timer.entered))

@@ -1,0 +1,102 @@
+"""What the operating system knows of threads: who ran, who waited, who was kept from running.
+
+A thread that wants the interpreter while another has it wakes up once a switch interval (5 ms) to
+ask for it. So the count of its wake-ups proves whether it waited for the interpreter, or slept, or
+was not let run by the system. Where a system does not count (macOS, Windows), CPU time decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import NamedTuple
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+
+    def _waits() -> int:
+        """How often this thread has waited for something."""
+        return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+    _COUNTS = True
+except ImportError:  # macOS, Windows
+    _COUNTS = False
+
+_LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebody
+_VERY_LATE = 0.003  # s; or, if the process did nothing meanwhile, by the machine
+
+
+class Measured(NamedTuple):
+    """The time (s) since the last reading."""
+
+    at: float  # the moment of this reading
+    took: float
+    late: float  # how much later than asked the sampler woke up
+    kept: float  # of that, how long it waited for the interpreter
+    stopped: float  # of that, how long the process did not run at all
+    others: float  # CPU time of all threads but the loop's; of all, if its own is not known
+    loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
+    garbage: float = 0.0  # for how long garbage was collected on the loop's thread
+    loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
+    loop_runs: int | None = None  # how often the loop's thread was given a processor
+
+
+def thread_cpu(native_id: int | None) -> float | None:
+    """The CPU time (s) of a thread of this process; None where it is gone, or no one can tell."""
+    if sys.platform == "linux" and native_id:
+        with contextlib.suppress(OSError):
+            return time.clock_gettime((~native_id << 3) | 6)  # as pthread_getcpuclockid makes it
+    return None
+
+
+class Meters:
+    """Reads what has happened since the last reading. Of the sampler's thread, and used on it."""
+
+    def __init__(self, loop_thread: int) -> None:
+        self._loop_thread, self._file = loop_thread, -1
+        with contextlib.suppress(OSError):
+            path = f"/proc/self/task/{loop_thread}/schedstat"
+            self._file = os.open(path, os.O_RDONLY)
+        self._totals, self._waits, self._queued, self._runs = (0.0,) * 5, 0, 0, 0
+        self.ask_the_system(self.read(0.0, 0.0))
+
+    def read(self, asked: float, garbage: float) -> Measured:
+        """What has happened since the last reading.
+
+        Args:
+            asked: For how long (s) the sampler wanted to sleep meanwhile.
+            garbage: For how long (s) garbage has been collected on the loop's thread so far.
+        """
+        now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
+        self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, garbage)
+        differences = (new - old for old, new in zip(before, self._totals, strict=True))
+        took, cpu, own_cpu, loop_ran, collecting = differences
+        waits, self._waits = self._waits, _waits() if _COUNTS else 0
+        late, kept, stopped = max(0.0, took - asked), 0.0, 0.0
+        if late > _LATE:
+            # One of the waits was its sleep. With a garbage collection, it was itself that kept it.
+            waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
+            kept = max(0.0, min(late, waited if _COUNTS else cpu))
+            if cpu > late / 20:  # whoever has it runs, or the machine keeps that thread waiting
+                kept = min(kept, cpu)
+        if late > _VERY_LATE:
+            stopped = max(0.0, late - max(kept, cpu))
+        others, collecting = max(0.0, cpu - loop_ran), max(0.0, collecting)
+        return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)
+
+    def ask_the_system(self, m: Measured) -> Measured:
+        """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
+        queued, runs = self._queued, self._runs
+        if self._file >= 0:
+            with contextlib.suppress(OSError):  # the thread is gone
+                _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
+                queued, runs = self._queued - queued, self._runs - runs
+                return m._replace(loop_queued=queued / 1e9, loop_runs=runs)
+        return m
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file >= 0:
+            os.close(self._file)

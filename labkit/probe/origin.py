@@ -1,0 +1,105 @@
+"""Where time was spent, and whose work it is.
+
+A stack can hold a framework's frames only, or belong to a thread that was sent a library's
+function. Then a coroutine of the user's waits for it: its line is looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import re
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from typing import Any, NamedTuple
+
+from labkit.probe.frames import Frame, Stack, is_users, users_frame, walk
+
+_SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_DEEPEST = 8  # a task awaits a task awaits a task: as far as this
+
+
+class Place(NamedTuple):
+    """Where a share of the time was spent."""
+
+    stack: Stack = ()
+    task: str | None = None  # its name, if somebody gave it one
+    thread: str | None = None  # None: the loop's own
+    awaited_at: Frame | None = None  # the user's line that waits for it, if the stack has none
+
+    @property
+    def line(self) -> Frame | None:
+        """The user's line, if there is any, as a library's work is spread over many lines."""
+        frame = users_frame(self.stack)
+        return frame if is_users(frame) else self.awaited_at or frame
+
+
+def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
+    """A place on the loop's thread."""
+    if task is None:
+        return Place(stack)
+    name = None if re.fullmatch(r"Task-\d+", task.get_name()) else task.get_name()
+    line = None if is_users(users_frame(stack)) else _awaiting_line(task)
+    return Place(stack, name, None, line)
+
+
+def place_in_thread(frame: FrameType | None, thread: str) -> Place:
+    """A place on another thread."""
+    stack = walk(frame)
+    line = None if is_users(users_frame(stack)) else _sent_from(frame)
+    return Place(stack, None, thread, line)
+
+
+def _sent_from(frame: FrameType | None) -> Frame | None:
+    """The user's line that sent a thread its work (to_thread, run_in_executor) and awaits it."""
+    while frame is not None:
+        for value in list(frame.f_locals.values()):
+            future = value.future if type(value).__name__ == "_WorkItem" else value
+            if isinstance(future, concurrent.futures.Future) or asyncio.isfuture(future):
+                return _waiting_for(future, 0)
+        frame = frame.f_back
+    return None
+
+
+def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
+    """The user's innermost line in what a task awaits; if there is none, who awaits the task."""
+    lines = [Frame(f.f_code.co_filename, f.f_lineno or 0, f.f_code.co_name) for f in _chain(task)]
+    users = [line for line in lines if is_users(line)]
+    return users[-1] if users else _waiting_for(task, depth + 1)
+
+
+def _chain(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of a task's coroutine and of all that it awaits, outermost first."""
+    step: Any = task.get_coro()
+    for _ in range(200):
+        if step is None or asyncio.isfuture(step):
+            return
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(step, f"{kind}_frame")), None)
+        if kind:
+            if frame := getattr(step, f"{kind}_frame"):
+                yield frame
+            step = getattr(step, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+        else:  # what wraps an async generator or an `__await__` does not say what it holds
+            held = [x for x in gc.get_referents(step) if isinstance(x, _SUSPENDS)]
+            step = held[0] if held else None
+
+
+def _waiting_for(future: Any, depth: int) -> Frame | None:
+    """The user's line that awaits a future, looked for in what is to be called when it is done."""
+    callbacks = getattr(future, "_callbacks", None) or getattr(future, "_done_callbacks", None)
+    for item in list(callbacks or ()) if depth <= _DEEPEST else ():
+        callback = item[0] if isinstance(item, tuple) else item
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, asyncio.TaskGroup):
+            owner = owner._parent_task  # type: ignore[attr-defined]
+        # gather, wait, shield and wrap_future call a closure that knows the next future.
+        for other in (owner, *gc.get_referents(*(getattr(callback, "__closure__", None) or ()))):
+            line = None
+            if isinstance(other, asyncio.Task) and other is not future:
+                line = _awaiting_line(other, depth + 1)
+            elif asyncio.isfuture(other) and other is not future:
+                line = _waiting_for(other, depth + 1)
+            if line:
+                return line
+    return None

@@ -1,0 +1,109 @@
+"""Which other thread kept the interpreter, if that can be proved.
+
+CPU time is no proof: hashing, compression and drivers let go of the interpreter while they run. A
+thread is named if it moved on in its code, or stands where only a thread stands that had the
+interpreter; or if it alone can have been it.
+"""
+
+from __future__ import annotations
+
+import opcode
+import os
+import sys
+import threading
+from types import FrameType
+from typing import NamedTuple
+
+from labkit.probe.frames import is_library
+from labkit.probe.meters import Measured, thread_cpu
+from labkit.probe.origin import Place, place_in_thread
+
+_WORTH = 0.001  # s of CPU time of other threads, after which they are looked at
+# A thread stands at these only where it is made to let go of the interpreter, or asks for it.
+_LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
+# In these files of the library's, a thread waits for work: its work is no longer on its stack.
+_WAITING = {"threading.py", "selectors.py", "queue.py", "socket.py", "thread.py"}
+
+
+class Suspect(NamedTuple):
+    """A thread that had CPU time while the interpreter was kept."""
+
+    cpu: float | None  # s; None where the system does not tell
+    proved: bool  # it had the interpreter
+    place: Place
+
+
+class _Seen(NamedTuple):
+    """A thread as it was at the last look."""
+
+    at: tuple[int, int] | None = None  # its frame and instruction
+    cpu: float | None = None
+    free: bool = False  # it ran at that instruction while the interpreter was free
+
+
+class Suspects:
+    """Watches all threads but the loop's and its own."""
+
+    def __init__(self, loop_thread: int) -> None:
+        self._loop_thread = loop_thread
+        self._seen: dict[int, _Seen] = {}
+        self._ran = 0.0
+        self._last: Place | None = None  # who kept it until the last look
+
+    def who_kept_it(self, m: Measured) -> Place | None:
+        """Where the thread is that is proved to have kept the interpreter since the last look."""
+        if not m.kept:
+            self._last = None
+        self._ran += m.others
+        if self._ran < _WORTH:
+            return None
+        ran, self._ran = self._ran, 0.0
+        suspects = self.look(m)
+        if suspects or ran < m.kept / 2:  # else the one that kept it a moment ago has ended since
+            self._last = culprit(suspects, m.kept, ran)
+        return self._last
+
+    def look(self, m: Measured) -> list[Suspect]:
+        """Where all the threads are; those that ran while the interpreter was kept."""
+        frames, before, suspects = sys._current_frames(), self._seen, list[Suspect]()
+        self._seen = {}
+        for thread in threading.enumerate():
+            ident = thread.ident or 0
+            if ident in (self._loop_thread, threading.get_ident()) or ident not in frames:
+                continue
+            frame, old = frames[ident], before.get(ident, _Seen())
+            at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id)
+            ran = None if cpu is None else cpu - (old.cpu or 0.0)
+            free = (old.free and old.at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
+            self._seen[ident] = _Seen(at, cpu, free)
+            if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
+                proved = old.at not in (None, at) or _lets_go(frame)
+                place = place_in_thread(None if _waits(frame) else frame, thread.name)
+                suspects.append(Suspect(ran, proved, place))
+        return suspects
+
+
+def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | None:
+    """The thread that is proved to have kept the interpreter for that long, if one is.
+
+    Args:
+        suspects: Those that ran meanwhile.
+        kept: For how long somebody had the interpreter, in seconds; the loop's thread, too.
+        others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
+            since is in it.
+    """
+    proved, enough = [s for s in suspects if s.proved], kept / 4
+    if not proved and len({s.place.line for s in suspects}) == 1:
+        proved, enough = suspects, max(kept, others_cpu) / 4  # who else can have been it?
+    cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
+    return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
+
+
+def _lets_go(frame: FrameType) -> bool:
+    code = frame.f_code.co_code
+    return frame.f_lasti >= 0 and opcode.opname[code[frame.f_lasti]].startswith(_LETS_GO)
+
+
+def _waits(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return os.path.basename(file) in _WAITING and is_library(file)

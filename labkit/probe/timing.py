@@ -1,0 +1,186 @@
+"""The loop's side: a clock reading or two in each iteration, and the evidence of a stall.
+
+From each return of `select()` to the next call of it, the loop was busy with callbacks, one or
+many, and everybody else waited. That is the stall's length, to the microsecond. (A `select()` that
+is told not to wait is part of being busy.) A loop without a selector (uvloop) is sent a heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter, thread_time
+from types import CodeType, FrameType
+from typing import Any
+
+from labkit.probe.frames import Stack, walk
+from labkit.probe.histogram import Histogram
+from labkit.probe.verdict import Iteration
+
+_LAG_WINDOW = 0.020  # s; one figure of lag for each
+_WINDOWS = 15_000  # kept of them; older ones are in the histogram only
+_TICK = 0.001  # s; see Timer._tick
+_SHORT = 0.001  # s; the longest wait while a thread keeps the interpreter
+_WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
+
+
+class Timer:
+    """Times a loop's iterations, on the loop's thread. The sampler reads what it has found."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold  # s
+        self.loop: asyncio.AbstractEventLoop
+        self.thread = 0  # the loop's
+        self.entered = 0.0  # when it began; one that begins again goes on counting from there
+        self.watched = self.waited = 0.0  # for how long (s) so far; and the loop had nothing to do
+        self.since = math.inf  # when the present iteration began, or when it should begin
+        self.woken_late = math.nan  # when the last select() that returned late should have returned
+        self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
+        self.iteration = Iteration(-1.0)  # the last that the sampler looked at
+        self.contended = False  # a thread was seen to keep the interpreter in the last second
+        self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
+        self._garbage, self._gc_began = 0.0, math.inf  # for how long it was collected, and now
+        self.lags = Histogram()
+        # (seconds since the beginning, the longest iteration in ms), for each window
+        self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
+        self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
+        self._greenlet: Any = None  # in which the loop runs
+        # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
+        self._unsure = 0.0
+        self._undo: Callable[[], None]
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to time the running loop."""
+        self.loop, self.thread = loop, threading.get_ident()
+        self.since, self.cpu, self._unsure = perf_counter(), thread_time(), 0.0
+        self.entered = self.since - self.watched
+        self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
+        # No public door leads to the selector of a loop that somebody else made.
+        selector = getattr(loop, "_selector", None)
+        self._undo = self._time_selector(selector) if selector is not None else self._beat()
+
+    def stop(self) -> None:
+        """Undo everything; a stall that is still going on counts as far as it came."""
+        self._undo()
+        now = self._window_end = perf_counter()  # the last window is shorter
+        self._end(now)
+        self._tick(now)
+        self.since, self.watched = math.inf, now - self.entered
+
+    def stack(self, frame: FrameType | None) -> Stack:
+        """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
+        outer = getattr(self._greenlet, "gr_frame", None)  # None, unless another greenlet runs
+        return walk(outer, self._engine) + walk(frame, self._engine)
+
+    def _time_selector(self, selector: Any) -> Callable[[], None]:
+        wait, clock, tick, end = selector.select, perf_counter, self._tick, self._end
+        notable = next_tick = 0.0
+
+        # It runs ten thousand times a second: hence locals, and no call that is not needed.
+        def select(timeout: float | None = None) -> Any:
+            nonlocal notable, next_tick
+            now = clock()
+            if now - self.since > notable:
+                end(now)
+                next_tick = now
+            if now >= next_tick:
+                self._engine = sys._getframe(1).f_code
+                notable, next_tick = tick(now), now + _TICK
+            if timeout == 0:  # callbacks are waiting: this select() is part of the next iteration
+                self.since = now
+                return wait(0)
+            # A wait that ends later than it should was kept from ending: by another thread, or by
+            # the machine. The loop is then overdue from the moment when it should have ended. For
+            # a socket nobody knows that moment. So, while a thread keeps the interpreter again and
+            # again, long waits are cut into short ones: asyncio allows a select() to end early.
+            if self.contended and (timeout is None or timeout > _SHORT):
+                timeout = _SHORT
+            self.since = due = math.inf if timeout is None else now + timeout
+            events = wait(timeout)
+            then = clock()
+            self.waited += then - now
+            if then - due > _WOKEN_LATE:
+                self.woken_late = due
+            else:
+                self.since = then
+                if then >= next_tick:
+                    notable, next_tick = tick(then), then + _TICK
+            return events
+
+        def undo() -> None:
+            if selector.select is not select:  # somebody wrapped or removed it since: theirs now
+                return
+            del selector.select
+            if selector.select != wait:  # it was not the class's, but put there by somebody
+                selector.select = wait
+
+        # On the instance, it hides the class's and can be taken off. (To look into its __dict__
+        # would make each of its attributes slower to read.)
+        selector.select = select
+        return undo
+
+    def _beat(self) -> Callable[[], None]:
+        period = max(self.threshold / 5, 0.001)  # uvloop takes less than half of that for none
+        # A stall began between the last beat and this one's due time: half a period, in mean.
+        self._unsure = period / 2
+        self.since += self._unsure  # except the first, whose beginning is known
+        handle: asyncio.TimerHandle
+
+        def beat() -> None:
+            nonlocal handle
+            now = perf_counter()
+            runner = sys._getframe().f_back
+            self._engine = runner.f_code if runner else None
+            self.waited += max(0.0, period - (thread_time() - self.cpu))
+            self._end(now)
+            handle = self.loop.call_later(period, beat)
+            self._tick(now)
+            self.since = now + period
+
+        handle = self.loop.call_later(0, beat)
+        return lambda: handle.cancel()
+
+    def _tick(self, now: float) -> float:
+        """Read the CPU clock, close the window of lag, say which iteration is worth an `_end`.
+
+        The clock costs 0.6 us. Read once a millisecond, not in every iteration, it still tells the
+        CPU time of a stall to within that millisecond.
+        """
+        self.cpu = thread_time()
+        if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):
+            self._greenlet = getcurrent()
+        if now >= self._window_end:
+            self.lag.append((now - self.entered, 1e3 * self._window_lag))
+            self.lags.add(self._window_lag)
+            self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
+        return min(self._window_lag, self.threshold)
+
+    def _end(self, now: float) -> None:
+        busy = now - self.since
+        if busy > self._unsure:
+            busy += self._unsure
+        if busy >= self.threshold:
+            seen = self.iteration if self.iteration.since == self.since else Iteration(self.since)
+            if seen.paused:  # between two runs of the loop, or at a breakpoint
+                busy = seen.until - self.since
+            if busy >= self.threshold:
+                seen.end, seen.busy = min(now, self.since + busy), busy
+                seen.cpu, seen.woken_late = thread_time() - self.cpu, self.since == self.woken_late
+                self.over.append(seen)
+        self._window_lag = max(busy, self._window_lag)
+
+    def on_gc(self, phase: str, info: dict[str, int]) -> None:
+        """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
+        if threading.get_ident() == self.thread:
+            now = perf_counter()
+            self._garbage += max(0.0, now - self._gc_began)
+            self._gc_began = now if phase == "start" else math.inf
+
+    @property
+    def garbage(self) -> float:
+        """For how long (s) garbage was collected on the loop's thread, up to this moment."""
+        return self._garbage + max(0.0, perf_counter() - self._gc_began)

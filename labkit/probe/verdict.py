@@ -1,0 +1,152 @@
+"""The verdict on a stall: from what was measured, look by look, to its cause and its line.
+
+Every look stands for the time since the one before, which is divided by what is proved: collecting
+garbage; computing (the loop's thread had CPU time); the machine's (the process was stopped, or
+waited for a processor); and the rest. If the interpreter was free in the rest, the loop was
+blocked; if a thread provably kept it from the loop, it was starved; else "unknown". The largest
+share decides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import cast
+
+from labkit.probe.frames import Frame, users_frame
+from labkit.probe.meters import Measured
+from labkit.probe.origin import Place
+from labkit.probe.stall import Cause, Part, Stall
+
+_MATTERS = 0.25  # of a stall: what took that much is said, too
+_STARVED = "starved by another thread"
+_MACHINE = "the process was kept from running"  # a share that is nobody's fault
+
+Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
+
+
+@dataclass(eq=False)
+class Iteration:
+    """One iteration of the loop, and what the looks at it add up to. Times are in seconds."""
+
+    since: float  # when it began, or should have begun
+    clock: float = 0.0  # the CPU clock of the loop's thread at the last look
+    woken_late: bool = False  # it began when select() should have returned, and did not
+    end: float = 0.0  # when it was over, if it is
+    busy: float = 0.0  # how long it then took
+    cpu: float = 0.0  # and how much CPU time the loop's thread had in it
+    place: Place | None = None  # where the last look found the loop
+    looks: int = 0
+    longest: float = 0.0  # the most that one look stands for
+    tasks: set[int] = field(default_factory=set)
+    paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
+    shares: Shares = field(default_factory=lambda: defaultdict(float))
+    seen_cpu: float = 0.0  # of `cpu`, what is in the shares
+    queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
+
+    def __post_init__(self) -> None:
+        self.until = self.since  # the time after it is still to be divided
+
+    def add(
+        self, until: float, m: Measured, cpu: float, who: Place | None, waits: bool = False
+    ) -> None:
+        """Divide the time up to a moment.
+
+        Args:
+            until: That moment.
+            m: What was measured since the look before.
+            cpu: The CPU time of the loop's thread; 0 where nobody can tell.
+            who: Where the thread is that is proved to have kept the interpreter.
+            waits: Whether the loop is in its own wait, so that no line of anybody's is at work.
+        """
+        took, place = max(0.0, until - self.until), self.place or Place()
+        garbage = min(took, m.garbage, cpu or took)  # not the wait for the interpreter after it
+        ran = min(took - garbage, max(0.0, cpu - garbage))
+        rest, interval = took - garbage - ran, sys.getswitchinterval()
+        # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
+        asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
+        both = max if asked else sum  # while it asks, it can wait for both at the same time
+        part = min(1.0, took / (m.took or 1.0))
+        machine = min(rest, both((m.stopped * part, m.loop_queued * part)))
+        rest -= machine
+        if asked and m.kept >= min(rest / 2, 0.6 * interval):
+            self.shares[_STARVED if who else "unknown", who or place] += rest
+        elif waits:  # it should have come back, and nobody kept it
+            machine += rest
+        else:
+            self.shares["blocked" if self.place else "unknown", place] += rest
+        self.shares["collecting garbage", place] += garbage
+        self.shares["computing", place] += ran
+        self.shares[_MACHINE, Place()] += machine
+        self.queued += max(0.0, min(m.loop_queued * part, until - self.since) - machine)
+        self.seen_cpu += min(took, cpu)
+        self.longest = max(self.longest, took)
+        self.until = max(until, self.until)
+
+
+def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
+    """Decide on cause and line of an iteration. Times are in seconds.
+
+    Returns:
+        The stall; or, where the process itself took less than the threshold, for how long (s) the
+        machine kept it from running.
+    """
+    busy = seen.busy or seen.until - seen.since  # it goes on
+    totals = defaultdict[str, float](float)
+    for (cause, _), seconds in seen.shares.items():
+        totals[cause] += seconds
+    undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
+    totals[_MACHINE if seen.woken_late else "unknown"] += undivided
+    # On macOS and Windows, only now is known for how long the loop's thread ran.
+    _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown"), "computing")
+    # The system counts a wait for a processor when it is over: looks can have come before that.
+    _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), _MACHINE)
+    machine = totals[_MACHINE]
+    if machine > busy / 2 and busy - machine < threshold:
+        return machine
+    if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
+        totals[_STARVED] += totals.pop("unknown", 0.0)
+    cause = max((cause for cause in totals if cause != _MACHINE), key=lambda cause: totals[cause])
+    place = _costliest(seen, cause)
+    return Stall(
+        start_s=seen.since - entered,
+        duration_ms=1e3 * busy,
+        cause=cast("Cause", cause),
+        frame=users_frame(place.stack),
+        samples=seen.looks,
+        approximate=cause in ("blocked", "computing") and seen.longest > busy / 2,
+        tasks=len(seen.tasks),
+        also=tuple(
+            Part(other, 1e3 * totals[other], users_frame(_costliest(seen, other).stack))
+            for other in totals
+            if other != cause and totals[other] >= _MATTERS * busy
+        ),
+        **place._asdict(),
+    )
+
+
+def _move(totals: dict[str, float], seconds: float, causes: tuple[str, ...], to: str) -> None:
+    """Move so much time, or what there is, from these causes to another."""
+    for cause in causes:
+        moved = max(0.0, min(seconds, totals[cause]))
+        totals[cause] -= moved
+        totals[to] += moved
+        seconds -= moved
+
+
+def _costliest(seen: Iteration, cause: str) -> Place:
+    """Where most time of a cause went: the line with the most, and its longest place."""
+    if cause in ("unknown", _MACHINE):  # whoever was there is not to blame
+        return Place()
+    shares = seen.shares.items()
+    places = {place: seconds for (other, place), seconds in shares if other == cause}
+    places = places or {place: seconds for (_, place), seconds in shares}  # it was moved
+    lines = defaultdict[tuple[Frame | None, str | None], float](float)
+    for place, seconds in places.items():
+        lines[place.line, place.thread] += seconds
+
+    def cost(place: Place) -> tuple[bool, float, float]:
+        return place.line is not None, lines[place.line, place.thread], places[place]
+
+    return max(places, key=cost, default=Place())

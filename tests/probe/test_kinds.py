@@ -1,0 +1,568 @@
+"""Kinds of stalls from public reports, and others: no innocent is accused, lines are the user's."""
+
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit import Frame, Probe, Stall
+from labkit.probe import histogram, users_frame
+from labkit.probe.frames import is_library
+from labkit.probe.looks import Sampler
+from labkit.probe.meters import Measured
+from labkit.probe.origin import Place
+from labkit.probe.suspects import Suspect, culprit
+from labkit.probe.verdict import Iteration, judge
+from tests.stalls import unless_busy
+
+Main = Callable[[], Awaitable[object]]
+
+
+def marked(mark: str) -> int:
+    """The number of the line that ends with this mark."""
+    lines = Path(__file__).read_text().splitlines()
+    return next(n for n, line in enumerate(lines, 1) if line.endswith(f"# {mark}"))
+
+
+def longest(main: Main, threshold_ms: float = 20) -> Stall | None:
+    """The longest stall while `main` runs as a task of its own; None if there was none."""
+
+    async def watched() -> list[Stall]:
+        with Probe(threshold_ms) as probe:
+            await asyncio.sleep(0.05)
+            await asyncio.ensure_future(main())
+            await asyncio.sleep(0.05)
+        return probe.stalls
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        stalls = runner.run(watched())
+    return max(stalls, key=lambda stall: stall.duration_ms, default=None)
+
+
+def verdict(main: Main, threshold_ms: float = 20) -> tuple[str, int]:
+    """Cause and line of the longest stall, unless the machine hides it three times."""
+    for _ in range(3):
+        stall = longest(main, threshold_ms)
+        line = stall.awaited_at or stall.frame if stall is not None else None
+        if stall is not None and line is not None:  # else no look found it, or nothing is proved
+            return stall.cause, line.line
+    pytest.skip("three times, this machine was too busy for a verdict")
+
+
+@contextlib.contextmanager
+def thread(work: Callable[[], object]) -> Iterator[None]:
+    """A thread that works all the time."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.is_set():
+            work()
+
+    worker = threading.Thread(target=repeat, name="worker")
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        worker.join()
+
+
+def hash_it() -> None:
+    hashlib.pbkdf2_hmac("sha256", b"pw", b"salt", 300_000)
+
+
+def spin(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until: pass  # fmt: skip # noqa: E701 # SPIN
+
+
+# Nobody is accused who let go of the interpreter.
+
+
+@pytest.mark.parametrize("work", [hash_it, lambda: zlib.compress(os.urandom(200_000), 9)])
+def test_a_loop_that_waits_beside_threads_that_let_go_is_blocked(work: Callable[[], Any]) -> None:
+    async def main() -> None:
+        for _ in range(3):
+            time.sleep(0.04)  # WAIT
+
+    with thread(work):
+        assert verdict(main) == ("blocked", marked("WAIT"))
+
+
+def test_a_loop_that_computes_beside_threads_that_let_go_computes() -> None:
+    async def main() -> None:
+        spin(0.15)
+
+    with thread(hash_it):
+        assert verdict(main) == ("computing", marked("SPIN"))
+
+
+def test_a_loop_that_waits_beside_a_python_thread_is_blocked() -> None:
+    async def main() -> None:
+        time.sleep(0.15)  # ASLEEP
+
+    with thread(lambda: sum(range(1000))):
+        assert verdict(main) == ("blocked", marked("ASLEEP"))
+
+
+def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
+    async def main() -> None:
+        time.sleep(0.1)
+        spin(0.2)
+
+    def attempt() -> tuple[str, bool]:
+        stall = longest(main)
+        assert stall is not None
+        return stall.cause, "blocked" in {part.cause for part in stall.also}
+
+    computing = ("computing", True)  # unless a good part of its time went to the machine
+    assert computing == unless_busy(attempt, lambda found: found == computing)
+
+
+def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("its C library is called by name")
+
+    async def main() -> None:
+        ctypes.PyDLL(None).usleep(150_000)  # NATIVE
+
+    assert verdict(main) == ("blocked", marked("NATIVE"))
+
+
+def test_the_time_in_which_the_process_is_stopped_is_nobodys() -> None:
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
+    pid = os.getpid()
+    stop = f"sleep .1; kill -STOP {pid}; sleep .4; kill -CONT {pid}"
+
+    async def main() -> None:
+        with subprocess.Popen(["sh", "-c", stop]) as process:
+            while process.poll() is None:
+                sum(range(20_000))
+                await asyncio.sleep(0)
+
+    stall = longest(main, 100)
+    assert stall is None or stall.cause == "unknown", str(stall)
+
+
+def test_a_loop_that_does_not_run_is_not_stalled() -> None:
+    loop = asyncio.SelectorEventLoop()
+    probe = Probe(threshold_ms=50)
+
+    async def enter() -> None:
+        probe.__enter__()
+
+    async def leave() -> None:
+        probe.__exit__(None, None, None)
+
+    loop.run_until_complete(enter())
+    time.sleep(0.3)
+    loop.run_until_complete(leave())
+    loop.close()
+    assert [stall for stall in probe.stalls if stall.duration_ms > 200] == []
+
+
+# The user's own line, where none is on the stack.
+
+
+async def framework() -> None:
+    time.sleep(0.1)
+
+
+framework.__code__ = framework.__code__.replace(co_filename=json.__file__)  # as a library's
+
+
+def test_a_greenlet_does_not_hide_the_line_that_entered_it() -> None:
+    greenlet = pytest.importorskip("greenlet")
+
+    def library() -> None:
+        time.sleep(0.1)
+
+    library.__code__ = library.__code__.replace(co_filename=json.__file__)
+
+    async def main() -> None:
+        await asyncio.sleep(0.01)  # the probe knows by now in which greenlet the loop runs
+        greenlet.greenlet(library).switch()  # ENTER
+
+    assert verdict(main) == ("blocked", marked("ENTER"))
+
+
+def test_a_frameworks_task_is_told_by_its_name_and_by_who_awaits_it() -> None:
+    async def main() -> None:
+        await asyncio.gather(asyncio.create_task(framework(), name="GET /orders"))  # GATHER
+
+    stall = longest(main)
+    assert stall is not None
+    assert stall.task == "GET /orders"
+    assert stall.awaited_at == Frame(__file__, marked("GATHER"), "main")
+    assert "in task 'GET /orders', awaited at test_kinds.py" in str(stall)
+
+
+def test_a_task_group_that_awaits_a_librarys_task_is_found() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:  # GROUP
+            group.create_task(framework())
+            await asyncio.sleep(0.2)  # or here, where its parent waits
+
+    stall = longest(main)
+    assert stall is not None
+    assert stall.awaited_at is not None
+    assert marked("GROUP") <= stall.awaited_at.line <= marked("GROUP") + 2
+
+
+def test_who_sent_a_thread_the_call_that_keeps_the_interpreter_is_named() -> None:
+    text = json.dumps(list(range(2_000_000)))
+
+    async def load() -> object:
+        return await asyncio.get_running_loop().run_in_executor(None, json.loads, text)  # SEND
+
+    assert verdict(load) == ("starved by another thread", marked("SEND"))
+
+
+# What is not proved is not said.
+
+
+def looked(late: float, kept: float, **more: Any) -> Measured:
+    fields = {"at": 0.0, "stopped": 0.0, "others": 0.1, "loop_cpu": 0.0, "loop_runs": 20}
+    return Measured(took=0.1, late=late, kept=kept, **{**fields, **more})
+
+
+HANDLER = Place((Frame("/srv/app.py", 3, "handler"),))
+
+
+def judged(m: Measured, who: Place | None, cpu: float = 0.0) -> Stall | float:
+    seen = Iteration(0.0, place=HANDLER, cpu=cpu)
+    seen.add(0.1, m, 0.0, who)
+    return judge(seen, 0.05, 0.0)
+
+
+def test_a_wait_for_a_processor_that_is_counted_when_it_is_over_is_the_machines() -> None:
+    seen = Iteration(0.0, place=HANDLER)
+    for until, queued in (0.1, 0.0), (0.3, 0.22):
+        seen.add(until, looked(0.0, 0.0, loop_queued=queued), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    [machine] = stall.also
+    assert stall.cause == "blocked"
+    assert pytest.approx(220) == machine.ms
+
+
+HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog")
+
+
+@pytest.mark.parametrize(
+    ("m", "who", "expected"),
+    [
+        (looked(0.09, 0.09), HOG, "starved by another thread"),
+        (looked(0.09, 0.09), None, "unknown"),
+        (looked(0.09, 0.09, loop_runs=0), HOG, "blocked"),  # it slept, and asked for nothing
+        (looked(0.0, 0.0), HOG, "blocked"),
+        (looked(0.0, 0.0, loop_runs=None), None, "blocked"),
+    ],
+)
+def test_a_thread_is_accused_only_if_it_is_proved(
+    m: Measured, who: Place | None, expected: str
+) -> None:
+    stall = judged(m, who)
+    assert isinstance(stall, Stall)
+    assert (expected, "hog" if who and "starved" in expected else None) == (
+        stall.cause,
+        stall.thread,
+    )
+
+
+@pytest.mark.parametrize("reading", [{"stopped": 0.09}, {"loop_queued": 0.09}])
+def test_what_the_machine_kept_from_running_is_no_stall(reading: dict[str, float]) -> None:
+    assert pytest.approx(0.09) == judged(looked(0.09, 0.0, **reading), None)
+
+
+def test_of_two_threads_that_ran_only_the_one_that_moved_on_is_named() -> None:
+    hashes = Suspect(0.09, False, Place((Frame("/srv/a.py", 1, "login"),), None, "hash"))
+    zips = Suspect(0.09, False, Place((Frame("/srv/c.py", 3, "zip"),), None, "zip"))
+    hog = Suspect(0.05, True, HOG)
+    assert HOG == culprit([hashes, hog], 0.09, 0.14)
+    assert culprit([hashes, zips], 0.09, 0.18) is None  # nothing tells which
+    assert culprit([hashes], 0.09, 0.4) is None  # it can have been one that has ended
+
+
+def test_a_file_beside_labkit_is_the_users() -> None:
+    beside = str(Path(histogram.__file__).parents[2] / "labkit_service.py")
+    assert not is_library(beside)
+    assert is_library(histogram.__file__)
+    assert users_frame((Frame(beside, 1, "main"),)) == Frame(beside, 1, "main")
+
+
+# It breaks nothing.
+
+
+class Handler(logging.Handler):
+    def __init__(self, handle: Callable[[logging.LogRecord], object]) -> None:
+        super().__init__()
+        self.emit = handle  # type: ignore[method-assign, assignment]
+
+
+@contextlib.contextmanager
+def handling(handle: Callable[[logging.LogRecord], object]) -> Iterator[None]:
+    log, handler = logging.getLogger("labkit.probe"), Handler(handle)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+
+
+def test_a_handler_may_ask_the_probe_and_may_hang() -> None:
+    asked, going_on = threading.Event(), threading.Event()
+
+    def handle(record: logging.LogRecord) -> None:
+        assert probe.stalls is not None
+        asked.set()
+        going_on.wait(60)
+
+    async def main() -> None:
+        with probe:
+            await asyncio.sleep(0.02)
+            time.sleep(0.05)
+            await asyncio.sleep(0.02)
+            await asyncio.to_thread(asked.wait, 30)
+            assert len(probe.stalls) >= 1
+
+    probe = Probe(threshold_ms=20)
+    with handling(handle):
+        try:
+            asyncio.run(main())  # leaving waits for no handler, or this hangs
+            assert asked.is_set()
+        finally:
+            going_on.set()
+
+
+def test_on_stall_is_called_with_each_and_dropped_when_it_fails() -> None:
+    got: list[Stall] = []
+    said: list[str] = []
+    told = threading.Event()
+
+    def on_stall(stall: Stall) -> None:
+        got.append(stall)
+        raise ZeroDivisionError
+
+    def handle(record: logging.LogRecord) -> None:
+        said.append(record.getMessage())
+        if "more" in record.getMessage():
+            told.set()
+
+    async def main() -> None:
+        with probe:
+            for _ in range(4):
+                await asyncio.sleep(0.02)
+                time.sleep(0.05)
+
+    probe = Probe(threshold_ms=20, on_stall=on_stall)
+    with handling(handle):
+        asyncio.run(main())
+        assert told.wait(30)
+    assert 1 == len(got)
+    assert 1 == said.count("on_stall failed, and is not called again")
+    known = [text for text in said if "blocked" in text]
+    assert 2 == len(known), known  # the first at once, then how many more
+    found = [stall for stall in probe.stalls if stall.cause == "blocked"]
+    assert f"+ {len(found) - 1} more" in known[1]  # one can have been the machine's, where busy
+
+
+def test_a_stall_that_does_not_end_is_told_while_it_lasts() -> None:
+    free, told = threading.Event(), threading.Event()
+
+    def handle(record: logging.LogRecord) -> None:
+        if "still held" in record.getMessage() and record.levelno == logging.WARNING:
+            told.set()
+            free.set()
+
+    async def main() -> None:
+        with Probe(threshold_ms=20):
+            await asyncio.sleep(0.02)
+            free.wait(60)
+
+    with handling(handle):
+        asyncio.run(main())
+    assert told.is_set()
+
+
+def test_a_tracer_and_debug_mode_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.probe.log._observed", set())
+    said: list[str] = []
+    told = threading.Event()
+
+    def handle(record: logging.LogRecord) -> None:
+        said.append(record.getMessage())
+        told.set()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_debug(True)
+        for _ in range(2):
+            with Probe():
+                await asyncio.sleep(0.01)
+
+    with handling(handle):
+        asyncio.run(main())
+        assert told.wait(30)
+    assert 1 == sum("debug mode is on" in text for text in said)
+
+
+# It can run for months.
+
+
+def test_a_stall_of_a_day_is_looked_at_a_thousand_times_at_most() -> None:
+    sampler = Sampler(Probe(10))
+    age, looks = 0.0, 0
+    while age < 86_400:
+        age += sampler._pause(age)
+        looks += 1
+    assert looks < 1000
+
+
+def test_a_histogram_of_a_months_lag_stays_small_and_right() -> None:
+    lags = histogram.Histogram()
+    for i in range(1, 200_001):
+        lags.add(i / 1e6)
+    assert len(lags._counts) < 1000
+    assert pytest.approx(0.1, rel=0.04) == lags.percentile(50)
+    assert pytest.approx(0.198, rel=0.04) == lags.percentile(99)
+    assert 0.2 == lags.percentile(100)
+
+
+def test_the_noise_is_a_real_percentile_and_unknown_without_a_sample() -> None:
+    probe = Probe()
+    assert probe.noise_ms != probe.noise_ms  # NaN
+    for late in (0.0001, 0.05):
+        probe._noise.add(late)
+    assert 50 == probe.noise_ms
+
+
+def test_a_summary_is_text_html_and_plain_json() -> None:
+    async def main() -> Probe:
+        with Probe(threshold_ms=20) as probe:
+            for _ in range(2):
+                await asyncio.sleep(0.02)
+                time.sleep(0.05)  # TWICE
+            await asyncio.sleep(0.02)
+        return probe
+
+    summary = asyncio.run(main()).summary()
+    found = json.loads(json.dumps(summary.as_dict()))
+    [row] = [row for row in found["stalls"] if row["line"] == marked("TWICE")]
+    assert (2, "blocked", __file__) == (row["count"], row["cause"], row["file"])
+    assert row["total_ms"] >= 100
+    assert 0 < found["busy"] <= 1
+    assert found["suggested_threshold_ms"] >= 10
+    assert f"test_kinds.py:{marked('TWICE')} in main" in str(summary)
+    assert "<table><tr><th>stalls" in summary._repr_html_()
+
+
+# Any program.
+
+SCRIPT = """
+import asyncio, sys, threading, time
+
+async def handler():
+    await asyncio.sleep(0.05)
+    time.sleep(0.2)  # HERE
+    await asyncio.sleep(0.05)
+
+if __name__ == "__main__":
+    thread = threading.Thread(target=lambda: asyncio.run(handler()))
+    thread.start()
+    thread.join()
+    sys.exit(7)
+"""
+
+
+def test_a_program_is_watched_without_an_edit_and_keeps_its_exit_status(tmp_path: Path) -> None:
+    script, out = tmp_path / "service.py", tmp_path / "out.json"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "labkit.probe", "--json", str(out), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert 7 == done.returncode, done.stderr
+    [process] = json.loads(out.read_text())
+    assert [("blocked", 6)] == [(row["cause"], row["line"]) for row in process["stalls"]]
+    assert "service.py:6 in handler" in done.stderr
+
+
+def test_a_worker_process_is_watched_too_and_sigterm_prints_the_summary(tmp_path: Path) -> None:
+    script, out = tmp_path / "master.py", tmp_path / "out.json"
+    script.write_text(
+        "import multiprocessing, sys, time\n"
+        "def work():\n"
+        "    import asyncio\n"
+        "    async def main():\n"
+        "        await asyncio.sleep(0.05)\n"
+        "        time.sleep(0.2)\n"
+        "        await asyncio.sleep(0.05)\n"
+        "    asyncio.run(main())\n"
+        "if __name__ == '__main__':\n"
+        "    worker = multiprocessing.get_context(sys.argv[1]).Process(target=work)\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    for how in {"fork", "spawn"} & set(__import__("multiprocessing").get_all_start_methods()):
+        command = [sys.executable, "-m", "labkit.probe", "--json", str(out), str(script), how]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        found = json.loads(out.read_text())
+        assert [6] == [row["line"] for one in found for row in one["stalls"]], said
+        out.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["attach", "999999999"], "attach needs Python 3.14|There is no process 999999999"),
+        (["why", "nonsense"], "There is no cause 'nonsense'. Expected one of: blocked"),
+        (["nowhere.py"], "There is no file 'nowhere.py'"),
+    ],
+)
+def test_the_command_line_says_what_to_do(arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "labkit.probe", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert 2 == done.returncode
+    assert any(part in done.stderr for part in said.split("|")), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_each_cause_has_its_advice() -> None:
+    command = [sys.executable, "-m", "labkit.probe", "why"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    for cause in ("blocked", "computing", "collecting garbage", "starved by another", "unknown"):
+        assert cause in done.stdout
+
+
+def test_a_socket_that_is_never_read_is_no_stall() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 1), 0.2)
+
+    stall = longest(main, 50)
+    assert stall is None, str(stall)
