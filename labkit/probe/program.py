@@ -15,65 +15,59 @@ from asyncio import AbstractEventLoop, events
 from pathlib import Path
 from typing import Any
 
-from labkit.probe.log import Teller
+from labkit.probe import watch
 from labkit.probe.selftest import THREAD
-from labkit.probe.watch import Probe
-
-SETTINGS = "LABKIT_PROBE"  # the threshold in ms, and the folder that gets the summaries
-BOOT = str(Path(__file__).with_name("boot"))
-
-
-class _Printer(Teller):
-    """Prints to stderr, whatever the program does to logging."""
-
-    def write(self, level: int, text: str, error: Any = None) -> None:
-        print(f"labkit.probe[{os.getpid()}]: {text}", file=sys.stderr, flush=True)
 
 
 def share(threshold_ms: float, folder: str) -> None:
     """Have child processes watched, too."""
-    os.environ[SETTINGS] = f"{threshold_ms:g} {folder}"
-    paths = [BOOT, os.environ.get("PYTHONPATH", "")]
+    os.environ["LABKIT_PROBE"] = f"{threshold_ms:g} {folder}"
+    paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def watch_every_loop(threshold_ms: float, folder: str) -> None:
     """From here on, each loop that begins to run in this process is watched while it runs."""
     original = events._set_running_loop
-    watching = threading.local()
+    probes: dict[tuple[int, int], watch.Probe] = {}  # a forked child inherits its parent's
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
-        probe: Probe | None = getattr(watching, "probe", None)
-        if threading.current_thread().name == THREAD:
-            return
-        if loop is None and probe is not None:
-            watching.probe = None
-            if probe._sampler is not None:  # it was entered
-                probe.__exit__(None, None, None)
-                _write(folder, probe)
-        elif loop is not None and probe is None:
-            watching.probe = Probe(threshold_ms, on_stall=lambda _: _write(folder, watched))
-            watched = watching.probe
-            watched._teller = _Printer(watched._teller.on_stall)
-            loop.call_soon(_enter, watched)
+        key = os.getpid(), threading.get_ident()
+        if loop is None and key in probes:
+            probe = probes.pop(key)
+            probe.__exit__(None, None, None)
+            _write(folder, probe)
+        elif loop is not None and key not in probes and not _tests_itself():
+            probe = watch.Probe(threshold_ms, on_stall=lambda _: _write(folder, probe))
+            probe._teller.write = _print
+            try:
+                probes[key] = probe.__enter__()
+            except Exception as error:  # the program must run all the same
+                _print(0, f"a loop is not watched: {error}")
+            watch._watched.discard(loop)  # the program may have a probe of its own
 
     for module in sys.modules["asyncio"], events:
         module._set_running_loop = set_running_loop  # type: ignore[attr-defined]
 
 
-def _enter(probe: Probe) -> None:
-    with contextlib.suppress(Exception):
-        probe.__enter__()
+def _tests_itself() -> bool:
+    return threading.current_thread().name == THREAD
 
 
-def _write(folder: str, probe: Probe) -> None:
+def _print(level: int, text: str, error: Any = None) -> None:
+    """Print to stderr, whatever the program does to logging."""
+    reason = f": {error[1]!r}" if error else ""
+    print(f"labkit.probe[{os.getpid()}]: {text}{reason}", file=sys.stderr, flush=True)
+
+
+def _write(folder: str, probe: watch.Probe) -> None:
     """Keep what a probe has seen so far where the parent finds it, however this process ends."""
-    found = probe.summary().as_dict() | {"pid": os.getpid()}
+    found = probe.summary()
     if found["seconds"] < 1 and not found["stalls"]:
-        return  # asyncio.run() runs its loop thrice; what closes it is of no interest
-    target = Path(folder) / f"{os.getpid()}-{id(probe):x}.json"
+        return  # asyncio.run() runs its loop three times; what closes it is of no interest
+    name = Path(folder, f"{os.getpid()}-{id(probe):x}")
     with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
-        new = target.with_suffix(".new")
-        new.write_text(json.dumps(found))
-        new.replace(target)
+        new = name.with_suffix(f".{threading.get_ident()}")
+        new.write_text(json.dumps({"pid": os.getpid(), **found}))
+        new.replace(name.with_suffix(".json"))

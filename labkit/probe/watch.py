@@ -23,7 +23,7 @@ from labkit.probe.histogram import Histogram
 from labkit.probe.log import Teller, warn_of_observers
 from labkit.probe.looks import Sampler
 from labkit.probe.stall import Stall
-from labkit.probe.summary import Summary
+from labkit.probe.summary import Rows, Summary, sum_up
 from labkit.probe.timing import WINDOWS, Timer
 from labkit.probe.verdict import Iteration, judge
 
@@ -62,7 +62,7 @@ class Probe(Timer):
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
         self._noise = Histogram()
         self._left = 0.0
-        self._summary = Summary(threshold_ms)
+        self._rows = Rows()
         self._judging = threading.Lock()
         self._teller = Teller(on_stall)
 
@@ -107,9 +107,8 @@ class Probe(Timer):
         _ = self.stalls  # judges what is to be judged
         now = perf_counter() if self._sampler is not None else self._left
         seconds = max(now - self._entered, 1e-9)
-        return self._summary.with_figures(
-            seconds, 1 - min(1.0, self._waited / seconds), self._lags, self._noise
-        )
+        busy = 1 - min(1.0, self._waited / seconds)
+        return sum_up(self.threshold_ms, seconds, busy, self._lags, self._noise, self._rows)
 
     def __enter__(self) -> Self:
         """Begin to watch the running loop."""
@@ -175,9 +174,8 @@ class Probe(Timer):
                 if isinstance(verdict, Stall):
                     found.append(verdict)
                     self._stalls.append(verdict)
-                    self._summary.add(verdict)
+                    self._rows.add(verdict)
                 elif verdict > 0:
                     self._noise.add(verdict)
-                    self._summary.kept_from_running(verdict)
         for stall in found:
             self._teller.tell(stall)
