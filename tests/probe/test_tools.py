@@ -1,0 +1,286 @@
+"""What is made of stalls: the summary, the log, and the command line that watches any program."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit import Frame, Probe, Stall
+from labkit.probe import Summary, log
+from labkit.probe.attach import watch_loops
+from labkit.probe.summary import Rows
+
+PROBE = [sys.executable, "-m", "labkit.probe"]
+
+
+def stalls_of(found: list[dict[str, Any]]) -> list[str]:
+    """The causes of the rows of STALL's line, in all processes; a busy machine may add others."""
+    return [row["cause"] for one in found for row in one["stalls"] if row["line"] == 5]
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    """What the command line prints on stderr, once it has ended with this status."""
+    done = subprocess.run(
+        [*PROBE, *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+    assert status == done.returncode, done.stderr
+    return done.stderr
+
+
+def a_stall(line: int, cause: Any = "blocked", duration_ms: float = 100.0) -> Stall:
+    frame = Frame("/srv/<app>.py", line, "handler")
+    return Stall(0.0, duration_ms, cause, frame, (frame,), 9, False, 1, None)
+
+
+# The summary.
+
+
+def test_a_summary_is_text_html_and_plain_json() -> None:
+    async def main() -> Probe:
+        with Probe(threshold_ms=20) as probe:
+            for _ in range(2):
+                await asyncio.sleep(0.02)
+                time.sleep(0.05)  # TWICE
+            await asyncio.sleep(0.02)
+        return probe
+
+    summary = asyncio.run(main()).summary()
+    lines = Path(__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.endswith("# TWICE"))
+    found = json.loads(json.dumps(summary))
+    [row] = [row for row in found["stalls"] if row["line"] == line]
+    assert (2, "blocked", __file__) == (row["count"], row["cause"], row["file"])
+    assert row["total_ms"] >= 100
+    assert 0 < found["busy"] <= 1
+    assert found["suggested_threshold_ms"] >= 10
+    assert f"test_tools.py:{line} in main: time.sleep(0.05)" in str(summary)
+    assert "<table><tr><th>stalls" in summary._repr_html_()
+    assert str(Summary(found)) == str(summary)  # another process can show it
+
+
+def test_a_summary_escapes_html_and_is_bounded() -> None:
+    rows = Rows()
+    for line in range(3000):
+        rows.add(a_stall(line))
+    found = rows.costliest_first()
+    assert len(found) <= 1001
+    assert 3000 == sum(row["count"] for row in found)
+    assert "&lt;app&gt;" in Summary(threshold_ms=50.0, stalls=found)._repr_html_()
+
+
+def test_a_summary_of_a_moment_is_valid_json() -> None:
+    async def main() -> Summary:
+        with Probe() as probe:
+            return probe.summary()
+
+    text = json.dumps(asyncio.run(main()), allow_nan=False)
+    assert json.loads(text)["lag_p50_ms"] is None
+
+
+# The log.
+
+
+def test_each_new_line_is_logged_at_once_and_a_known_one_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    clock = [0.0]
+    monkeypatch.setattr(log, "monotonic", lambda: clock[0])
+    teller = log.Teller()
+    teller.write = lambda level, text, error=None: said.append(text)
+    for moment, line in [(0.0, 1), (1.0, 1), (2.0, 2), (59.0, 1), (61.0, 1)]:
+        clock[0] = moment
+        teller._over(a_stall(line))
+        teller._say_how_many_more()
+    assert 3 == len(said), said
+    assert "<app>.py:1" in said[0]
+    assert "what to do: python -m labkit.probe why" in said[0]
+    assert "<app>.py:2" in said[1]
+    assert "what to do" not in said[1]
+    assert "+ 3 more, 0.3 s in all: blocked, at <app>.py:1 in handler" == said[2]
+
+
+def test_a_handler_that_raises_ends_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    done = threading.Event()
+
+    def write(level: int, text: str, error: object = None) -> None:
+        if not said:
+            said.append("")
+            raise ZeroDivisionError("the handler's")
+        said.append(text)
+        done.set()
+
+    teller = log.Teller()
+    teller.write = write
+    teller.tell(a_stall(1))
+    teller.tell(a_stall(2))
+    assert done.wait(30)
+    teller.close()
+    teller._thread.join(30)
+    assert not teller._thread.is_alive()
+    assert "<app>.py:2" in said[1]
+    assert "the handler's" in capsys.readouterr().err
+
+
+# Any program.
+
+STALL = """
+import asyncio, multiprocessing, os, sys, threading, time
+async def main():
+    await asyncio.sleep(0.05)
+    time.sleep(0.2)
+    await asyncio.sleep(0.05)
+def work():
+    asyncio.run(main())
+"""  # line 5 holds the loop
+
+IN_TWO_THREADS = """
+for _ in range(2):
+    threading.Thread(target=work).start()
+# nobody waits for them: the interpreter does
+"""
+
+WITH_A_PROBE_OF_ITS_OWN = """
+import labkit
+async def watched():
+    with labkit.Probe() as probe:
+        await main()
+    sys.exit(len(probe.stalls))
+asyncio.run(watched())
+"""
+
+FORKS_ON_THE_LOOPS_THREAD = """
+async def fork():
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    while worker.is_alive():
+        await asyncio.sleep(0.02)
+asyncio.run(fork())
+"""
+
+FORKED_CHILD_EXITS = """
+if os.fork() == 0:
+    sys.exit(3)
+os.wait()
+work()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "processes"),
+    [
+        pytest.param("work()\nsys.exit(7)", 7, 1, id="exits"),
+        pytest.param("work()\nraise ValueError('mine')", 1, 1, id="fails"),
+        pytest.param(IN_TWO_THREADS, 0, 2, id="threads"),
+        pytest.param(WITH_A_PROBE_OF_ITS_OWN, 1, 1, id="own-probe"),
+        pytest.param(FORKS_ON_THE_LOOPS_THREAD, 0, 1, id="forks"),
+        pytest.param(FORKED_CHILD_EXITS, 0, 1, id="child-exits"),
+    ],
+)
+def test_a_program_is_watched_without_an_edit_and_keeps_its_exit_status(
+    program: str, status: int, processes: int, tmp_path: Path
+) -> None:
+    if "fork" in program and "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork here")
+    script, out = tmp_path / "service.py", tmp_path / "out.json"
+    script.write_text(STALL + program)
+    said = run("--json", out, script, status=status)
+    assert processes * ["blocked"] == stalls_of(json.loads(out.read_text())), said
+    assert "service.py:5 in main: time.sleep(0.2)" in said
+    assert processes == said.count("threshold_ms 50,"), said  # a summary for each, told once
+    assert said.rstrip().rpartition("\n")[2].startswith("threshold_ms"), said  # and told last
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, terminate() ends a process at once")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
+    how: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    script, out = tmp_path / "master.py", tmp_path / "out.json"
+    script.write_text(
+        f"{STALL}\n"
+        "if __name__ == '__main__':\n"
+        f"    worker = multiprocessing.get_context({how!r}).Process(target=work)\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [*PROBE, "--json", str(out), str(script)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert ["blocked"] == stalls_of(json.loads(out.read_text())), said
+    assert "master.py:5 in main" in said
+
+
+def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('mine', flush=True)\n")
+    program = "import sys; print([path for path in sys.path if 'boot' in path])"
+    script = tmp_path / "parent.py"
+    script.write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {program!r}])"
+    )
+    done = subprocess.run(
+        [*PROBE, str(script)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ["mine", "mine", "[]"] == done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["attach", "999999999"], "attach needs Python 3.14|There is no process 999999999"),
+        (["nowhere.py"], "There is no 'nowhere.py'. Expected: -m MODULE, or the path of a script"),
+        (["-m", "nowhere.service"], "No module named 'nowhere'"),
+        (["--threshold-ms", "0", __file__], "threshold_ms is 0.0; expected at least 1"),
+        (["--json", "nowhere/out.json", __file__], "nowhere/out.json|nowhere\\out.json"),
+        ([], "the following arguments are required: program"),
+    ],
+)
+def test_the_command_line_says_what_to_do(arguments: list[str], said: str) -> None:
+    error = run(*arguments, status=2)
+    assert any(part in error for part in said.split("|")), error
+    assert "Traceback" not in error
+
+
+def test_each_cause_has_its_advice() -> None:
+    done = subprocess.run([*PROBE, "why"], capture_output=True, text=True, check=True, timeout=60)
+    for cause in ("blocked", "computing", "collecting garbage", "starved by another", "unknown"):
+        assert f"{cause}" in done.stdout
+
+
+def test_the_loops_of_a_process_are_found_and_watched_from_a_thread() -> None:
+    async def main(asked: list[Summary]) -> None:
+        found = asyncio.to_thread(watch_loops, asyncio.get_running_loop(), 0.5, 50.0)
+        watching = asyncio.ensure_future(found)
+        while not watching.done():
+            await asyncio.sleep(0.02)
+            time.sleep(0.1)
+        asked += await watching
+
+    other: list[Summary] = []
+    with asyncio.Runner() as runner:
+        runner.run(main(other))
+    assert 1 == len(other)
+    assert other[0]["stalls"]
+    assert logging.getLogger("labkit.probe").level == logging.NOTSET
