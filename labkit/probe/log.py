@@ -25,6 +25,7 @@ from labkit.probe.stall import Stall
 
 _AGAIN = 60.0  # s between two records of the same line
 _LINES = 1000  # known at once; then all of them are new again
+_JOBS = 1000  # kept while a handler hangs; the stalls after them are in the summary only
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
@@ -46,7 +47,8 @@ class Teller:
     """Tells of stalls. Its thread begins with the first, and ends with the probe."""
 
     def __init__(self, on_stall: Callable[[Stall], object] | None = None) -> None:
-        self.on_stall, self.write = on_stall, write
+        self.on_stall = on_stall
+        self.write: Callable[..., object] = write
         self._known: dict[tuple[Frame | None, str], _Known] = {}
         self._queue = queue.SimpleQueue[Callable[[], object]]()
         self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
@@ -65,6 +67,8 @@ class Teller:
         self._queue.put(partial(setattr, self, "_leaving", True))
 
     def _put(self, job: Callable[[], object]) -> None:
+        if self._queue.qsize() >= _JOBS:
+            return
         self._queue.put(job)
         if self._started.acquire(blocking=False):
             try:

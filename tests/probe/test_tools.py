@@ -133,6 +133,19 @@ def test_a_handler_that_raises_ends_no_log(capsys: pytest.CaptureFixture[str]) -
     assert "the handler's" in capsys.readouterr().err
 
 
+def test_a_handler_that_hangs_does_not_fill_the_memory() -> None:
+    going_on = threading.Event()
+    teller = log.Teller()
+    teller.write = lambda level, text, error=None: going_on.wait(60)
+    for line in range(5000):
+        teller.tell(a_stall(line))
+    try:
+        assert teller._queue.qsize() <= 1000
+    finally:
+        going_on.set()
+        teller.close()
+
+
 # Any program.
 
 STALL = """
