@@ -19,33 +19,29 @@ from labkit.probe.selftest import self_test
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe
 
-# Runs in the other process. The work is done on a thread of its own, so that its loop is not held
-# by an import; what it imported of labkit is forgotten afterwards.
+# Runs in the other process, in a namespace of its own. The work is done on a thread, so that its
+# loop is not held by an import; what was imported of labkit is forgotten afterwards.
 _SCRIPT = """
-def _labkit_probe():
-    import asyncio, contextlib, json, sys, threading, types
-    loop = asyncio._get_running_loop()
+import asyncio, contextlib, json, sys, threading, types
 
-    def enter():
-        before = set(sys.modules)
-        try:
-            if "labkit" not in sys.modules:  # the probe alone, without what notebooks need
-                sys.modules["labkit"] = types.ModuleType("labkit")
-                sys.modules["labkit"].__path__ = [{package!r}]
-            from labkit.probe.attach import watch_loops
-            result = watch_loops(loop, {seconds!r}, {threshold_ms!r})
-        except BaseException as error:
-            result = str(error) or repr(error)
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] == "labkit":
-                del sys.modules[name]
-        with contextlib.suppress(OSError), open({answer!r}, "r+") as file:
-            file.write(json.dumps(result) + "\\n")
+def watch(loop):
+    before = set(sys.modules)
+    try:
+        if "labkit" not in sys.modules:  # the probe alone, without what notebooks need
+            sys.modules["labkit"] = types.ModuleType("labkit")
+            sys.modules["labkit"].__path__ = [{package!r}]
+        from labkit.probe.attach import watch_loops
+        result = watch_loops(loop, {seconds!r}, {threshold_ms!r})
+    except BaseException as error:
+        result = str(error) or repr(error)
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "labkit":
+            del sys.modules[name]
+    with contextlib.suppress(OSError), open({answer!r}, "r+") as file:
+        file.write(json.dumps(result) + "\\n")
 
-    threading.Thread(target=enter, name="labkit-probe-attached", daemon=True).start()
-
-_labkit_probe()
-del _labkit_probe
+here = asyncio._get_running_loop()
+threading.Thread(target=watch, args=(here,), name="labkit-probe-attached", daemon=True).start()
 """
 
 

@@ -36,14 +36,15 @@ def watch_every_loop(threshold_ms: float, folder: str) -> None:
         key = os.getpid(), threading.get_ident()
         if loop is None and key in probes:
             probe = probes.pop(key)
-            probe.__exit__(None, None, None)
-            _write(folder, probe)
+            with contextlib.suppress(Exception):  # the program must run all the same
+                probe.__exit__(None, None, None)
+                _write(folder, probe)
         elif loop is not None and key not in probes and not _tests_itself():
             probe = watch.Probe(threshold_ms, on_stall=lambda _: _write(folder, probe))
             probe._teller.write = _print
             try:
                 probes[key] = probe.__enter__()
-            except Exception as error:  # the program must run all the same
+            except Exception as error:
                 _print(0, f"a loop is not watched: {error}")
             watch._watched.discard(loop)  # the program may have a probe of its own
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import multiprocessing
 import os
 import signal
@@ -16,8 +15,7 @@ from typing import Any
 import pytest
 
 from labkit import Frame, Probe, Stall
-from labkit.probe import Summary, log
-from labkit.probe.attach import watch_loops
+from labkit.probe import Summary, attach, log
 from labkit.probe.summary import Rows
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
@@ -282,18 +280,37 @@ def test_each_cause_has_its_advice() -> None:
         assert f"{cause}" in done.stdout
 
 
-def test_the_loops_of_a_process_are_found_and_watched_from_a_thread() -> None:
-    async def main(asked: list[Summary]) -> None:
-        found = asyncio.to_thread(watch_loops, asyncio.get_running_loop(), 0.5, 50.0)
-        watching = asyncio.ensure_future(found)
-        while not watching.done():
-            await asyncio.sleep(0.02)
-            time.sleep(0.1)
-        asked += await watching
+SERVES = """
+import asyncio, json, sys, threading, time
+from pathlib import Path
+async def main(script=""):
+    exec(script, {})
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        time.sleep(0.1)
+thread = threading.Thread(target=lambda: asyncio.run(main()))
+thread.start()
+answer = Path(sys.argv[1])
+asyncio.run(main(sys.stdin.read()))
+thread.join()
+while not answer.read_text():
+    time.sleep(0.05)
+print(*[name for name in sys.modules if name.startswith("labkit")])
+"""
 
-    other: list[Summary] = []
-    with asyncio.Runner() as runner:
-        runner.run(main(other))
-    assert 1 == len(other)
-    assert other[0]["stalls"]
-    assert logging.getLogger("labkit.probe").level == logging.NOTSET
+
+def test_what_attach_sends_watches_every_loop_and_leaves_no_trace(tmp_path: Path) -> None:
+    answer = tmp_path / "answer.json"
+    answer.touch()
+    script = attach._SCRIPT.format(
+        package=str(Path(attach.__file__).parents[1]),
+        answer=str(answer),
+        seconds=1.0,
+        threshold_ms=50.0,
+    )
+    command = [sys.executable, "-c", SERVES, str(answer)]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
+    assert "" == done.stdout.strip() + done.stderr
+    found = json.loads(answer.read_text())
+    assert 2 == len(found)
+    assert all("blocked" in {row["cause"] for row in one["stalls"]} for one in found), found
