@@ -92,7 +92,7 @@ def _report(found: list[dict[str, Any]], file: str | None) -> None:
     for one in found:
         print(f"\nprocess {one['pid']}:\n{Summary(one)}", file=sys.stderr)
     if not found:
-        print("labkit.probe: no stall, and no loop ended that ran for a second.", file=sys.stderr)
+        print("labkit.probe: no event loop ran to its end, and none stalled.", file=sys.stderr)
     if file:
         Path(file).write_text(json.dumps(found, indent=1) + "\n")
 

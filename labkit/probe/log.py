@@ -29,11 +29,6 @@ _JOBS = 1000  # kept while a handler hangs; the stalls after them are in the sum
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
-def write(level: int, text: str, error: Any = None) -> None:
-    """Write one record; `error` is what `sys.exc_info()` returns."""
-    logging.getLogger("labkit.probe").log(level, "%s", text, exc_info=error)
-
-
 @dataclass
 class _Known:
     """A line that was logged: when, and what has come since."""
@@ -48,7 +43,6 @@ class Teller:
 
     def __init__(self, on_stall: Callable[[Stall], object] | None = None) -> None:
         self.on_stall = on_stall
-        self.write: Callable[..., object] = write
         self._known: dict[tuple[Frame | None, str], _Known] = {}
         self._queue = queue.SimpleQueue[Callable[[], object]]()
         self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
@@ -64,7 +58,11 @@ class Teller:
 
     def close(self) -> None:
         """Let the thread end when it has told what there is. Does not wait for it."""
-        self._queue.put(partial(setattr, self, "_leaving", True))
+        self._queue.put(self._leave)
+
+    def write(self, level: int, text: str, error: Any = None) -> None:
+        """Write one record. Called on the thread, and nowhere else."""
+        logging.getLogger("labkit.probe").log(level, "%s", text, exc_info=error)
 
     def _put(self, job: Callable[[], object]) -> None:
         if self._queue.qsize() >= _JOBS:
@@ -75,7 +73,14 @@ class Teller:
                 self._thread.start()
             except RuntimeError:  # the interpreter is going down
                 return
-            atexit.register(self._thread.join, 1.0)  # at the end, wait for it so long (s)
+            atexit.register(self._finish)
+
+    def _leave(self) -> None:
+        self._leaving = True
+
+    def _finish(self) -> None:
+        self._queue.put(self._leave)
+        self._thread.join(1.0)  # s; a handler may hang
 
     def _run(self) -> None:
         while not self._leaving:
@@ -86,7 +91,7 @@ class Teller:
                 self._say_how_many_more()
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()
-        atexit.unregister(self._thread.join)
+        atexit.unregister(self._finish)
 
     def _say_how_many_more(self) -> None:
         for (line, cause), known in self._known.items():

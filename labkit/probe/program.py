@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.probe import watch
+from labkit.probe.log import Teller
 from labkit.probe.selftest import THREAD
 
 
@@ -27,48 +28,62 @@ def share(threshold_ms: float, folder: str) -> None:
 
 
 def watch_every_loop(threshold_ms: float, folder: str) -> None:
-    """From here on, each loop that begins to run in this process is watched while it runs."""
+    """From here on, each loop that begins to run in this process is watched while it runs.
+
+    A thread has one probe for all loops that it runs, and a process one log: `asyncio.run()` alone
+    runs its loop three times. A forked child has its parent's, too, and leaves them alone.
+    """
     original = events._set_running_loop
-    probes: dict[tuple[int, int], watch.Probe] = {}  # a forked child inherits its parent's
+    probes: dict[tuple[int, int], watch.Probe] = {}
+    printers: dict[int, _Printer] = {}
+
+    def save(_: object = None) -> None:
+        for (pid, thread), probe in list(probes.items()):
+            if pid == os.getpid():
+                _write(Path(folder, f"{pid}-{thread}.json"), probe)
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
         key = os.getpid(), threading.get_ident()
-        if loop is None and key in probes:
-            probe = probes.pop(key)
-            with contextlib.suppress(Exception):  # the program must run all the same
-                probe.__exit__(None, None, None)
-                _write(folder, probe)
-        elif loop is not None and key not in probes and not _tests_itself():
-            probe = watch.Probe(threshold_ms, on_stall=lambda _: _write(folder, probe))
-            probe._teller.write = _print
+        probe = probes.get(key)
+        if probe is not None and probe._sampler is not None:
+            if loop is None:
+                with contextlib.suppress(Exception):  # the program must run all the same
+                    probe.__exit__(None, None, None)
+                    save()
+        elif loop is not None and threading.current_thread().name != THREAD:
+            if probe is None:
+                probe = probes[key] = watch.Probe(threshold_ms)
+                probe._teller = printers.setdefault(os.getpid(), _Printer(save))
+            watched, waited = probe._left - probe._entered, probe._waited
             try:
-                probes[key] = probe.__enter__()
+                probe.__enter__()
             except Exception as error:
-                _print(0, f"a loop is not watched: {error}")
+                probe._teller.warn(f"a loop is not watched: {error}")
+            probe._entered -= watched
+            probe._waited += waited
             watch._watched.discard(loop)  # the program may have a probe of its own
 
     for module in sys.modules["asyncio"], events:
         module._set_running_loop = set_running_loop  # type: ignore[attr-defined]
 
 
-def _tests_itself() -> bool:
-    return threading.current_thread().name == THREAD
+class _Printer(Teller):
+    """Prints to stderr, whatever the program does to logging, until the process ends."""
+
+    def write(self, level: int, text: str, error: Any = None) -> None:
+        reason = f": {error[1]!r}" if error else ""
+        line = f"labkit.probe[{os.getpid()}]: {text}{reason}\n"  # in one piece: others print, too
+        print(line, end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass
 
 
-def _print(level: int, text: str, error: Any = None) -> None:
-    """Print to stderr, whatever the program does to logging."""
-    reason = f": {error[1]!r}" if error else ""
-    print(f"labkit.probe[{os.getpid()}]: {text}{reason}", file=sys.stderr, flush=True)
-
-
-def _write(folder: str, probe: watch.Probe) -> None:
+def _write(file: Path, probe: watch.Probe) -> None:
     """Keep what a probe has seen so far where the parent finds it, however this process ends."""
-    found = probe.summary()
-    if found["seconds"] < 1 and not found["stalls"]:
-        return  # asyncio.run() runs its loop three times; what closes it is of no interest
-    name = Path(folder, f"{os.getpid()}-{id(probe):x}")
+    found = {"pid": os.getpid(), **probe.summary()}
     with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
-        new = name.with_suffix(f".{threading.get_ident()}")
-        new.write_text(json.dumps({"pid": os.getpid(), **found}))
-        new.replace(name.with_suffix(".json"))
+        new = file.with_suffix(f".{threading.get_ident()}")
+        new.write_text(json.dumps(found))
+        new.replace(file)

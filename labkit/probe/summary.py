@@ -83,7 +83,9 @@ def sum_up(
     usual, late = 1e3 * lag.percentile(50), 1e3 * noise.percentile(99)
     figures = {
         "threshold_ms": threshold_ms,
-        "suggested_threshold_ms": max(10.0, 10 * usual, 5 * late),  # NaN is never the largest
+        "suggested_threshold_ms": round(
+            max(10.0, 10 * usual, 5 * late), 0
+        ),  # NaN is never the largest
         "seconds": seconds,
         "busy": busy,
         "lag_p50_ms": usual,

@@ -21,9 +21,10 @@ from labkit.probe.summary import Rows
 PROBE = [sys.executable, "-m", "labkit.probe"]
 
 
-def stalls_of(found: list[dict[str, Any]]) -> list[str]:
-    """The causes of the rows of STALL's line, in all processes; a busy machine may add others."""
-    return [row["cause"] for one in found for row in one["stalls"] if row["line"] == 5]
+def stalls_of(found: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """(cause, count) of STALL's line, in each summary; a busy machine may add other lines."""
+    rows = [row for one in found for row in one["stalls"] if row["line"] == 5]
+    return [(row["cause"], row["count"]) for row in rows]
 
 
 def run(*arguments: object, status: int = 0) -> str:
@@ -95,7 +96,7 @@ def test_each_new_line_is_logged_at_once_and_a_known_one_once_a_minute(
     clock = [0.0]
     monkeypatch.setattr(log, "monotonic", lambda: clock[0])
     teller = log.Teller()
-    teller.write = lambda level, text, error=None: said.append(text)
+    monkeypatch.setattr(teller, "write", lambda level, text, error=None: said.append(text))
     for moment, line in [(0.0, 1), (1.0, 1), (2.0, 2), (59.0, 1), (61.0, 1)]:
         clock[0] = moment
         teller._over(a_stall(line))
@@ -108,7 +109,9 @@ def test_each_new_line_is_logged_at_once_and_a_known_one_once_a_minute(
     assert "+ 3 more, 0.3 s in all: blocked, at <app>.py:1 in handler" == said[2]
 
 
-def test_a_handler_that_raises_ends_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_handler_that_raises_ends_no_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     done = threading.Event()
 
@@ -120,7 +123,7 @@ def test_a_handler_that_raises_ends_no_log(capsys: pytest.CaptureFixture[str]) -
         done.set()
 
     teller = log.Teller()
-    teller.write = write
+    monkeypatch.setattr(teller, "write", write)
     teller.tell(a_stall(1))
     teller.tell(a_stall(2))
     assert done.wait(30)
@@ -131,10 +134,10 @@ def test_a_handler_that_raises_ends_no_log(capsys: pytest.CaptureFixture[str]) -
     assert "the handler's" in capsys.readouterr().err
 
 
-def test_a_handler_that_hangs_does_not_fill_the_memory() -> None:
+def test_a_handler_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     going_on = threading.Event()
     teller = log.Teller()
-    teller.write = lambda level, text, error=None: going_on.wait(60)
+    monkeypatch.setattr(teller, "write", lambda level, text, error=None: going_on.wait(60))
     for line in range(5000):
         teller.tell(a_stall(line))
     try:
@@ -171,6 +174,11 @@ async def watched():
 asyncio.run(watched())
 """
 
+ONE_LOOP_AFTER_ANOTHER = """
+for _ in range(3):
+    work()
+"""
+
 FORKS_ON_THE_LOOPS_THREAD = """
 async def fork():
     worker = multiprocessing.get_context("fork").Process(target=work)
@@ -189,27 +197,31 @@ work()
 
 
 @pytest.mark.parametrize(
-    ("program", "status", "processes"),
+    ("program", "status", "counts", "summaries"),
     [
-        pytest.param("work()\nsys.exit(7)", 7, 1, id="exits"),
-        pytest.param("work()\nraise ValueError('mine')", 1, 1, id="fails"),
-        pytest.param(IN_TWO_THREADS, 0, 2, id="threads"),
-        pytest.param(WITH_A_PROBE_OF_ITS_OWN, 1, 1, id="own-probe"),
-        pytest.param(FORKS_ON_THE_LOOPS_THREAD, 0, 1, id="forks"),
-        pytest.param(FORKED_CHILD_EXITS, 0, 1, id="child-exits"),
+        pytest.param("work()\nsys.exit(7)", 7, [1], 1, id="exits"),
+        pytest.param("work()\nraise ValueError('mine')", 1, [1], 1, id="fails"),
+        pytest.param(IN_TWO_THREADS, 0, [1, 1], 2, id="threads"),
+        pytest.param(ONE_LOOP_AFTER_ANOTHER, 0, [3], 1, id="loops"),
+        pytest.param(WITH_A_PROBE_OF_ITS_OWN, 1, [1], 1, id="own-probe"),
+        pytest.param(FORKS_ON_THE_LOOPS_THREAD, 0, [1], 2, id="forks"),
+        pytest.param(FORKED_CHILD_EXITS, 0, [1], 1, id="child-exits"),
     ],
 )
 def test_a_program_is_watched_without_an_edit_and_keeps_its_exit_status(
-    program: str, status: int, processes: int, tmp_path: Path
+    program: str, status: int, counts: list[int], summaries: int, tmp_path: Path
 ) -> None:
     if "fork" in program and "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("there is no fork here")
     script, out = tmp_path / "service.py", tmp_path / "out.json"
     script.write_text(STALL + program)
     said = run("--json", out, script, status=status)
-    assert processes * ["blocked"] == stalls_of(json.loads(out.read_text())), said
+    found = json.loads(out.read_text())
+    assert [("blocked", count) for count in counts] == stalls_of(found), said
+    assert all(0 < one["busy"] < 1 for one in found), said
+    assert sum(one["seconds"] for one in found) > 0.3 * sum(counts)
     assert "service.py:5 in main: time.sleep(0.2)" in said
-    assert processes == said.count("threshold_ms 50,"), said  # a summary for each, told once
+    assert summaries == said.count("threshold_ms 50,"), said  # a summary for each, told once
     assert said.rstrip().rpartition("\n")[2].startswith("threshold_ms"), said  # and told last
 
 
@@ -236,7 +248,7 @@ def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
         assert "ready" in process.stdout.readline()
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert ["blocked"] == stalls_of(json.loads(out.read_text())), said
+    assert [("blocked", 1)] == stalls_of(json.loads(out.read_text())), said
     assert "master.py:5 in main" in said
 
 
