@@ -83,8 +83,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
         while not (text := answer.read_text()).endswith("\n"):
             if time.monotonic() > until:
                 raise LabError(
-                    f"Process {pid} did not answer: its main thread came to no Python code in "
-                    f"{seconds + 10:.0f} s. It waits in C code, perhaps for its loop's next event."
+                    f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
+                    "main thread is in C code, perhaps waiting for its loop's next event."
                 )
             time.sleep(0.05)
     found = json.loads(text)

@@ -37,10 +37,13 @@ def watch_every_loop(threshold_ms: float, folder: str) -> None:
     probes: dict[tuple[int, int], watch.Probe] = {}
     printers: dict[int, _Printer] = {}
 
-    def save(_: object = None) -> None:
+    def save(_: object = None) -> None:  # where the parent finds it, however this process ends
         for (pid, thread), probe in list(probes.items()):
-            if pid == os.getpid():
-                _write(Path(folder, f"{pid}-{thread}.json"), probe)
+            if pid == os.getpid() and probe._entered:
+                new = Path(folder, f"{pid}-{thread}.{threading.get_ident()}")
+                with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
+                    new.write_text(json.dumps({"pid": pid, **probe.summary()}))
+                    new.replace(new.with_suffix(".json"))
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
@@ -78,12 +81,3 @@ class _Printer(Teller):
 
     def close(self) -> None:
         pass
-
-
-def _write(file: Path, probe: watch.Probe) -> None:
-    """Keep what a probe has seen so far where the parent finds it, however this process ends."""
-    found = {"pid": os.getpid(), **probe.summary()}
-    with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
-        new = file.with_suffix(f".{threading.get_ident()}")
-        new.write_text(json.dumps(found))
-        new.replace(file)

@@ -7,39 +7,30 @@ import math
 from datetime import datetime
 from typing import Any
 
+from labkit.probe.frames import Frame
 from labkit.probe.histogram import Histogram
 from labkit.probe.stall import Stall, source
 
+Rows = dict[tuple[Frame | None, str], dict[str, Any]]  # by line and cause
 _LINES = 1000  # kept; the rest is summed up in one
 _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line")
 
 
-class Rows:
-    """Counts the stalls of each line and cause."""
-
-    def __init__(self) -> None:
-        self._rows: dict[object, dict[str, Any]] = {}
-
-    def add(self, stall: Stall) -> None:
-        """Count one."""
-        frame, cause = stall.awaited_at or stall.frame, str(stall.cause)
-        if (frame, cause) not in self._rows and len(self._rows) >= _LINES:
-            frame, cause = None, "various"
-        if (frame, cause) not in self._rows:
-            file, line, function = frame or (None, None, None)
-            where = {"file": file, "line": line, "function": function, "source": source(frame)}
-            times = {"count": 0, "longest_ms": 0.0, "total_ms": 0.0}
-            self._rows[frame, cause] = {**where, "cause": cause, **times}
-        row = self._rows[frame, cause]
-        row["count"] += 1
-        row["longest_ms"] = max(row["longest_ms"], stall.duration_ms)
-        row["total_ms"] += stall.duration_ms
-        row["last_seen"] = datetime.now().astimezone().isoformat(timespec="seconds")
-
-    def costliest_first(self) -> list[dict[str, Any]]:
-        """A copy, as of now."""
-        rows = [dict(row) for row in list(self._rows.values())]
-        return sorted(rows, key=lambda row: -row["total_ms"])
+def count(rows: Rows, stall: Stall) -> None:
+    """Count a stall in the row of its line and cause."""
+    frame, cause = stall.awaited_at or stall.frame, str(stall.cause)
+    if (frame, cause) not in rows and len(rows) >= _LINES:
+        frame, cause = None, "various"
+    if (frame, cause) not in rows:
+        file, line, function = frame or (None, None, None)
+        where = {"file": file, "line": line, "function": function, "source": source(frame)}
+        times = {"count": 0, "longest_ms": 0.0, "total_ms": 0.0}
+        rows[frame, cause] = {**where, "cause": cause, **times}
+    row = rows[frame, cause]
+    row["count"] += 1
+    row["longest_ms"] = max(row["longest_ms"], stall.duration_ms)
+    row["total_ms"] += stall.duration_ms
+    row["last_seen"] = datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 class Summary(dict[str, Any]):
@@ -95,7 +86,8 @@ def sum_up(
         "noise_max_ms": 1e3 * noise.max,
     }
     known = {key: None if math.isnan(x) else round(x, 3) for key, x in figures.items()}
-    return Summary(known, stalls=rows.costliest_first())
+    copies = [dict(row) for row in list(rows.values())]
+    return Summary(known, stalls=sorted(copies, key=lambda row: -row["total_ms"]))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

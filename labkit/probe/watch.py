@@ -23,7 +23,7 @@ from labkit.probe.histogram import Histogram
 from labkit.probe.log import Teller, warn_of_observers
 from labkit.probe.looks import Sampler
 from labkit.probe.stall import Stall
-from labkit.probe.summary import Rows, Summary, sum_up
+from labkit.probe.summary import Rows, Summary, count, sum_up
 from labkit.probe.timing import WINDOWS, Timer
 from labkit.probe.verdict import Iteration, judge
 
@@ -62,7 +62,7 @@ class Probe(Timer):
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
         self._noise = Histogram()
         self._left = 0.0
-        self._rows = Rows()
+        self._rows: Rows = {}
         self._judging = threading.Lock()
         self._teller = Teller(on_stall)
 
@@ -174,7 +174,7 @@ class Probe(Timer):
                 if isinstance(verdict, Stall):
                     found.append(verdict)
                     self._stalls.append(verdict)
-                    self._rows.add(verdict)
+                    count(self._rows, verdict)
                 elif verdict > 0:
                     self._noise.add(verdict)
         for stall in found:

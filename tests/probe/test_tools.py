@@ -16,7 +16,7 @@ import pytest
 
 from labkit import Frame, Probe, Stall
 from labkit.probe import Summary, attach, log
-from labkit.probe.summary import Rows
+from labkit.probe.summary import Rows, count
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
 
@@ -68,10 +68,10 @@ def test_a_summary_is_text_html_and_plain_json() -> None:
 
 
 def test_a_summary_escapes_html_and_is_bounded() -> None:
-    rows = Rows()
+    rows: Rows = {}
     for line in range(3000):
-        rows.add(a_stall(line))
-    found = rows.costliest_first()
+        count(rows, a_stall(line))
+    found = list(rows.values())
     assert len(found) <= 1001
     assert 3000 == sum(row["count"] for row in found)
     assert "&lt;app&gt;" in Summary(threshold_ms=50.0, stalls=found)._repr_html_()
@@ -326,3 +326,18 @@ def test_what_attach_sends_watches_every_loop_and_leaves_no_trace(tmp_path: Path
     found = json.loads(answer.read_text())
     assert 2 == len(found)
     assert all("blocked" in {row["cause"] for row in one["stalls"]} for one in found), found
+
+
+@pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="Python 3.14 and later have it")
+def test_attach_watches_a_process_that_runs() -> None:
+    serve = "async def serve():\n  print('ready', flush=True)\n  while True: await main()\n"
+    command = [sys.executable, "-c", f"{STALL}{serve}asyncio.run(serve())"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        try:
+            [found] = attach.attach(process.pid, 2.0, 50.0)
+        finally:
+            process.kill()
+    assert process.pid == found["pid"]
+    assert [("blocked", 5)] == [(row["cause"], row["line"]) for row in found["stalls"]]
