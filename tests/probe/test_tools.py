@@ -239,7 +239,8 @@ def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
         "    worker.start()\n"
         "    worker.join()\n"
         "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    for _ in range(600):\n"
+        "        time.sleep(0.1)  # a signal that comes just before a sleep does not cut it short\n"
     )
     command = [*PROBE, "--json", str(out), str(script)]
     pipe = subprocess.PIPE
