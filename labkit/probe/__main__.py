@@ -24,13 +24,15 @@ from labkit.probe.watch import Probe
 
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
-       python -m labkit.probe why"""
+       python -m labkit.probe why [CAUSE]"""
 
 
 def main() -> None:
     """Run a program, watch one that runs already, or print what to do about each cause."""
     if sys.argv[1:2] == ["why"]:
-        print("\n\n".join(f"{cause}:\n{advice}" for cause, advice in ADVICE.items()))
+        asked = " ".join(sys.argv[2:])
+        found = [cause for cause in ADVICE if asked in cause] or ADVICE
+        print("\n\n".join(f"{cause}:\n{ADVICE[cause]}" for cause in found))
         return
     parser = argparse.ArgumentParser("labkit.probe", usage=_USAGE)
     parser.add_argument("--threshold-ms", type=float, default=50.0, help="what counts as a stall")

@@ -115,7 +115,7 @@ class Teller:
         if len(self._known) >= _LINES:
             self._known.clear()
         first = stall.cause not in {cause for _, cause in self._known}
-        page = " (what to do: python -m labkit.probe why)" if first else ""
+        page = f" (what to do: python -m labkit.probe why {stall.cause})" if first else ""
         self._known[line, stall.cause] = _Known(monotonic())
         self.write(logging.INFO, f"{stall}{page}")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from labkit import Frame, Probe, Stall
-from labkit.probe import Summary, attach, log
+from labkit.probe import ADVICE, Summary, attach, log
 from labkit.probe.summary import Rows, count
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
@@ -287,10 +287,13 @@ def test_the_command_line_says_what_to_do(arguments: list[str], said: str) -> No
     assert "Traceback" not in error
 
 
-def test_each_cause_has_its_advice() -> None:
-    done = subprocess.run([*PROBE, "why"], capture_output=True, text=True, check=True, timeout=60)
-    for cause in ("blocked", "computing", "collecting garbage", "starved by another", "unknown"):
-        assert f"{cause}" in done.stdout
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("", 5), ("starved by another thread", 1), ("nonsense", 5)]
+)
+def test_each_cause_has_its_advice(asked: str, shown: int) -> None:
+    command = [*PROBE, "why", *asked.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert shown == sum(f"{cause}:\n{advice}" in done.stdout for cause, advice in ADVICE.items())
 
 
 SERVES = """
