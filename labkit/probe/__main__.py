@@ -1,111 +1,103 @@
-"""The command line: `python -m labkit.probe [options] -m MODULE ...`, `attach PID`, `why CAUSE`."""
+"""The command line: `python -m labkit.probe [options] -m MODULE ...`, `attach PID`, `why`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import atexit
+import importlib.util
 import json
 import os
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.probe.attach import attach
 from labkit.probe.program import share, watch_every_loop
 from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
+from labkit.probe.watch import Probe
 
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
-       python -m labkit.probe why CAUSE"""
+       python -m labkit.probe why [CAUSE]"""
 
 
-def main() -> int:
-    """The exit status is the program's."""
-    arguments = sys.argv[1:]
-    parser = argparse.ArgumentParser("labkit.probe", usage=_USAGE, description=__doc__)
+def main() -> None:
+    """Run a program, watch one that runs already, or print what to do about each cause."""
+    if sys.argv[1:2] == ["why"]:
+        asked = " ".join(sys.argv[2:])
+        found = [cause for cause in ADVICE if asked in cause] or ADVICE
+        print("\n\n".join(f"{cause}:\n{ADVICE[cause]}" for cause in found))
+        return
+    parser = argparse.ArgumentParser("labkit.probe", usage=_USAGE)
     parser.add_argument("--threshold-ms", type=float, default=50.0, help="what counts as a stall")
-    parser.add_argument("--json", type=Path, help="write the summary there, too")
-    try:
-        if arguments[:1] == ["why"]:
-            return why(" ".join(arguments[1:]))
-        if arguments[:1] == ["attach"]:
-            from labkit.probe.attach import attach
-
-            parser.add_argument("--seconds", type=float, default=30.0, help="for so long")
-            parser.add_argument("pid", type=int)
-            options = parser.parse_args(arguments[1:])
-            _report([attach(options.pid, options.seconds, options.threshold_ms)], options.json)
-            return 0
+    parser.add_argument("--json", type=os.path.abspath, help="write the summaries there, too")
+    attaching = sys.argv[1:2] == ["attach"]
+    if attaching:
+        parser.add_argument("attach")
+        parser.add_argument("pid", type=int)
+        parser.add_argument("--seconds", type=float, default=30.0, help="for so long")
+    else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
-        parser.add_argument("program", nargs=argparse.REMAINDER)
-        options = parser.parse_args(arguments)
-        if not options.program:
-            parser.error("no program was given. Expected: -m MODULE, or a script")
-        return run(options)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+        parser.add_argument("program", nargs=argparse.PARSER)
+    options = parser.parse_args()
+    try:
+        Probe(options.threshold_ms)  # refuses what is no threshold
+        if options.json:
+            open(options.json, "a").close()  # now, not after an hour, it must be known to work
+        if attaching:
+            _report(attach(options.pid, options.seconds, options.threshold_ms), options.json)
+            return
+        name, find = options.program[0], importlib.util.find_spec
+        if not (find(name) if options.module else os.path.exists(name)):
+            raise LabError(f"There is no {name!r}. Expected: -m MODULE, or the path of a script.")
+    except (LabError, OSError, ImportError) as error:
+        parser.exit(2, f"labkit.probe: {error}\n")
+    run(options)
 
 
-def why(cause: str) -> int:
-    """Print what to do about a cause; all of them, if none is given."""
-    found = {name: text for name, text in ADVICE.items() if name.startswith(cause)}
-    if not found:
-        raise LabError(f"There is no cause {cause!r}. Expected one of: {', '.join(ADVICE)}.")
-    for name, text in found.items():
-        print(f"{name}\n{textwrap.indent(textwrap.fill(text, 78), '  ')}")
-    return 0
+def run(options: argparse.Namespace) -> None:
+    """Run the program as Python would, with every loop watched; the summary comes at the end."""
+    pid, folder = os.getpid(), tempfile.mkdtemp(prefix="labkit-probe-")
 
-
-def run(options: argparse.Namespace) -> int:
-    """Run the program as Python would, with every loop watched."""
-    with tempfile.TemporaryDirectory(prefix="labkit-probe-") as folder, _ended_well():
-        share(options.threshold_ms, folder)
-        watch_every_loop(options.threshold_ms, folder)
-        name, sys.argv = options.program[0], list(options.program)
-        try:
-            if options.module:
-                sys.path[0] = os.getcwd()
-                runpy.run_module(name, run_name="__main__", alter_sys=True)
-            else:
-                if not Path(name).exists():
-                    raise LabError(f"There is no file {name!r}. Expected a script, or -m MODULE.")
-                sys.path[0] = str(Path(name).resolve().parent)
-                runpy.run_path(name, run_name="__main__")
-        finally:
+    def report() -> None:
+        if os.getpid() == pid:  # a forked child comes here, too
             found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+            shutil.rmtree(folder, ignore_errors=True)
             _report(found, options.json)
-    return 0
-
-
-@contextlib.contextmanager
-def _ended_well() -> Iterator[None]:
-    """Whoever is told to end by SIGTERM still prints the summary."""
 
     def end(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
+        if os.getpid() == pid:
+            raise SystemExit(128 + signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+
+    atexit.register(report)  # by then, the program's threads and children have ended
+    before = signal.signal(signal.SIGTERM, end)
+    share(options.threshold_ms, folder)
+    watch_every_loop(options.threshold_ms, folder)
+    sys.argv = options.program
+    if options.module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        script = os.path.abspath(sys.argv[0])
+        sys.path[0] = os.path.dirname(script)
+        runpy.run_path(script, run_name="__main__")
 
 
-def _report(found: list[dict[str, Any]], file: Path | None) -> None:
+def _report(found: list[dict[str, Any]], file: str | None) -> None:
     for one in found:
-        print(f"\nprocess {one['pid']}:\n{Summary.from_dict(one)}", file=sys.stderr)
+        print(f"\nprocess {one['pid']}:\n{Summary(one)}", file=sys.stderr)
     if not found:
-        print("labkit.probe: no event loop ran.", file=sys.stderr)
+        print("labkit.probe: no event loop ran to its end, and none stalled.", file=sys.stderr)
     if file:
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        Path(file).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

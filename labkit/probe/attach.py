@@ -5,6 +5,7 @@ Python 3.14 and later can be asked to run a script at the next safe point (`sys.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -14,104 +15,106 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.probe.summary import Summary
+from labkit.probe.watch import Probe
 
-# Runs in the other process. The work is done on a thread of its own, so that its loop is not held
-# by an import; what it imported is forgotten afterwards.
+# Runs in the other process, in a namespace of its own. The work is done on a thread, so that its
+# loop is not held by an import; what was imported of labkit is forgotten afterwards.
 _SCRIPT = """
-def _labkit_probe():
-    import asyncio, json, os, sys, threading, time, types
-    answer, seconds, threshold = {answer!r}, {seconds!r}, {threshold!r}
+import asyncio, contextlib, json, sys, threading, types
 
-    def running():
-        for frame in sys._current_frames().values():
-            while frame is not None:
-                if frame.f_code.co_name == "run_forever" and "self" in frame.f_locals:
-                    yield frame.f_locals["self"]
-                frame = frame.f_back
+def watch(loop):
+    before = set(sys.modules)
+    try:
+        if "labkit" not in sys.modules:  # the probe alone, without what notebooks need
+            sys.modules["labkit"] = types.ModuleType("labkit")
+            sys.modules["labkit"].__path__ = [{package!r}]
+        from labkit.probe.attach import watch_loops
+        result = watch_loops(loop, {seconds!r}, {threshold_ms!r})
+    except BaseException as error:
+        result = str(error) or repr(error)
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "labkit":
+            del sys.modules[name]
+    with contextlib.suppress(OSError), open({answer!r}, "r+") as file:
+        file.write(json.dumps(result) + "\\n")
 
-    loops = [loop for loop in [asyncio._get_running_loop(), *running()] if loop is not None]
-    loops = list(dict.fromkeys(loops))
-
-    def watch():
-        before = set(sys.modules)
-        try:
-            if "labkit" not in sys.modules:  # the probe alone, without what notebooks need
-                sys.modules["labkit"] = types.ModuleType("labkit")
-                sys.modules["labkit"].__path__ = [{package!r}]
-            from labkit.probe import Probe
-            found = [(loop, Probe(threshold)) for loop in loops]
-            for loop, probe in found:
-                loop.call_soon_threadsafe(probe.__enter__)
-            time.sleep(seconds)
-            for loop, probe in found:
-                left = threading.Event()
-                loop.call_soon_threadsafe(lambda: (probe.__exit__(None, None, None), left.set()))
-                left.wait(5)
-            result = [probe.summary().as_dict() for _, probe in found]
-        except BaseException as error:
-            result = repr(error)
-        finally:
-            for name in set(sys.modules) - before:
-                if name.partition(".")[0] == "labkit":
-                    del sys.modules[name]
-        with open(answer + ".new", "w") as file:
-            json.dump(result, file)
-        os.replace(answer + ".new", answer)
-
-    threading.Thread(target=watch, name="labkit-probe-attached", daemon=True).start()
-
-_labkit_probe()
-del _labkit_probe
+here = asyncio._get_running_loop()
+threading.Thread(target=watch, args=(here,), name="labkit-probe-attached", daemon=True).start()
 """
 
 
-def attach(pid: int, seconds: float, threshold_ms: float) -> dict[str, Any]:
-    """Watch the loop of a running process for some seconds, and return the summary as dicts.
+def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]]:
+    """Watch the loops of a running process for some seconds; the summary of each, as JSON has it.
 
     Raises:
         LabError: There is no such process, its Python is another or forbids it, this user may
             not, no loop runs there, or it came to no safe point.
     """
+    python = sys.version.split()[0]
     if not hasattr(sys, "remote_exec"):
         raise LabError(
-            f"attach needs Python 3.14 or later on both sides; this is {sys.version.split()[0]}. "
-            "With an older one, start the program by `python -m labkit.probe -m MODULE`."
+            f"attach needs Python 3.14 or later on both sides; this is {python}. With an older "
+            "one, start the program by `python -m labkit.probe -m MODULE`."
         )
     with tempfile.TemporaryDirectory(prefix="labkit-probe-") as folder:
-        os.chmod(folder, 0o777)  # the process may be another user's
         script, answer = Path(folder, "enter.py"), Path(folder, "answer.json")
         package = str(Path(__file__).resolve().parents[1])
-        settings = {"answer": str(answer), "seconds": seconds, "threshold": threshold_ms}
+        settings = {"answer": str(answer), "seconds": seconds, "threshold_ms": threshold_ms}
         script.write_text(_SCRIPT.format(package=package, **settings))
-        script.chmod(0o644)
+        answer.touch()
+        for path, mode in (folder, 0o755), (script, 0o644), (answer, 0o666):
+            os.chmod(path, mode)  # the process may be another user's
         try:
             if os.name == "posix":  # elsewhere, it would end it
                 os.kill(pid, 0)
             sys.remote_exec(pid, str(script))
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             raise LabError(f"There is no process {pid}. Expected the pid of a Python.") from None
-        except PermissionError:
+        except (OSError, RuntimeError, ValueError) as error:
             raise LabError(
-                f"This user may not look into process {pid}. Be its user or root; on Linux, "
-                "kernel.yama.ptrace_scope or a container may forbid it (CAP_SYS_PTRACE)."
-            ) from None
-        except (RuntimeError, OSError, ValueError) as error:
-            raise LabError(
-                f"Process {pid} cannot be entered: {error}. Expected: the same version of Python "
-                f"as this one ({sys.version.split()[0]}), with remote debugging not switched off "
-                "(PYTHON_DISABLE_REMOTE_DEBUG, -X disable-remote-debug)."
+                f"Process {pid} cannot be entered: {error}. Expected: a process of this user's (or "
+                "be root; in a container, CAP_SYS_PTRACE is needed, too), whose Python is of this "
+                f"one's version ({python}) and runs without -X disable-remote-debug and "
+                "PYTHON_DISABLE_REMOTE_DEBUG."
             ) from None
         until = time.monotonic() + seconds + 10
-        while not answer.exists():
+        while not (text := answer.read_text()).endswith("\n"):
             if time.monotonic() > until:
                 raise LabError(
-                    f"Process {pid} did not answer: its main thread came to no Python code in "
-                    f"{seconds + 10:.0f} s. It waits in C code, perhaps for its loop's next event."
+                    f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
+                    "main thread is in C code, perhaps waiting for its loop's next event."
                 )
             time.sleep(0.05)
-        found = json.loads(answer.read_text())
+    found = json.loads(text)
     if isinstance(found, str):
-        raise LabError(f"The probe failed in process {pid}: {found}")
-    if not found:
-        raise LabError(f"No event loop runs in process {pid}. Expected a running asyncio program.")
-    return {**found[0], "pid": pid}
+        raise LabError(f"In process {pid}: {found}")
+    return [{"pid": pid, **one} for one in found]
+
+
+def watch_loops(
+    main_loop: asyncio.AbstractEventLoop | None, seconds: float, threshold_ms: float
+) -> list[Summary]:
+    """In the other process: watch this loop, and those that other threads run.
+
+    Raises:
+        LabError: No loop runs, or one is being watched already.
+    """
+    loops = {main_loop} - {None}
+    for frame in sys._current_frames().values():
+        caller: Any = frame
+        while caller is not None:
+            if caller.f_code.co_name == "run_forever":
+                loops.add(caller.f_locals.get("self"))
+            caller = caller.f_back
+
+    async def watch() -> Summary:
+        with Probe(threshold_ms) as probe:
+            await asyncio.sleep(seconds)
+        return probe.summary()
+
+    running = [loop for loop in loops if isinstance(loop, asyncio.AbstractEventLoop)]
+    if not running:
+        raise LabError("No event loop runs. Expected a running asyncio program.")
+    watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in running]
+    return [each.result(seconds + 5) for each in watching]

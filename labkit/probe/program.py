@@ -15,62 +15,65 @@ from asyncio import AbstractEventLoop, events
 from pathlib import Path
 from typing import Any
 
+from labkit.probe import watch
 from labkit.probe.log import Teller
-from labkit.probe.watch import Probe
-
-SETTINGS = "LABKIT_PROBE"  # the threshold in ms, and the folder that gets the summaries
-BOOT = str(Path(__file__).with_name("boot"))
-
-
-class _Printer(Teller):
-    """Prints to stderr, whatever the program does to logging."""
-
-    def write(self, level: int, text: str, error: Any = None) -> None:
-        print(f"labkit.probe[{os.getpid()}]: {text}", file=sys.stderr, flush=True)
 
 
 def share(threshold_ms: float, folder: str) -> None:
     """Have child processes watched, too."""
-    os.environ[SETTINGS] = f"{threshold_ms:g} {folder}"
-    paths = [BOOT, os.environ.get("PYTHONPATH", "")]
+    os.environ["LABKIT_PROBE"] = f"{threshold_ms:g} {folder}"
+    paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def watch_every_loop(threshold_ms: float, folder: str) -> None:
-    """From here on, each loop that begins to run in this process is watched while it runs."""
+    """From here on, each loop that begins to run in this process is watched while it runs.
+
+    A thread has one probe for all loops that it runs, and a process one log: `asyncio.run()` alone
+    runs its loop three times. A forked child has its parent's, too, and leaves them alone.
+    """
     original = events._set_running_loop
-    watching = threading.local()
+    probes: dict[tuple[int, int], watch.Probe] = {}
+    printers: dict[int, _Printer] = {}
+
+    def save(_: object = None) -> None:  # where the parent finds it, however this process ends
+        for (pid, thread), probe in list(probes.items()):
+            if pid == os.getpid() and probe._timer.entered:
+                new = Path(folder, f"{pid}-{thread}.{threading.get_ident()}")
+                with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
+                    new.write_text(json.dumps({"pid": pid, **probe.summary()}))
+                    new.replace(new.with_suffix(".json"))
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
-        probe: Probe | None = getattr(watching, "probe", None)
-        if loop is None and probe is not None:
-            watching.probe = None
-            if probe._sampler is not None:  # it was entered
-                probe.__exit__(None, None, None)
-                _write(folder, probe)
-        elif loop is not None and probe is None:
-            watching.probe = Probe(threshold_ms, on_stall=lambda _: _write(folder, watched))
-            watched = watching.probe
-            watched._teller = _Printer(watched._teller.on_stall)
-            loop.call_soon(_enter, watched)
+        key = os.getpid(), threading.get_ident()
+        probe = probes.get(key)
+        if probe is not None and probe._sampler is not None:
+            if loop is None:
+                with contextlib.suppress(Exception):  # the program must run all the same
+                    probe.__exit__(None, None, None)
+                    save()
+        elif loop is not None:
+            if probe is None:
+                probe = probes[key] = watch.Probe(threshold_ms)
+                probe._teller = printers.setdefault(os.getpid(), _Printer(save))
+            try:
+                probe.__enter__()
+            except Exception as error:
+                probe._teller.warn(f"a loop is not watched: {error}")
+            watch._watched.discard(loop)  # the program may have a probe of its own
 
     for module in sys.modules["asyncio"], events:
         module._set_running_loop = set_running_loop  # type: ignore[attr-defined]
 
 
-def _enter(probe: Probe) -> None:
-    with contextlib.suppress(Exception):
-        probe.__enter__()
+class _Printer(Teller):
+    """Prints to stderr, whatever the program does to logging, until the process ends."""
 
+    def write(self, level: int, text: str, error: Any = None) -> None:
+        reason = f": {error[1]!r}" if error else ""
+        line = f"labkit.probe[{os.getpid()}]: {text}{reason}\n"  # in one piece: others print, too
+        print(line, end="", file=sys.stderr, flush=True)
 
-def _write(folder: str, probe: Probe) -> None:
-    """Keep what a probe has seen so far where the parent finds it, however this process ends."""
-    found = probe.summary().as_dict() | {"pid": os.getpid()}
-    if found["seconds"] < 1 and not found["stalls"]:
-        return  # asyncio.run() runs its loop thrice; what closes it is of no interest
-    target = Path(folder) / f"{os.getpid()}-{id(probe):x}.json"
-    with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
-        new = target.with_suffix(".new")
-        new.write_text(json.dumps(found))
-        new.replace(target)
+    def close(self) -> None:
+        pass

@@ -21,7 +21,7 @@ from labkit.probe.histogram import Histogram
 from labkit.probe.log import Teller, warn_of_observers
 from labkit.probe.looks import Sampler
 from labkit.probe.stall import Stall
-from labkit.probe.summary import Summary
+from labkit.probe.summary import Rows, Summary, count, sum_up
 from labkit.probe.timing import Timer
 
 _watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -59,7 +59,7 @@ class Probe:
         self._sampler: Sampler | None = None
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
         self._noise = Histogram()
-        self._summary = Summary(threshold_ms)
+        self._rows: Rows = {}
         self._teller = Teller(on_stall)
 
     @property
@@ -102,7 +102,7 @@ class Probe:
         timer = self._timer
         seconds = perf_counter() - timer.entered if self._sampler is not None else timer.watched
         busy = 1 - min(1.0, timer.waited / max(seconds, 1e-9))
-        return self._summary.with_figures(seconds, busy, timer.lags, self._noise)
+        return sum_up(self.threshold_ms, seconds, busy, timer.lags, self._noise, self._rows)
 
     def __enter__(self) -> Self:
         """Begin to watch the running loop."""
@@ -147,8 +147,7 @@ class Probe:
         """Keep a verdict; on the sampler's thread, so nothing of the user's is called."""
         if isinstance(verdict, Stall):
             self._stalls.append(verdict)
-            self._summary.add(verdict)
+            count(self._rows, verdict)
             self._teller.tell(verdict)
         elif verdict > 0:
             self._noise.add(verdict)
-            self._summary.kept_from_running(verdict)

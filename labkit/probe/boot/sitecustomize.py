@@ -1,16 +1,16 @@
 """Python imports this at the start of a child of `python -m labkit.probe`: it is watched, too."""
 
-import importlib.machinery
-import importlib.util
+import importlib
 import os
 import sys
 
-# The environment's own sitecustomize, which this one hides.
 _here = os.path.dirname(os.path.abspath(__file__))
-_paths = [path for path in sys.path if os.path.abspath(path or ".") != _here]
-_spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _paths)
-if _spec is not None and _spec.loader is not None:
-    _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
+sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _here]
+_this = sys.modules.pop("sitecustomize")
+try:
+    importlib.import_module("sitecustomize")  # the environment's own, which this one hides
+except ImportError:
+    sys.modules["sitecustomize"] = _this
 
 if "LABKIT_PROBE" in os.environ:
     try:

@@ -1,0 +1,347 @@
+"""What is made of stalls: the summary, the log, and the command line that watches any program."""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit import Frame, Probe, Stall
+from labkit.probe import ADVICE, Summary, attach, log
+from labkit.probe.summary import Rows, count
+
+PROBE = [sys.executable, "-m", "labkit.probe"]
+
+
+def stalls_of(found: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """(cause, count) of STALL's line, in each summary; a busy machine may add other lines."""
+    rows = [row for one in found for row in one["stalls"] if row["line"] == 5]
+    return [(row["cause"], row["count"]) for row in rows]
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    """What the command line prints on stderr, once it has ended with this status."""
+    done = subprocess.run(
+        [*PROBE, *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+    assert status == done.returncode, done.stderr
+    return done.stderr
+
+
+def a_stall(line: int, cause: Any = "blocked", duration_ms: float = 100.0) -> Stall:
+    frame = Frame("/srv/<app>.py", line, "handler")
+    return Stall(0.0, duration_ms, cause, frame, (frame,), 9, False, 1, None)
+
+
+# The summary.
+
+
+def test_a_summary_is_text_html_and_plain_json() -> None:
+    async def main() -> Probe:
+        with Probe(threshold_ms=20) as probe:
+            for _ in range(2):
+                await asyncio.sleep(0.02)
+                time.sleep(0.05)  # TWICE
+            await asyncio.sleep(0.02)
+        return probe
+
+    summary = asyncio.run(main()).summary()
+    lines = Path(__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.endswith("# TWICE"))
+    found = json.loads(json.dumps(summary))
+    [row] = [row for row in found["stalls"] if row["line"] == line]
+    assert (2, "blocked", __file__) == (row["count"], row["cause"], row["file"])
+    assert row["total_ms"] >= 100
+    assert 0 < found["busy"] <= 1
+    assert found["suggested_threshold_ms"] >= 10
+    assert f"test_tools.py:{line} in main: time.sleep(0.05)" in str(summary)
+    assert "<table><tr><th>stalls" in summary._repr_html_()
+    assert str(Summary(found)) == str(summary)  # another process can show it
+
+
+def test_a_summary_escapes_html_and_is_bounded() -> None:
+    rows: Rows = {}
+    for line in range(3000):
+        count(rows, a_stall(line))
+    found = list(rows.values())
+    assert len(found) <= 1001
+    assert 3000 == sum(row["count"] for row in found)
+    assert "&lt;app&gt;" in Summary(threshold_ms=50.0, stalls=found)._repr_html_()
+
+
+def test_a_summary_of_a_moment_is_valid_json() -> None:
+    async def main() -> Summary:
+        with Probe() as probe:
+            return probe.summary()
+
+    text = json.dumps(asyncio.run(main()), allow_nan=False)
+    assert json.loads(text)["lag_p50_ms"] is None
+
+
+# The log.
+
+
+def test_each_new_line_is_logged_at_once_and_a_known_one_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    clock = [0.0]
+    monkeypatch.setattr(log, "monotonic", lambda: clock[0])
+    teller = log.Teller()
+    monkeypatch.setattr(teller, "write", lambda level, text, error=None: said.append(text))
+    for moment, line in [(0.0, 1), (1.0, 1), (2.0, 2), (59.0, 1), (61.0, 1)]:
+        clock[0] = moment
+        teller._over(a_stall(line))
+        teller._say_how_many_more()
+    assert 3 == len(said), said
+    assert "<app>.py:1" in said[0]
+    assert "what to do: python -m labkit.probe why" in said[0]
+    assert "<app>.py:2" in said[1]
+    assert "what to do" not in said[1]
+    assert "+ 3 more, 0.3 s in all: blocked, at <app>.py:1 in handler" == said[2]
+
+
+def test_a_handler_that_raises_ends_no_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    done = threading.Event()
+
+    def write(level: int, text: str, error: object = None) -> None:
+        if not said:
+            said.append("")
+            raise ZeroDivisionError("the handler's")
+        said.append(text)
+        done.set()
+
+    teller = log.Teller()
+    monkeypatch.setattr(teller, "write", write)
+    teller.tell(a_stall(1))
+    teller.tell(a_stall(2))
+    assert done.wait(30)
+    teller.close()
+    teller._thread.join(30)
+    assert not teller._thread.is_alive()
+    assert "<app>.py:2" in said[1]
+    assert "the handler's" in capsys.readouterr().err
+
+
+def test_a_handler_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on = threading.Event()
+    teller = log.Teller()
+    monkeypatch.setattr(teller, "write", lambda level, text, error=None: going_on.wait(60))
+    for line in range(5000):
+        teller.tell(a_stall(line))
+    try:
+        assert teller._queue.qsize() <= 1000
+    finally:
+        going_on.set()
+        teller.close()
+
+
+# Any program.
+
+STALL = """
+import asyncio, multiprocessing, os, sys, threading, time
+async def main():
+    await asyncio.sleep(0.05)
+    time.sleep(0.2)
+    await asyncio.sleep(0.05)
+def work():
+    asyncio.run(main())
+"""  # line 5 holds the loop
+
+IN_TWO_THREADS = """
+for _ in range(2):
+    threading.Thread(target=work).start()
+# nobody waits for them: the interpreter does
+"""
+
+WITH_A_PROBE_OF_ITS_OWN = """
+import labkit
+async def watched():
+    with labkit.Probe() as probe:
+        await main()
+    sys.exit(len(probe.stalls))
+asyncio.run(watched())
+"""
+
+ONE_LOOP_AFTER_ANOTHER = """
+for _ in range(3):
+    work()
+"""
+
+FORKS_ON_THE_LOOPS_THREAD = """
+async def fork():
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    while worker.is_alive():
+        await asyncio.sleep(0.02)
+asyncio.run(fork())
+"""
+
+FORKED_CHILD_EXITS = """
+if os.fork() == 0:
+    sys.exit(3)
+os.wait()
+work()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "counts", "summaries"),
+    [
+        pytest.param("work()\nsys.exit(7)", 7, [1], 1, id="exits"),
+        pytest.param("work()\nraise ValueError('mine')", 1, [1], 1, id="fails"),
+        pytest.param(IN_TWO_THREADS, 0, [1, 1], 2, id="threads"),
+        pytest.param(ONE_LOOP_AFTER_ANOTHER, 0, [3], 1, id="loops"),
+        pytest.param(WITH_A_PROBE_OF_ITS_OWN, 1, [1], 1, id="own-probe"),
+        pytest.param(FORKS_ON_THE_LOOPS_THREAD, 0, [1], 2, id="forks"),
+        pytest.param(FORKED_CHILD_EXITS, 0, [1], 1, id="child-exits"),
+    ],
+)
+def test_a_program_is_watched_without_an_edit_and_keeps_its_exit_status(
+    program: str, status: int, counts: list[int], summaries: int, tmp_path: Path
+) -> None:
+    if "fork" in program and "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork here")
+    script, out = tmp_path / "service.py", tmp_path / "out.json"
+    script.write_text(STALL + program)
+    said = run("--json", out, script, status=status)
+    found = json.loads(out.read_text())
+    assert [("blocked", count) for count in counts] == stalls_of(found), said
+    assert all(0 < one["busy"] < 1 for one in found), said
+    assert sum(one["seconds"] for one in found) > 0.3 * sum(counts)
+    assert "service.py:5 in main: time.sleep(0.2)" in said
+    assert summaries == said.count("threshold_ms 50,"), said  # a summary for each, told once
+    assert said.rstrip().rpartition("\n")[2].startswith("threshold_ms"), said  # and told last
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, terminate() ends a process at once")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
+    how: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    script, out = tmp_path / "master.py", tmp_path / "out.json"
+    script.write_text(
+        f"{STALL}\n"
+        "if __name__ == '__main__':\n"
+        f"    worker = multiprocessing.get_context({how!r}).Process(target=work)\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+        "    print('ready', flush=True)\n"
+        "    for _ in range(600):\n"
+        "        time.sleep(0.1)  # a signal that comes just before a sleep does not cut it short\n"
+    )
+    command = [*PROBE, "--json", str(out), str(script)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert [("blocked", 1)] == stalls_of(json.loads(out.read_text())), said
+    assert "master.py:5 in main" in said
+
+
+def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('mine', flush=True)\n")
+    program = "import sys; print([path for path in sys.path if 'boot' in path])"
+    script = tmp_path / "parent.py"
+    script.write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {program!r}])"
+    )
+    done = subprocess.run(
+        [*PROBE, str(script)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ["mine", "mine", "[]"] == done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["attach", "999999999"], "attach needs Python 3.14|There is no process 999999999"),
+        (["nowhere.py"], "There is no 'nowhere.py'. Expected: -m MODULE, or the path of a script"),
+        (["-m", "nowhere.service"], "No module named 'nowhere'"),
+        (["--threshold-ms", "0", __file__], "threshold_ms is 0.0; expected at least 1"),
+        (["--json", "nowhere/out.json", __file__], "nowhere/out.json|nowhere\\out.json"),
+        ([], "the following arguments are required: program"),
+    ],
+)
+def test_the_command_line_says_what_to_do(arguments: list[str], said: str) -> None:
+    error = run(*arguments, status=2)
+    assert any(part in error for part in said.split("|")), error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("", 5), ("starved by another thread", 1), ("nonsense", 5)]
+)
+def test_each_cause_has_its_advice(asked: str, shown: int) -> None:
+    command = [*PROBE, "why", *asked.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert shown == sum(f"{cause}:\n{advice}" in done.stdout for cause, advice in ADVICE.items())
+
+
+SERVES = """
+import asyncio, json, sys, threading, time
+from pathlib import Path
+async def main(script=""):
+    exec(script, {})
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        time.sleep(0.1)
+thread = threading.Thread(target=lambda: asyncio.run(main()))
+thread.start()
+answer = Path(sys.argv[1])
+asyncio.run(main(sys.stdin.read()))
+thread.join()
+while not answer.read_text():
+    time.sleep(0.05)
+print(*[name for name in sys.modules if name.startswith("labkit")])
+"""
+
+
+def test_what_attach_sends_watches_every_loop_and_leaves_no_trace(tmp_path: Path) -> None:
+    answer = tmp_path / "answer.json"
+    answer.touch()
+    script = attach._SCRIPT.format(
+        package=str(Path(attach.__file__).parents[1]),
+        answer=str(answer),
+        seconds=1.0,
+        threshold_ms=50.0,
+    )
+    command = [sys.executable, "-c", SERVES, str(answer)]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
+    assert "" == done.stdout.strip() + done.stderr
+    found = json.loads(answer.read_text())
+    assert 2 == len(found)
+    assert all("blocked" in {row["cause"] for row in one["stalls"]} for one in found), found
+
+
+@pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="Python 3.14 and later have it")
+def test_attach_watches_a_process_that_runs() -> None:
+    serve = "async def serve():\n  print('ready', flush=True)\n  while True: await main()\n"
+    command = [sys.executable, "-c", f"{STALL}{serve}asyncio.run(serve())"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        try:
+            [found] = attach.attach(process.pid, 2.0, 50.0)
+        finally:
+            process.kill()
+    assert process.pid == found["pid"]
+    assert [("blocked", 5)] == [(row["cause"], row["line"]) for row in found["stalls"]]
