@@ -230,16 +230,25 @@ class Run:
     def hurt(self, stall: Stall) -> tuple[int, float]:
         """How many requests a stall held up, and for how long (ms) they waited in all for it."""
         begin, end = stall.start_s, stall.start_s + stall.duration_ms / 1e3
-        waits = [min(end, r.finished) - max(begin, r.intended) for r in self._requests]
-        held = [wait for wait in waits if wait > 0]
-        return len(held), 1e3 * sum(held)
+        intended, ends = (
+            self.requests.intended_s,
+            self.requests.intended_s + self.requests.latency_ms / 1e3,
+        )
+        waits = ends.clip(upper=end) - intended.clip(lower=begin)
+        return int((waits > 0).sum()), 1e3 * float(waits[waits > 0].sum())
 
     @property
     def stalls_in_words(self) -> str:
         """The loop's stalls in words."""
-        longest = ms(max((stall.duration_ms for stall in self.stalls), default=0.0))
-        several = f"{len(self.stalls)} stalls, the longest {longest} ms"
-        return {0: "no stall", 1: f"1 stall of {longest} ms"}.get(len(self.stalls), several)
+        if not self.stalls:
+            return "no stall"
+        longest = ms(max(stall.duration_ms for stall in self.stalls))
+        many = len(self.stalls) > 1
+        return (
+            f"{len(self.stalls)} stalls, the longest {longest} ms"
+            if many
+            else f"1 stall of {longest} ms"
+        )
 
     def __repr__(self) -> str:
         """One line."""
