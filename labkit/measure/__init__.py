@@ -14,10 +14,11 @@ from labkit.measure.experiment import (
     measure_pairs,
     refuse_patched_asyncio,
 )
+from labkit.measure.latency import ms
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
 from labkit.measure.pairs import lower, partners, similar, spread, typical
-from labkit.measure.run import Run, ms
+from labkit.measure.run import Run
 from labkit.measure.work import Scenario
 
 __all__ = [

@@ -31,8 +31,9 @@ from typing import Any, NamedTuple
 
 from labkit.display import as_html, number, show
 from labkit.errors import LabError
+from labkit.measure.latency import ms
 from labkit.measure.machine import Machine
-from labkit.measure.run import Run, ms
+from labkit.measure.run import Run
 
 Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]

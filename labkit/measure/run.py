@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
+from labkit.measure.latency import Latency, ms
 from labkit.measure.load import UNANSWERED
 from labkit.measure.machine import Machine
 from labkit.probe import Stall
@@ -19,35 +20,6 @@ if TYPE_CHECKING:
 DEBUG = "asyncio's debug mode was on"
 _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
 _AT_ONCE = 2  # of them that may be late in one request
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Latencies of requests, in milliseconds; NaN where there is none.
-
-    Attributes:
-        count: How many requests were answered.
-        unanswered: How many were not when they were cancelled: they count with their wait.
-    """
-
-    count: int
-    p50: float
-    p99: float
-    max: float
-    unanswered: int
-
-    def __str__(self) -> str:
-        """With the count that the figures come from."""
-        if math.isnan(self.p50):
-            return "none completed"
-        never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
-        times = f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms"
-        return f"{times} (n={self.count:,}{never})"
-
-
-def ms(value: float) -> str:
-    """A time in milliseconds, with three digits that mean something."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
