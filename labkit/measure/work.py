@@ -20,6 +20,10 @@ from labkit.probe import Frame, Probe, users_frame, walk
 
 Scenario = Callable[[Load], Awaitable[object]]
 
+# A run shows what was logged. Without a handler, logging would print it in the cell as well.
+_SILENT = logging.NullHandler()
+logging.getLogger("labkit.probe").addHandler(_SILENT)
+
 
 class Work:
     """A scenario, and the thread that runs it on a loop of its own."""
@@ -41,6 +45,7 @@ class Work:
         """Run to the end; never raises."""
         log = logging.getLogger("asyncio")
         log.addFilter(self._keep_warning)
+        log.addHandler(_SILENT)
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
@@ -48,6 +53,7 @@ class Work:
             self.error = error
         finally:
             log.removeFilter(self._keep_warning)
+            log.removeHandler(_SILENT)
             self.done.set()
 
     async def _main(self) -> None:
