@@ -1,0 +1,27 @@
+"""The service's clients, for a load from outside: one request a coroutine, over HTTP."""
+
+from typing import Any
+
+import aiohttp
+
+SIGN_IN = {"user": "ada", "password": "a password of the laboratory"}
+DECLINED = {"order": 7, "card": "5555"}
+
+# What is asked: the method, the path, and what is sent with it.
+REQUESTS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "order": ("GET", "/orders/7", None),
+    "credit": ("GET", "/customers/42/credit", None),
+    "shipping": ("GET", "/orders/7/shipping", None),
+    "sign_in": ("POST", "/sessions", SIGN_IN),
+    "export": ("GET", "/exports/orders", None),
+    "payments": ("POST", "/payments", DECLINED),
+}
+
+
+async def ask(session: aiohttp.ClientSession, name: str) -> bytes:
+    """Make one request, and read the whole answer; an answer of 400 or above is an error."""
+    method, path, body = REQUESTS[name]
+    async with session.request(method, path, json=body) as answer:
+        if answer.status >= 400:
+            raise aiohttp.ClientError(f"{answer.status} {answer.reason}, for {method} {path}")
+        return await answer.read()
