@@ -21,7 +21,10 @@ class CollectorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        send(self.address, self.format(record))
+        try:
+            send(self.address, self.format(record))
+        except OSError:
+            self.handleError(record)
 
 
 @asynccontextmanager
@@ -30,8 +33,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with collector(app.state.settings.collector_s) as address:
         handler = CollectorHandler(address)
         log.addHandler(handler)
-        yield
-        log.removeHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
 
 
 router = APIRouter(lifespan=lifespan)

@@ -24,7 +24,10 @@ class CollectorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        send(self.address, self.format(record))
+        try:
+            send(self.address, self.format(record))
+        except OSError:
+            self.handleError(record)
 
 
 @asynccontextmanager
@@ -35,9 +38,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         handler, listener = QueueHandler(queue), QueueListener(queue, CollectorHandler(address))
         listener.start()
         log.addHandler(handler)
-        yield
-        log.removeHandler(handler)
-        listener.stop()
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            listener.stop()
 
 
 router = APIRouter(lifespan=lifespan)
