@@ -3,7 +3,7 @@
 import hashlib
 
 SALT = b"of the laboratory"
-COST = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}  # tens of milliseconds, and 16 MiB
+COST = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26}  # tens of milliseconds, and 32 MiB
 
 
 def hashed(password: str) -> bytes:

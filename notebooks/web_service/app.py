@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from importlib import import_module
 
+import anyio._backends._asyncio  # noqa: F401 (else the first request would import it, on the loop)
 import asyncpg
 from fastapi import Depends, FastAPI
-from fastapi.concurrency import run_in_threadpool
 
 from web_service import carriers, orders, process, watch
 from web_service.settings import PARTS, Settings, from_environment
@@ -20,7 +20,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the pool when the service starts, and close it when it ends."""
     settings: Settings = app.state.settings
     process.end_with_its_owner()
-    await run_in_threadpool(gc.collect)  # in a thread: the first use of one imports what it needs
     gc.freeze()  # what is here now stays: no collection has to look at it again
     async with asyncpg.create_pool(
         settings.dsn, min_size=POOL_SIZE, max_size=POOL_SIZE, command_timeout=10

@@ -47,8 +47,12 @@ class Inside(Collector):
         yield lag
 
         summary = self.probe.summary()
+        seconds, share = summary.figures["seconds"] or 0, summary.figures["busy"] or 0
+        watched = CounterMetricFamily("asyncio_loop_watched_seconds", "Time under the probe")
+        watched.add_metric([], seconds)
+        yield watched
         busy = CounterMetricFamily("asyncio_loop_busy_seconds", "Time the loop was not waiting")
-        busy.add_metric([], (summary.figures["busy"] or 0) * (summary.figures["seconds"] or 0))
+        busy.add_metric([], share * seconds)
         yield busy
 
         labels = ["line", "cause"]

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import IO, Any
 
@@ -31,9 +31,9 @@ OWNED = "WEB_SERVICE_OWNED"  # whether a process of the service is to end with i
 PYTHON = [sys.executable, "-m", "web_service"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """A service that runs.
+    """A service that runs, or has run.
 
     Attributes:
         url: Where it answers: "http://127.0.0.1:PORT".
@@ -44,6 +44,7 @@ class Service:
     process: subprocess.Popen[bytes]
     _output: IO[str]
     _secret: str
+    _last: list[str] = field(default_factory=list)  # its lines, once it has ended
 
     def get(self, path: str) -> Any:
         """Ask it, on a connection of its own; returns what the JSON says, or the text."""
@@ -54,6 +55,8 @@ class Service:
     @property
     def log(self) -> list[str]:
         """The lines that it has written so far, without its password."""
+        if self._output.closed:
+            return self._last
         self._output.seek(0)
         hidden = re.sub(r"//([^:@/\s]*):[^@\s]*@", r"//\1:***@", self._output.read())
         return hidden.replace(self._secret, "***").splitlines()
@@ -117,6 +120,7 @@ def run(
                 print(_ended(service, f"The service ended by itself, with status {process.poll()}"))
         finally:
             _end(process)
+            service._last = service.log
 
 
 def free_port() -> int:
