@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 Address = tuple[str, int]
 
@@ -12,21 +13,21 @@ Address = tuple[str, int]
 @contextmanager
 def collector(seconds: float) -> Iterator[Address]:
     """Collect lines, each on a connection of its own, for as long as the block runs."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_collect, args=(server, seconds), daemon=True).start()
-        yield server.getsockname()
 
-
-def _collect(server: socket.socket, seconds: float) -> None:
-    while True:
-        try:
-            caller, _ = server.accept()
-        except OSError:  # it is closed
-            return
-        with caller:
-            caller.recv(4096)
+    class Collect(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
             time.sleep(seconds)
-            caller.sendall(b"kept")
+            self.request.sendall(b"kept")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Collect) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield "127.0.0.1", server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def send(address: Address, line: str) -> None:

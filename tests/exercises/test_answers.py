@@ -185,6 +185,7 @@ BY_THE_CLOCK = {
     "gate": "tries_twice",
     "verify": "counts_what_is_slow",
     "transaction": "one_at_a_time",
+    "endpoint": "calls_the_old_one",
 }
 
 
