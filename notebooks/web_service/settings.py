@@ -21,7 +21,7 @@ class Settings:
     dsn: str = field(repr=False)
     repaired: tuple[str, ...] = ()
     watched: bool = False
-    collector_s: float = 0.08
+    collector_s: float = 0.12
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -30,5 +30,5 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         dsn=environ["WEB_SERVICE_DSN"],
         repaired=tuple(environ.get("WEB_SERVICE_REPAIRED", "").split()),
         watched=bool(environ.get("WEB_SERVICE_WATCHED")),
-        collector_s=float(environ.get("WEB_SERVICE_COLLECTOR_S", "0.08")),
+        collector_s=float(environ.get("WEB_SERVICE_COLLECTOR_S", "0.12")),
     )

@@ -49,8 +49,9 @@ def test_each_fault_is_named_by_its_line_and_its_request(
     for part, (file, source) in FAULTS.items():
         mine = [s for s in found if (s["file"] or "").endswith(file) and source in s["source"]]
         assert mine, (part, found)
-        if part in TASKS:
-            assert TASKS[part] in {s["task"] for s in mine}, (part, found)
+        # A collection may run in it; the probe does not tell whose task that was.
+        named = {s["task"] for s in mine if s["cause"] != "collecting garbage"}
+        assert part not in TASKS or named <= {TASKS[part]}, (part, found)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -63,13 +64,21 @@ def test_repaired_none_of_them_holds_the_loop(loop: str, dsn: Dsn, nothing_is_le
     assert not files & {file for file, _ in FAULTS.values()}, found
 
 
+def answers(dsn: Dsn, repaired: list[str]) -> list[Any]:
+    with process.run(dsn, repaired=repaired) as service:
+        return [json.loads(text) for text in ask(service, *client.REQUESTS)]
+
+
+@pytest.fixture(scope="module")
+def answers_of_the_sick_service(dsn: Dsn) -> list[Any]:
+    return answers(dsn, [])
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_is_repaired_by_itself_and_answers_the_same(part: str, dsn: Dsn) -> None:
-    answers = []
-    for repaired in ((), (part,)):
-        with process.run(dsn, repaired=repaired) as service:
-            answers.append([json.loads(text) for text in ask(service, *client.REQUESTS)])
-    assert answers[0] == answers[1]
+def test_each_part_is_repaired_by_itself_and_answers_the_same(
+    part: str, dsn: Dsn, answers_of_the_sick_service: list[Any]
+) -> None:
+    assert answers_of_the_sick_service == answers(dsn, [part])
     assert "\n+" in repairs.diff(part)
 
 
