@@ -11,7 +11,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).with_name("test_endpoints.py")
 # Not with the workbook's own settings, nor with a cache beside the notebooks.
-PYTEST = ["-m", "pytest", "-rA", "-p", "no:cacheprovider"]
+PYTEST = ["-m", "pytest", "-rA", "-p", "no:cacheprovider", "--color=no"]
 PYTEST += ["-o", "addopts=", "-o", "filterwarnings="]
 
 Outcomes = dict[tuple[str, str, str], str]
