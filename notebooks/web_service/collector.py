@@ -21,7 +21,7 @@ def collector(seconds: float) -> Iterator[Address]:
             self.request.sendall(b"kept")
 
     with ThreadingTCPServer(("127.0.0.1", 0), Collect) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield "127.0.0.1", server.server_address[1]
