@@ -47,10 +47,21 @@ class Service:
     _last: list[str] = field(default_factory=list)  # its lines, once it has ended
 
     def get(self, path: str) -> Any:
-        """Ask it, on a connection of its own; returns what the JSON says, or the text."""
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-            text = answer.read().decode()
-            return json.loads(text) if "json" in answer.headers["content-type"] else text
+        """Ask it, on a connection of its own; returns what the JSON says, or the text.
+
+        Raises:
+            LabError: It answered with an error.
+        """
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                text = answer.read().decode()
+                return json.loads(text) if "json" in answer.headers["content-type"] else text
+        except urllib.error.HTTPError as error:
+            with error:
+                raise LabError(
+                    f"The service answered {error.code} {error.reason} to GET {path}. Expected "
+                    "200. (Only a service that runs with watched=True has /probe and /metrics.)"
+                ) from None
 
     @property
     def log(self) -> list[str]:
@@ -142,7 +153,7 @@ def free_port() -> int:
 def _wait_until_up(service: Service) -> None:
     until = time.monotonic() + PATIENCE
     while service.process.poll() is None:
-        with contextlib.suppress(OSError, urllib.error.URLError):
+        with contextlib.suppress(OSError, LabError):
             service.get("/openapi.json")
             return
         if time.monotonic() > until:

@@ -201,6 +201,12 @@ def test_nothing_is_left_after_an_error_in_the_block(dsn: Dsn, nothing_is_left: 
         service.get("/orders/7")
 
 
+def test_a_page_that_it_does_not_have_is_told_in_a_sentence(dsn: Dsn) -> None:
+    wanted = "answered 404 Not Found to GET /probe"
+    with pytest.raises(labkit.LabError, match=wanted), process.run(dsn) as service:
+        service.get("/probe")
+
+
 @posix_only
 def test_the_stop_button_in_a_measurement_leaves_nothing(dsn: Dsn, nothing_is_left: None) -> None:
     code = """
