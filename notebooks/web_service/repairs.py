@@ -1,7 +1,10 @@
 """What each repair changes, as a diff."""
 
 import difflib
+from html import escape
 from pathlib import Path
+
+import labkit as lab
 
 HERE = Path(__file__).parent
 
@@ -11,3 +14,10 @@ def diff(part: str) -> str:
     sick, sound = f"sick/{part}.py", f"sound/{part}.py"
     old, new = ((HERE / name).read_text("utf-8").splitlines() for name in (sick, sound))
     return "\n".join(difflib.unified_diff(old, new, sick, sound, n=1, lineterm=""))
+
+
+def show(part: str) -> None:
+    """Show it, folded away until it is clicked on."""
+    text = diff(part)
+    fold = f"<details><summary>{part}</summary><pre>{escape(text)}</pre></details>"
+    lab.show(text, html=fold)

@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 import uvicorn
 
-from labkit.probe.testing import no_stalls  # noqa: F401 (pytest finds a fixture by its name)
 from web_service.app import create_app
 from web_service.client import ask
 from web_service.process import free_port
@@ -56,7 +55,7 @@ def call(endpoint: str, watched: Any) -> None:
 
 
 @each_endpoint
-def test_by_the_probe(endpoint: str, no_stalls: Any) -> None:  # noqa: F811
+def test_by_the_probe(endpoint: str, no_stalls: Any) -> None:
     """Fails with the line that held the loop."""
     call(endpoint, no_stalls(THRESHOLD_MS))
 
