@@ -9,6 +9,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import aiohttp
+import anyio._backends._asyncio  # noqa: F401 (else the first request would import it, on the loop)
 import uvicorn
 from fastapi import FastAPI
 from legacy.statement import Archive
