@@ -19,6 +19,7 @@ CATALOGUE = {
     "05_bound_concurrency": ["gate"],
     "06_verify_under_load": ["verify"],
     "07_pitfalls": ["transaction"],
+    "10_your_own_service": ["endpoint"],
 }
 EXERCISES = [name for names in CATALOGUE.values() for name in names]
 

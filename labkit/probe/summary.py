@@ -25,11 +25,12 @@ def count(rows: Rows, stall: Stall) -> None:
         file, line, function = frame or (None, None, None)
         where = {"file": file, "line": line, "function": function, "source": source(frame)}
         times = {"count": 0, "longest_ms": 0.0, "total_ms": 0.0}
-        rows[frame, cause] = {**where, "cause": cause, **times}
+        rows[frame, cause] = {**where, "cause": cause, "task": None, **times}
     row = rows[frame, cause]
     row["count"] += 1
     row["longest_ms"] = max(row["longest_ms"], stall.duration_ms)
     row["total_ms"] += stall.duration_ms
+    row["task"] = stall.task or row["task"]  # the last that had a name
     row["last_seen"] = datetime.now().astimezone().isoformat(timespec="seconds")
 
 

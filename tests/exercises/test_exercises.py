@@ -125,8 +125,8 @@ def test_what_does_anything_is_an_attempt(attempt: Any) -> None:
     assert not exercise._is_a_stub(attempt)
 
 
-def test_each_notebook_from_00_to_07_has_exercises_and_each_exercise_one_notebook() -> None:
-    assert [f"0{n}" for n in range(8)] == [notebook[:2] for notebook in CATALOGUE]
+def test_each_notebook_from_00_to_07_and_10_has_exercises_and_each_has_one_notebook() -> None:
+    assert [*(f"0{n}" for n in range(8)), "10"] == [notebook[:2] for notebook in CATALOGUE]
     assert len(NAMES) == len(set(NAMES)) == sum(map(len, CATALOGUE.values()))
     found = {
         notebook: re.findall(r'lab\.Exercise\("(\w+)"\)', "\n".join(cells(notebook)))

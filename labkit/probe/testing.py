@@ -1,0 +1,39 @@
+"""For pytest: a test that fails when something held its loop.
+
+In `conftest.py`, or in a file of tests, `from labkit.probe.testing import no_stalls`. Then:
+
+    async def test_the_report_leaves_the_loop_free(no_stalls):
+        with no_stalls(threshold_ms=50):
+            await report()
+
+What the machine did (it was busy, or asleep) is no stall, so such a test does not fail by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from labkit.probe.stall import ADVICE
+from labkit.probe.watch import Probe
+
+
+@contextmanager
+def _no_stalls(threshold_ms: float = 50.0) -> Iterator[Probe]:
+    with Probe(threshold_ms) as probe:
+        yield probe
+    if found := probe.stalls:
+        listed = "".join(f"\n  {stall}\n    To do: {ADVICE[stall.cause]}" for stall in found)
+        raise AssertionError(f"The loop was held for {threshold_ms:g} ms or more:{listed}")
+
+
+@pytest.fixture
+def no_stalls() -> Callable[..., AbstractContextManager[Probe]]:
+    """Enter `no_stalls(threshold_ms=50)` in a coroutine, around what must leave the loop free.
+
+    It yields the probe. At the end it raises an AssertionError that names each line that held the
+    loop for so long, why, and what to do. An error of the block's own comes through instead.
+    """
+    return _no_stalls

@@ -1,0 +1,148 @@
+"""Exercise of notebook 10: an endpoint that does not hold the loop. This file is meant to be read.
+
+An answer becomes an endpoint of a FastAPI application, which uvicorn runs on the loop that is
+measured. It is asked over HTTP by a client on another loop, together with an endpoint that reads
+one row. An answer is judged by what it returned, by what the archive has kept, and by what the
+probe saw on the service's loop.
+"""
+
+from collections.abc import Awaitable, Callable
+from itertools import cycle
+from typing import Any
+
+import asyncpg
+from exercises.instruments.web import archive, outside, served
+from fastapi import FastAPI
+from legacy import statement as old
+
+import labkit as lab
+from labkit.exercises import NotYet, by_the_clock, database
+
+HINTS = [
+    "Put `with lab.Probe(25) as probe:` around one call of the old endpoint, in a coroutine, and "
+    "look at `probe.stalls`: which line holds the loop? Repair it and look again.",
+    "There are two lines: one computes, one waits. Neither has an asynchronous counterpart, but "
+    "both let go of Python's interpreter while they are at it.",
+    "`signature = await asyncio.to_thread(old.sign, text)`, and the same for `archive.keep`.",
+]
+
+SOLUTION = """
+from legacy import statement as old
+
+
+async def statement(pool, archive, customer):
+    rows = await pool.fetch(old.ORDERS, customer)
+    text = "\\n".join(f"{row['id']}: {row['amount']}" for row in rows)
+    signature = await asyncio.to_thread(old.sign, text)
+    kept_as = await asyncio.to_thread(archive.keep, text)
+    return {"orders": len(rows), "signature": signature, "kept_as": kept_as}
+"""
+
+WHY = """the hash and the vendor's client work on other threads, and both let go of the
+interpreter, so the loop serves everybody else meanwhile. The connection is back in the pool before
+either begins.
+When not to use threads: for Python code that computes (a process), and for many calls at once: the
+default executor has 5 to 32 threads, and everything that uses it waits behind them."""
+
+CUSTOMERS = (42, 7, 500, 3)
+THRESHOLD_MS = 25
+LOOKUP = "SELECT id, amount FROM labkit.orders WHERE id = $1"
+
+Answer = Callable[[asyncpg.Pool, old.Archive, int], Awaitable[object]]
+
+
+def check(answer: Answer) -> lab.Verdict:
+    """Offer the answer as an endpoint, six times in a second, beside 100 lookups."""
+    dsn = database()
+    returned: list[tuple[int, Any]] = []
+    raised: list[Exception] = []
+    texts: dict[int, str] = {}
+    kept: dict[int, str] = {}
+
+    async def your_endpoint(load: lab.Load) -> None:
+        nonlocal kept
+        app, customers = FastAPI(), cycle(CUSTOMERS)
+
+        @app.get("/orders/{order}")
+        async def read_order(order: int) -> dict[str, str]:
+            return {key: str(it) for key, it in (await pool.fetchrow(LOOKUP, order)).items()}
+
+        @app.get("/customers/{customer}/statement", response_model=None)
+        async def read_statement(customer: int) -> object:
+            try:
+                return await answer(pool, the_archive, customer)
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        async def ask_for_a_statement() -> None:
+            customer = next(customers)
+            returned.append((customer, await ask(f"/customers/{customer}/statement")))
+
+        async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
+            with archive() as (the_archive, kept):
+                async with served(app) as url, outside(url) as ask:
+                    load.offer("order", lambda: ask("/orders/7"), rate=100)
+                    load.offer("statement", ask_for_a_statement, rate=6)
+                    await load.run(seconds=1)
+            for customer in CUSTOMERS:
+                rows = await pool.fetch(old.ORDERS, customer)
+                texts[customer] = "\n".join(f"{row['id']}: {row['amount']}" for row in rows)
+
+    run = lab.measure(your_endpoint, threshold_ms=THRESHOLD_MS)
+    return judge(run, returned, raised, texts, kept)
+
+
+def judge(
+    run: lab.Run,
+    returned: list[tuple[int, Any]],
+    raised: list[Exception],
+    texts: dict[int, str],
+    kept: dict[int, str],
+) -> lab.Verdict:
+    """First what went wrong, then what held the loop, then what was returned and kept."""
+    for error in raised:
+        if isinstance(error, lab.LabError):  # it never ended
+            raise error
+        raise lab.LabError(f"a statement: {type(error).__name__}: {error}")
+    if failed := run.failed("statement"):
+        said = run.requests[run.requests.offer == "statement"].error.dropna().iloc[0]
+        raise lab.LabError(f"{failed} statements got no answer over HTTP: {said}")
+    p99 = f"The p99 of one row, over HTTP: {run.latency().p99:.0f} ms."
+    # Nothing but the answer can hold this loop. One such stall may be the machine's.
+    stalls = sorted((s.duration_ms, str(s)) for s in run.stalls if s.thread is None)
+    if len(stalls) > 1:
+        lines = {str(s.frame): str(s) for s in run.stalls if s.thread is None}
+        seen = f"{len(stalls)} stalls in {len(returned)} statements. {p99} The lines:"
+        raise by_the_clock(run, stalls[-2][0], "\n  ".join([seen, *lines.values()]))
+    numbers: set[Any] = set()
+    for customer, got in returned:
+        text = texts[customer]
+        if not isinstance(got, dict) or set(got) != {"orders", "signature", "kept_as"}:
+            raise NotYet(f"expected a dict of orders, signature and kept_as, and got {got!r:.100}.")
+        if got["signature"] != old.sign(text) or got["orders"] != len(text.splitlines()):
+            raise NotYet(
+                f"the loop stayed free, but for customer {customer} the number of orders or the "
+                f"signature is wrong: {got!r:.100}."
+            )
+        numbers.add(number := got["kept_as"])
+        if kept.get(number) != text:
+            raise NotYet(
+                f"kept_as is {number!r}, and the archive has no such statement under that number. "
+                f"It has to be safe before the answer goes out."
+            )
+    if len(numbers) < len(returned):
+        raise NotYet(
+            f"{len(returned)} statements were made, and {len(numbers)} were kept: each has to be "
+            f"kept under a number of its own."
+        )
+    return lab.Verdict(
+        "pass",
+        f"{len(returned)} statements over HTTP, all right and all kept, and nothing held the "
+        f"service's loop. One row meanwhile: {run.latency()}.",
+    )
+
+
+def chart(run: lab.Run) -> None:
+    """The cheap endpoint, while statements were made."""
+    lab.timeline(run)

@@ -1,0 +1,205 @@
+"""Start the service as a process, ask it, and end it, however the notebook goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import IO, Any
+
+from labkit.errors import LabError
+from web_service.settings import PARTS
+
+PATIENCE = 10.0  # s; until it must be up
+GRACE = 3.0  # s; until what does not end is ended
+OWNED = "WEB_SERVICE_OWNED"  # whether a process of the service is to end with its input
+PYTHON = [sys.executable, "-m", "web_service"]
+
+
+@dataclass(slots=True)
+class Service:
+    """A service that runs, or has run.
+
+    Attributes:
+        url: Where it answers: "http://127.0.0.1:PORT".
+        process: Its process; with several workers, the one that keeps them.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    _output: IO[str]
+    _secret: str
+    _last: list[str] = field(default_factory=list)  # its lines, once it has ended
+
+    def get(self, path: str) -> Any:
+        """Ask it, on a connection of its own; returns what the JSON says, or the text.
+
+        Raises:
+            LabError: It answered with an error.
+        """
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                text = answer.read().decode()
+                return json.loads(text) if "json" in answer.headers["content-type"] else text
+        except urllib.error.HTTPError as error:
+            with error:
+                raise LabError(
+                    f"The service answered {error.code} {error.reason} to GET {path}. Expected "
+                    "200. (Only a service that runs with watched=True has /probe and /metrics.)"
+                ) from None
+
+    @property
+    def log(self) -> list[str]:
+        """The lines that it has written so far, without its password."""
+        if self._output.closed:
+            return self._last
+        self._output.seek(0)
+        hidden = re.sub(r"//([^:@/\s]*):[^@\s]*@", r"//\1:***@", self._output.read())
+        return hidden.replace(self._secret, "***").splitlines()
+
+
+@contextmanager
+def run(
+    dsn: str,
+    *options: str,
+    repaired: Iterable[str] = (),
+    watched: bool = False,
+    command: Iterable[str] = (),
+    environment: Iterable[tuple[str, str]] = (),
+) -> Iterator[Service]:
+    """Run the service for as long as the block lasts, on a free port of 127.0.0.1.
+
+    Args:
+        dsn: Which PostgreSQL. It goes to the process by its environment: nobody else sees it.
+        options: uvicorn's, such as "--loop", "asyncio", "--workers", "2".
+        repaired: Which of its parts are the sound ones; `settings.PARTS` are all.
+        watched: Whether a probe and a meter look at it from inside.
+        command: What to start in place of `python -m web_service`.
+        environment: Further variables for it.
+
+    Raises:
+        LabError: uvicorn is missing, no port is free, or the service did not come up.
+    """
+    if find_spec("uvicorn") is None:
+        raise LabError(
+            "uvicorn is not installed in this Python, so the service cannot run. Expected what "
+            "requirements.txt names: run `pip install -r requirements.txt`."
+        )
+    if unknown := sorted({*repaired} - {*PARTS}):
+        raise LabError(f"There is no part {unknown[0]!r}. Expected some of: {', '.join(PARTS)}.")
+    port = free_port()
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),  # it finds what this process finds
+        "PYTHONUNBUFFERED": "1",
+        OWNED: "yes",
+        "WEB_SERVICE_DSN": dsn[:],
+        "WEB_SERVICE_REPAIRED": " ".join(repaired),
+        "WEB_SERVICE_WATCHED": "yes" if watched else "",
+        **dict(environment),
+    }
+    secret = (re.findall(r"//[^:@/]*:([^@]+)@", dsn[:]) or ["\0"])[0]
+    # What it writes goes into a file: a pipe that nobody reads would fill up and stop it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            [*(command or PYTHON), "--port", str(port), *options],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=sys.platform != "win32",  # the stop button is for the notebook
+        )
+        service = Service(f"http://127.0.0.1:{port}", process, output, secret)
+        try:
+            _wait_until_up(service)
+            yield service
+            if process.poll() is not None:
+                print(_ended(service, f"The service ended by itself, with status {process.poll()}"))
+        finally:
+            _end(process)
+            service._last = service.log
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on.
+
+    Raises:
+        LabError: There is none.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            return int(free.getsockname()[1])
+    except OSError as error:
+        raise LabError(
+            f"There is no free port on 127.0.0.1 for the service: {error.strerror or error}. "
+            "Expected one: close programs that hold many connections, and run the cell again."
+        ) from None
+
+
+def _wait_until_up(service: Service) -> None:
+    until = time.monotonic() + PATIENCE
+    while service.process.poll() is None:
+        with contextlib.suppress(OSError, LabError):
+            service.get("/openapi.json")
+            return
+        if time.monotonic() > until:
+            raise LabError(_ended(service, f"The service did not come up within {PATIENCE:g} s"))
+        time.sleep(0.05)
+    status = service.process.poll()
+    raise LabError(_ended(service, f"The service ended with status {status} before it was up"))
+
+
+def _ended(service: Service, what: str) -> str:
+    last = "\n".join(f"    {line}" for line in service.log[-8:])
+    return f"{what}. Expected that it answers on {service.url}. Its last lines:\n{last}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The end of its input is its order to end; it comes when this process is killed, too."""
+    assert process.stdin
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(GRACE + 1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# In the service's own process.
+
+_watching = threading.Lock()
+
+
+def end_with_its_owner() -> None:
+    """From here on this process ends when its input does; a worker, when its parent is gone."""
+    if OWNED not in os.environ or not _watching.acquire(blocking=False):
+        return  # it was started otherwise; or somebody waits already
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+        with contextlib.suppress(OSError, ValueError):
+            while os.read(0, 4096):
+                pass
+        signal.raise_signal(signal.SIGTERM)  # uvicorn answers what is under way, and ends
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="owner", daemon=True).start()

@@ -1,0 +1,1 @@
+"""Five parts of the service, each with a fault where nobody looks."""

@@ -1,0 +1,1 @@
+"""The same five parts, repaired. They answer the same."""

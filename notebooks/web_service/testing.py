@@ -1,0 +1,61 @@
+"""Runs `test_endpoints.py` on several versions of the service, as a developer would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+TESTS = Path(__file__).with_name("test_endpoints.py")
+# Not with the workbook's own settings, nor with a cache beside the notebooks.
+PYTEST = ["-m", "pytest", "-rA", "-p", "no:cacheprovider", "--color=no"]
+PYTEST += ["-o", "addopts=", "-o", "filterwarnings="]
+
+Outcomes = dict[tuple[str, str, str], str]
+
+
+def run_on(versions: Mapping[str, Iterable[str]], dsn: str) -> Outcomes:
+    """Test each version, all at once, each in a process of its own.
+
+    Args:
+        versions: For each version's name, its repaired parts.
+        dsn: Which PostgreSQL.
+
+    Returns:
+        For each version, test and endpoint: "PASSED", "FAILED" or "SKIPPED".
+
+    Raises:
+        RuntimeError: pytest could not run; the text is what it said.
+    """
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "WEB_SERVICE_DSN": dsn[:]}
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, *PYTEST, str(TESTS)],
+            env=env | {"WEB_SERVICE_REPAIRED": " ".join(repaired)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
+        for name, repaired in versions.items()
+    }
+    try:
+        return {
+            (name, test, endpoint): outcome
+            for name, process in running.items()
+            for outcome, test, endpoint in _outcomes(process)
+        }
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def _outcomes(process: subprocess.Popen[str]) -> list[tuple[str, str, str]]:
+    said, _ = process.communicate()
+    found = re.findall(r"^(PASSED|FAILED|SKIPPED|ERROR) \S*::(\w+)\[([^\]]+)\]", said, re.MULTILINE)
+    if not found:
+        raise RuntimeError(f"pytest did not run: {said[-1000:]}")
+    return found

@@ -1,0 +1,131 @@
+"""Answers to the exercise "endpoint" of notebook 10."""
+
+import asyncio
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+from legacy import statement as old
+
+from tests.exercises.answers import Case
+
+
+async def text_of(pool, customer):
+    rows = await pool.fetch(old.ORDERS, customer)
+    return "\n".join(f"{row['id']}: {row['amount']}" for row in rows)
+
+
+def answer(text, signature, kept_as):
+    return {"orders": len(text.splitlines()), "signature": signature, "kept_as": kept_as}
+
+
+async def calls_the_old_one(pool, archive, customer):
+    return await old.statement(pool, archive, customer)
+
+
+async def moves_the_archive_only(pool, archive, customer):
+    text = await text_of(pool, customer)
+    return answer(text, old.sign(text), await asyncio.to_thread(archive.keep, text))
+
+
+async def moves_the_signature_only(pool, archive, customer):
+    text = await text_of(pool, customer)
+    return answer(text, await asyncio.to_thread(old.sign, text), archive.keep(text))
+
+
+executor = ThreadPoolExecutor(4)
+
+
+async def waits_for_its_threads(pool, archive, customer):
+    text = await text_of(pool, customer)
+    signed, kept = executor.submit(old.sign, text), executor.submit(archive.keep, text)
+    return answer(text, signed.result(), kept.result())
+
+
+async def signs_less(pool, archive, customer):
+    text = await text_of(pool, customer)
+    quick = hashlib.pbkdf2_hmac("sha256", text.encode(), old.KEY, 100).hex()
+    return answer(text, quick, await asyncio.to_thread(archive.keep, text))
+
+
+tasks: set[object] = set()
+
+
+async def keeps_it_later(pool, archive, customer):
+    text = await text_of(pool, customer)
+    task = asyncio.create_task(asyncio.to_thread(archive.keep, text))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return answer(text, await asyncio.to_thread(old.sign, text), 0)
+
+
+async def remembers(pool, archive, customer, answers={}):  # noqa: B006
+    if customer not in answers:
+        answers[customer] = await uses_a_thread(pool, archive, customer)
+    return answers[customer]
+
+
+async def returns_a_tuple(pool, archive, customer):
+    return tuple((await uses_a_thread(pool, archive, customer)).values())
+
+
+async def has_a_mistake(pool, archive, customer):
+    return await asyncio.to_thread(old.statement, pool, archive)
+
+
+async def gives_back_what_json_cannot_say(pool, archive, customer):
+    return await uses_a_thread(pool, archive, customer) | {"signature": object()}
+
+
+def is_not_async(pool, archive, customer):
+    return old.statement(pool, archive, customer)
+
+
+async def uses_a_thread(pool, archive, customer):
+    text = await text_of(pool, customer)
+    signature = await asyncio.to_thread(old.sign, text)
+    return answer(text, signature, await asyncio.to_thread(archive.keep, text))
+
+
+async def does_both_at_once(pool, archive, customer):
+    text = await text_of(pool, customer)
+    loop = asyncio.get_running_loop()
+    signed = loop.run_in_executor(executor, old.sign, text)
+    kept = loop.run_in_executor(executor, archive.keep, text)
+    return answer(text, *await asyncio.gather(signed, kept))
+
+
+CASES = [
+    Case(
+        calls_the_old_one,
+        "not yet",
+        r"stalls in 6 statements.*statement\.py:\d+ in (sign|keep)",
+        by_the_clock=True,
+    ),
+    Case(
+        moves_the_archive_only,
+        "not yet",
+        r"6 statements.*in sign: return hashlib\.pbkdf2_hmac",
+        by_the_clock=True,
+    ),
+    Case(
+        moves_the_signature_only,
+        "not yet",
+        r"6 statements.*in keep: return int\(connection",
+        by_the_clock=True,
+    ),
+    Case(
+        waits_for_its_threads,
+        "not yet",
+        r"6 statements.*: return answer\(text, signed\.result",
+        by_the_clock=True,
+    ),
+    Case(signs_less, "not yet", "the number of orders or the signature is wrong"),
+    Case(keeps_it_later, "not yet", "kept_as is 0, and the archive has no such statement"),
+    Case(remembers, "not yet", r"6 statements were made, and 4 were kept"),
+    Case(returns_a_tuple, "not yet", r"expected a dict of orders, .* and got \[200, "),
+    Case(has_a_mistake, "raised", r"a statement: TypeError: .*customer"),
+    Case(gives_back_what_json_cannot_say, "raised", "got no answer over HTTP: NotYet: 500"),
+    Case(is_not_async, "not yet", "Expected a coroutine function"),
+    Case(uses_a_thread, "pass", "6 statements over HTTP, all right and all kept"),
+    Case(does_both_at_once, "pass", "6 statements over HTTP, all right and all kept"),
+]

@@ -1,0 +1,157 @@
+"""The web service of notebook 10: each fault is named, each is repaired by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from web_service import alerts, client, process, repairs, testing
+from web_service.settings import PARTS, Settings, from_environment
+
+from labkit.server import Dsn
+from tests.notebooks.served import ask, sessions
+
+LOOPS = ["asyncio"] + ["uvloop"] * (sys.platform != "win32")
+
+# The line of each fault, and the request by which it is met.
+FAULTS = {
+    "credit": ("credit.py", "cursor.execute(CREDIT, (customer,))"),
+    "shipping": ("shipping.py", "async with httpx.AsyncClient() as client:"),
+    "sign_in": ("accounts.py", "return hashlib.scrypt("),
+    "export": ("type_adapter.py", ""),  # pydantic's own
+    "payments": ("collector.py", "connection.recv(4)"),
+}
+TASKS = {
+    "credit": "GET /customers/{customer}/credit",
+    "sign_in": "POST /sessions",
+    "export": "GET /exports/orders",
+    "payments": "POST /payments",
+}
+
+
+def stalls(service: process.Service) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service.get("/probe")["summary"]["stalls"]
+    return found
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_each_fault_is_named_by_its_line_and_its_request(
+    loop: str, dsn: Dsn, nothing_is_left: None
+) -> None:
+    with process.run(dsn, "--loop", loop, watched=True) as service:
+        ask(service, *FAULTS, *FAULTS)
+        found = stalls(service)
+    for part, (file, source) in FAULTS.items():
+        mine = [s for s in found if (s["file"] or "").endswith(file) and source in s["source"]]
+        assert mine, (part, found)
+        # A collection may run in it; the probe does not tell whose task that was.
+        named = {s["task"] for s in mine if s["cause"] != "collecting garbage"}
+        assert part not in TASKS or named <= {TASKS[part]}, (part, found)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_repaired_none_of_them_holds_the_loop(loop: str, dsn: Dsn, nothing_is_left: None) -> None:
+    with process.run(dsn, "--loop", loop, repaired=PARTS, watched=True) as service:
+        before = len(stalls(service))  # of the start
+        ask(service, *FAULTS, *FAULTS)
+        found = stalls(service)[before:]
+    files = {Path(s["file"] or "").name for s in found}
+    assert not files & {file for file, _ in FAULTS.values()}, found
+
+
+def answers(dsn: Dsn, repaired: list[str]) -> list[Any]:
+    with process.run(dsn, repaired=repaired) as service:
+        return [json.loads(text) for text in ask(service, *client.REQUESTS)]
+
+
+@pytest.fixture(scope="module")
+def answers_of_the_sick_service(dsn: Dsn) -> list[Any]:
+    return answers(dsn, [])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_repaired_by_itself_and_answers_the_same(
+    part: str, dsn: Dsn, answers_of_the_sick_service: list[Any]
+) -> None:
+    assert answers_of_the_sick_service == answers(dsn, [part])
+    assert "\n+" in repairs.diff(part)
+
+
+def test_without_an_edit_the_command_names_them_and_sums_up_at_the_end(dsn: Dsn) -> None:
+    uvicorn = ["-m", "uvicorn", "web_service.app:create_app", "--factory"]
+    command = [sys.executable, "-m", "labkit.probe", "--threshold-ms", "20", *uvicorn]
+    with process.run(dsn, command=command) as service:
+        ask(service, *FAULTS, *FAULTS)
+    said = "\n".join(service.log)
+    for file, _ in FAULTS.values():
+        assert file in said
+    assert f"process {service.process.pid}:" in said
+    assert "In " in said.splitlines()[-1], "the loop's figures come last"
+
+
+def test_alerts_fire_on_the_sick_service_and_not_on_the_sound_one(dsn: Dsn) -> None:
+    def seen(repaired: tuple[str, ...]) -> dict[str, float]:
+        async def crowd(service: process.Service) -> None:
+            async with aiohttp.ClientSession(service.url) as session:
+                names = [*FAULTS, *["order"] * 20] * 2
+                await asyncio.gather(*(client.ask(session, name) for name in names))
+
+        with process.run(dsn, repaired=repaired, watched=True) as service:
+            first = service.get("/metrics")
+            asyncio.run(crowd(service))
+            return alerts.figures(first, service.get("/metrics"))
+
+    sick = seen(())
+    limits = alerts.thresholds(dict.fromkeys(alerts.QUERIES, 0.0))
+    assert list(alerts.QUERIES) == alerts.fired(sick, limits)
+    share = "held by stalls (share)"
+    assert seen(PARTS)[share] < sick[share] / 3
+
+
+def test_two_workers_have_a_probe_and_a_pool_each(dsn: Dsn, nothing_is_left: None) -> None:
+    async def both(service: process.Service) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with (
+            asyncio.timeout(20),
+            aiohttp.ClientSession(service.url, connector=connector) as session,
+        ):
+            await client.ask(session, "credit")
+            while len(found) < 2:
+                asked = await asyncio.gather(*(session.get("/probe") for _ in range(20)))
+                found |= {answer["pid"]: answer for answer in [await a.json() for a in asked]}
+        return found
+
+    with process.run(dsn, "--workers", "2", watched=True) as service:
+        found = asyncio.run(both(service))
+        assert 10 == sessions(dsn)
+    stalled = [pid for pid, seen in found.items() if "credit.py" in json.dumps(seen["summary"])]
+    assert 1 == len(stalled)
+    assert service.process.pid not in found
+
+
+def test_the_tests_of_the_endpoints_fail_on_the_sick_service_alone(dsn: Dsn) -> None:
+    found = testing.run_on({"sick": (), "sound": PARTS}, dsn)
+    by_probe = {
+        key[2] for key, outcome in found.items() if outcome == "FAILED" and "probe" in key[1]
+    }
+    assert {*PARTS} == by_probe
+    others = {
+        key for key, outcome in found.items() if outcome == "FAILED" and "probe" not in key[1]
+    }
+    assert {("sick", "test_by_blockbuster", e) for e in ("payments", "payments, quick")} == others
+
+
+def test_settings_come_from_the_environment_and_hide_the_dsn() -> None:
+    given = {
+        "WEB_SERVICE_DSN": "postgresql://lab:secret@host/lab",
+        "WEB_SERVICE_REPAIRED": "credit",
+    }
+    settings = from_environment(given)
+    assert Settings(given["WEB_SERVICE_DSN"], ("credit",)) == settings
+    assert "secret" not in repr(settings)

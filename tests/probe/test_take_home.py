@@ -1,0 +1,86 @@
+"""What goes home beside the probe: the meter on the pool, and the fixture for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+import pytest
+
+import labkit
+from labkit.probe.pool import PoolMeter
+from labkit.probe.testing import no_stalls  # noqa: F401 (pytest finds a fixture by its name)
+from labkit.server import Dsn
+
+
+def test_the_meter_counts_who_waits_and_names_the_line_that_borrowed(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
+            its_class = type(pool)
+            with PoolMeter(pool) as meter:
+
+                async def hold() -> None:
+                    async with pool.acquire() as connection:  # HERE
+                        await connection.fetchval("SELECT pg_sleep(0.2)")
+
+                tasks = [asyncio.create_task(hold(), name=f"hold {n}") for n in range(5)]
+                await asyncio.sleep(0.1)
+                seen = meter.as_dict()
+                assert (2, 0, 3) == (seen["in_use"], seen["idle"], seen["waiting"])
+                assert meter.longest
+                assert "hold 0" == meter.longest.task
+                line = hold.__code__.co_firstlineno + 1
+                assert (__file__, line, "hold") == meter.longest.line
+                await asyncio.gather(*tasks)
+                assert 1 == await pool.fetchval("SELECT 1")
+                assert 6 == sum(meter.buckets)
+                assert 150 < meter.as_dict()["wait_p99_ms"] < 1500
+                connection = await pool.acquire()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05), pool.acquire(), pool.acquire():
+                        pass
+                await pool.release(connection)
+                assert meter.longest is None
+                assert 0 == meter.waiting
+            assert its_class is type(pool)
+
+    asyncio.run(main())
+
+
+def test_the_meter_refuses_what_is_no_pool() -> None:
+    wanted = r"was given a list\. Expected a pool"
+    with pytest.raises(labkit.LabError, match=wanted), PoolMeter([]):
+        pass
+
+
+def test_no_stalls_lets_a_free_loop_pass(no_stalls: Any) -> None:  # noqa: F811
+    async def main() -> None:
+        with no_stalls(threshold_ms=20) as probe:
+            await asyncio.sleep(0.05)
+        assert [] == probe.stalls
+
+    asyncio.run(main())
+
+
+def test_no_stalls_names_the_line_that_held_the_loop_and_what_to_do(
+    no_stalls: Any,  # noqa: F811
+) -> None:
+    async def main() -> None:
+        with no_stalls(threshold_ms=20):
+            time.sleep(0.06)
+
+    said = r"(?s)held for 20 ms or more:\n  \d+ ms, blocked, at test_take_home\.py.*To do: "
+    with pytest.raises(AssertionError, match=said):
+        asyncio.run(main())
+
+
+def test_no_stalls_lets_an_error_of_the_block_through(no_stalls: Any) -> None:  # noqa: F811
+    async def main() -> None:
+        with no_stalls(threshold_ms=20):
+            time.sleep(0.06)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        asyncio.run(main())
