@@ -139,11 +139,11 @@ def typical(ratios: Sequence[float]) -> int:
     return list(ratios).index(median_low(ratios))
 
 
-def spread(ratios: Sequence[float], word: str = "") -> str:
-    """A ratio in words, with a word to it ("lower"); of several, the median and the range."""
-    low, middle, high = (_times(r) for r in (min(ratios), median_low(ratios), max(ratios)))
-    several = f" (median of {len(ratios)} pairs, {low} to {high})" if len(ratios) > 1 else ""
-    return f"{middle} {word}".rstrip() + several
+def spread(ratios: Sequence[float], word: str = "", middle: float | None = None) -> str:
+    """A ratio in words, with a word to it ("lower"); of several, the typical one and the range."""
+    shown = f"{_times(median_low(ratios) if middle is None else middle)} {word}".rstrip()
+    low, high = _times(min(ratios)), _times(max(ratios))
+    return shown + (f" (median of {len(ratios)} pairs, {low} to {high})" if len(ratios) > 1 else "")
 
 
 def _over(large: float, small: float, nothing: float = 0.0) -> float:

@@ -54,7 +54,9 @@ def main() -> None:
             _report(attach(options.pid, options.seconds, options.threshold_ms), options.json)
             return
         name, find = options.program[0], importlib.util.find_spec
-        if not (find(name) if options.module else os.path.exists(name)):
+        # Not its parts: to find them would run the program's code, unwatched.
+        there = find(name.partition(".")[0]) if options.module else os.path.exists(name)
+        if not there:
             raise LabError(f"There is no {name!r}. Expected: -m MODULE, or the path of a script.")
     except (LabError, OSError, ImportError) as error:
         parser.exit(2, f"labkit.probe: {error}\n")

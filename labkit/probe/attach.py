@@ -28,7 +28,7 @@ def watch(loop):
     try:
         if "labkit" not in sys.modules:  # the probe alone, without what notebooks need
             sys.modules["labkit"] = types.ModuleType("labkit")
-            sys.modules["labkit"].__path__ = [{package!r}]
+            sys.modules["labkit"].__path__ = [{package!a}]
         from labkit.probe.attach import watch_loops
         result = watch_loops(loop, {seconds!r}, {threshold_ms!r})
     except BaseException as error:
@@ -36,7 +36,7 @@ def watch(loop):
     for name in set(sys.modules) - before:
         if name.partition(".")[0] == "labkit":
             del sys.modules[name]
-    with contextlib.suppress(OSError), open({answer!r}, "r+") as file:
+    with contextlib.suppress(OSError), open({answer!a}, "r+") as file:
         file.write(json.dumps(result) + "\\n")
 
 here = asyncio._get_running_loop()
@@ -61,7 +61,7 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
         script, answer = Path(folder, "enter.py"), Path(folder, "answer.json")
         package = str(Path(__file__).resolve().parents[1])
         settings = {"answer": str(answer), "seconds": seconds, "threshold_ms": threshold_ms}
-        script.write_text(_SCRIPT.format(package=package, **settings))
+        script.write_text(_SCRIPT.format(package=package, **settings), "utf-8")
         answer.touch()
         for path, mode in (folder, 0o755), (script, 0o644), (answer, 0o666):
             os.chmod(path, mode)  # the process may be another user's
@@ -73,8 +73,9 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
             raise LabError(f"There is no process {pid}. Expected the pid of a Python.") from None
         except (OSError, RuntimeError, ValueError) as error:
             raise LabError(
-                f"Process {pid} cannot be entered: {error}. Expected: a process of this user's (or "
-                "be root; in a container, CAP_SYS_PTRACE is needed, too), whose Python is of this "
+                f"Process {pid} cannot be entered: {error}. Expected: a process that this "
+                "user may trace (root may; on Linux its own user, too, if kernel.yama.ptrace_scope "
+                "is 0; in a container, CAP_SYS_PTRACE is needed), whose Python is of this "
                 f"one's version ({python}) and runs without -X disable-remote-debug and "
                 "PYTHON_DISABLE_REMOTE_DEBUG."
             ) from None
@@ -83,7 +84,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
             if time.monotonic() > until:
                 raise LabError(
                     f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
-                    "main thread is in C code, perhaps waiting for its loop's next event."
+                    "main thread is in C code, perhaps waiting for its loop's next event; or it "
+                    f"cannot see {folder}, as in a container."
                 )
             time.sleep(0.05)
     found = json.loads(text)
@@ -117,4 +119,13 @@ def watch_loops(
     if not running:
         raise LabError("No event loop runs. Expected a running asyncio program.")
     watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in running]
-    return [each.result(seconds + 5) for each in watching]
+    try:
+        return [each.result(seconds + 5) for each in watching]
+    except TimeoutError:
+        raise LabError(
+            f"A loop was held for all of {seconds + 5:.0f} s, so nothing could enter it. "
+            f"`py-spy dump --pid {os.getpid()}` says where."
+        ) from None
+    finally:
+        for each in watching:
+            each.cancel()

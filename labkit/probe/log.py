@@ -29,6 +29,10 @@ _JOBS = 1000  # kept while a handler hangs; the stalls after them are in the sum
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
+def _leave() -> None:
+    """The last job of a teller's thread."""
+
+
 @dataclass
 class _Known:
     """A line that was logged: when, and what has come since."""
@@ -44,9 +48,18 @@ class Teller:
     def __init__(self, on_stall: Callable[[Stall], object] | None = None) -> None:
         self.on_stall = on_stall
         self._known: dict[tuple[Frame | None, str], _Known] = {}
+        self._closed = True
+        self.open()
+
+    def open(self) -> None:
+        """Begin, or begin again after `close()`."""
+        if not self._closed:
+            return
         self._queue = queue.SimpleQueue[Callable[[], object]]()
-        self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
-        self._started, self._leaving = threading.Lock(), False
+        self._thread = threading.Thread(
+            target=self._run, args=(self._queue,), name="labkit-probe-log", daemon=True
+        )
+        self._started, self._closed = threading.Lock(), False
 
     def tell(self, stall: Stall) -> None:
         """Tell of a stall that is over."""
@@ -58,7 +71,8 @@ class Teller:
 
     def close(self) -> None:
         """Let the thread end when it has told what there is. Does not wait for it."""
-        self._queue.put(self._leave)
+        self._closed = True
+        self._queue.put(_leave)
 
     def write(self, level: int, text: str, error: Any = None) -> None:
         """Write one record. Called on the thread, and nowhere else."""
@@ -75,27 +89,27 @@ class Teller:
                 return
             atexit.register(self._finish)
 
-    def _leave(self) -> None:
-        self._leaving = True
-
     def _finish(self) -> None:
-        self._queue.put(self._leave)
+        self._queue.put(_leave)
         self._thread.join(1.0)  # s; a handler may hang
 
-    def _run(self) -> None:
-        while not self._leaving:
+    def _run(self, jobs: queue.SimpleQueue[Callable[[], object]]) -> None:
+        leaving = False
+        while not leaving:
             waits = any(known.more for known in self._known.values())
             try:
                 with contextlib.suppress(queue.Empty):
-                    self._queue.get(timeout=_AGAIN if waits else None)()
-                self._say_how_many_more()
+                    job = jobs.get(timeout=_AGAIN if waits else None)
+                    leaving = job is _leave
+                    job()
+                self._say_how_many_more(leaving)
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()
         atexit.unregister(self._finish)
 
-    def _say_how_many_more(self) -> None:
+    def _say_how_many_more(self, leaving: bool) -> None:
         for (line, cause), known in self._known.items():
-            if known.more and (self._leaving or monotonic() - known.logged_at >= _AGAIN):
+            if known.more and (leaving or monotonic() - known.logged_at >= _AGAIN):
                 text = f"+ {known.more} more, {known.ms / 1e3:.1f} s in all: {cause}"
                 known.logged_at, known.more, known.ms = monotonic(), 0, 0.0
                 self.write(logging.INFO, f"{text}, at {line}" if line else text)
@@ -110,7 +124,7 @@ class Teller:
                 self.write(logging.ERROR, text, sys.exc_info())
         line = stall.awaited_at or stall.frame
         if known := self._known.get((line, stall.cause)):
-            known.more, known.ms = known.more + 1, known.ms + stall.duration_ms
+            known.more, known.ms = known.more + 1, known.ms + stall.own_ms
             return
         if len(self._known) >= _LINES:
             self._known.clear()

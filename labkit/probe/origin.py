@@ -55,11 +55,18 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
     """The user's line that sent a thread its work (to_thread, run_in_executor) and awaits it."""
     while frame is not None:
         for value in list(frame.f_locals.values()):
-            future = value.future if type(value).__name__ == "_WorkItem" else value
-            if isinstance(future, concurrent.futures.Future) or asyncio.isfuture(future):
+            is_item = type(value).__name__ == "_WorkItem"
+            future = getattr(value, "__dict__", {}).get("future") if is_item else value
+            if _is_future(future):
                 return _waiting_for(future, 0)
         frame = frame.f_back
     return None
+
+
+def _is_future(value: Any) -> bool:
+    """Whether it is one, by its type alone: `isinstance` could call code of the user's."""
+    kind = type(value)
+    return issubclass(kind, concurrent.futures.Future) or hasattr(kind, "_asyncio_future_blocking")
 
 
 def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
@@ -73,7 +80,7 @@ def _chain(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     """The frames of a task's coroutine and of all that it awaits, outermost first."""
     step: Any = task.get_coro()
     for _ in range(200):
-        if step is None or asyncio.isfuture(step):
+        if step is None or _is_future(step):
             return
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(step, f"{kind}_frame")), None)
         if kind:
@@ -81,7 +88,7 @@ def _chain(task: asyncio.Task[Any]) -> Iterator[FrameType]:
                 yield frame
             step = getattr(step, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
         else:  # what wraps an async generator or an `__await__` does not say what it holds
-            held = [x for x in gc.get_referents(step) if isinstance(x, _SUSPENDS)]
+            held = [x for x in gc.get_referents(step) if issubclass(type(x), _SUSPENDS)]
             step = held[0] if held else None
 
 
@@ -90,15 +97,15 @@ def _waiting_for(future: Any, depth: int) -> Frame | None:
     callbacks = getattr(future, "_callbacks", None) or getattr(future, "_done_callbacks", None)
     for item in list(callbacks or ()) if depth <= _DEEPEST else ():
         callback = item[0] if isinstance(item, tuple) else item
-        owner = getattr(callback, "__self__", None)
-        if isinstance(owner, asyncio.TaskGroup):
-            owner = owner._parent_task  # type: ignore[attr-defined]
+        owner: Any = getattr(callback, "__self__", None)
+        if issubclass(type(owner), asyncio.TaskGroup):
+            owner = owner._parent_task
         # gather, wait, shield and wrap_future call a closure that knows the next future.
         for other in (owner, *gc.get_referents(*(getattr(callback, "__closure__", None) or ()))):
             line = None
-            if isinstance(other, asyncio.Task) and other is not future:
+            if issubclass(type(other), asyncio.Task) and other is not future:
                 line = _awaiting_line(other, depth + 1)
-            elif asyncio.isfuture(other) and other is not future:
+            elif _is_future(other) and other is not future:
                 line = _waiting_for(other, depth + 1)
             if line:
                 return line

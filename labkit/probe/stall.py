@@ -90,6 +90,11 @@ class Stall:
     also: tuple[Part, ...] = ()
 
     @property
+    def own_ms(self) -> float:
+        """How long it took without the time for which the machine kept the process from running."""
+        return self.duration_ms - sum(part.ms for part in self.also if part.cause not in ADVICE)
+
+    @property
     def source(self) -> str:
         """The text of the line, or ""."""
         return source(self.frame)

@@ -28,8 +28,8 @@ def count(rows: Rows, stall: Stall) -> None:
         rows[frame, cause] = {**where, "cause": cause, "task": None, **times}
     row = rows[frame, cause]
     row["count"] += 1
-    row["longest_ms"] = max(row["longest_ms"], stall.duration_ms)
-    row["total_ms"] += stall.duration_ms
+    row["longest_ms"] = max(row["longest_ms"], stall.own_ms)
+    row["total_ms"] += stall.own_ms
     row["task"] = stall.task or row["task"]  # the last that had a name
     row["last_seen"] = datetime.now().astimezone().isoformat(timespec="seconds")
 

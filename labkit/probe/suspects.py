@@ -77,7 +77,9 @@ class Suspects:
             free = (old.free and old.at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
             self._seen[ident] = _Seen(at, cpu, free)
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
-                proved = old.at not in (None, at) or _lets_go(frame)
+                # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
+                moved = cpu is not None and old.at not in (None, at)
+                proved = moved or _lets_go(frame)
                 place = place_in_thread(None if _waits(frame) else frame, thread.name)
                 suspects.append(Suspect(ran, proved, place))
         return suspects

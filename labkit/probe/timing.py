@@ -11,6 +11,7 @@ import asyncio
 import math
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter, thread_time
@@ -37,6 +38,7 @@ class Timer:
         self.thread = 0  # the loop's
         self.entered = 0.0  # when it began; one that begins again goes on counting from there
         self.watched = self.waited = 0.0  # for how long (s) so far; and the loop had nothing to do
+        self.waits_from = math.inf  # when the wait that goes on began
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
@@ -48,7 +50,8 @@ class Timer:
         # (seconds since the beginning, the longest iteration in ms), for each window
         self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
-        self._greenlet: Any = None  # in which the loop runs
+        # The greenlet in which the loop runs. Weakly: one that outlives its thread crashes Python.
+        self._greenlet: Callable[[], Any] = lambda: None
         # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
         self._unsure = 0.0
         self._undo: Callable[[], None]
@@ -73,7 +76,7 @@ class Timer:
 
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
-        outer = getattr(self._greenlet, "gr_frame", None)  # None, unless another greenlet runs
+        outer = getattr(self._greenlet(), "gr_frame", None)  # None, unless another greenlet runs
         return walk(outer, self._engine) + walk(frame, self._engine)
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:
@@ -100,9 +103,12 @@ class Timer:
             if self.contended and (timeout is None or timeout > _SHORT):
                 timeout = _SHORT
             self.since = due = math.inf if timeout is None else now + timeout
-            events = wait(timeout)
-            then = clock()
-            self.waited += then - now
+            self.waits_from = now
+            try:
+                events = wait(timeout)
+            finally:  # a signal's handler may raise in it
+                then, self.waits_from = clock(), math.inf
+                self.waited += then - now
             if then - due > _WOKEN_LATE:
                 self.woken_late = due
             else:
@@ -152,7 +158,7 @@ class Timer:
         """
         self.cpu = thread_time()
         if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):
-            self._greenlet = getcurrent()
+            self._greenlet = weakref.ref(getcurrent())
         if now >= self._window_end:
             self.lag.append((now - self.entered, 1e3 * self._window_lag))
             self.lags.add(self._window_lag)

@@ -99,11 +99,11 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
     totals[_MACHINE if seen.woken_late else "unknown"] += undivided
     # On macOS and Windows, only now is known for how long the loop's thread ran.
-    _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown"), "computing")
+    _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
     # The system counts a wait for a processor when it is over: looks can have come before that.
     _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), _MACHINE)
     machine = totals[_MACHINE]
-    if machine > busy / 2 and busy - machine < threshold:
+    if machine and busy - machine < threshold:
         return machine
     if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
         totals[_STARVED] += totals.pop("unknown", 0.0)

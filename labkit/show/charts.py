@@ -99,7 +99,7 @@ def _change(before: Run, after: Run, offer: str, ratios: Sequence[float]) -> str
     elif ratio > 1:
         change = spread(ratios, "lower")
     else:
-        change = spread([1 / r for r in ratios], "higher")
+        change = spread([1 / r for r in ratios], "higher", 1 / ratio)
     return f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
 
 

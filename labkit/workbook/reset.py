@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from labkit.errors import LabError
 from labkit.exercises import progress
 from labkit.server import Dsn, choose, embedded, session
 
+# What labkit.server makes in its directory, with what earlier versions of it left.
+OURS = r"\w+\.lock|running\.json|server|(binaries|new)-.*"
 # Whatever stands in the schema itself, and then whatever would go with it, near or far. DROP …
 # RESTRICT refuses too little: a partition of a table in the schema, or statistics on one, would go
 # without a word, wherever they are.
@@ -100,6 +103,11 @@ def _remove(home: Path, yes: bool) -> None:
     if not home.exists():
         print("Nothing to remove: there is none.")
         return
+    if others := sorted(it.name for it in home.iterdir() if not re.fullmatch(OURS, it.name)):
+        raise LabError(
+            f"{home} was left as it is: it holds {', '.join(others[:5])}, which is not labkit's. "
+            "Expected only the private server. To do: move that elsewhere, and run this again."
+        )
     print("This stops it and deletes that directory, and nothing else.")
     _agree("Delete it?", yes)
     if not embedded.remove(home):

@@ -50,8 +50,11 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
         print("To have a newer one, rename or delete yours, and start again.", flush=True)
     for notebook, modules in lost_modules(copy).items():
-        print(f"Your {notebook} imports {', '.join(modules)}, which the workbook no longer has.")
-        print("Rename it, start again, and take your answers over to the newer one.", flush=True)
+        print(f"Your {notebook} imports {', '.join(modules)}, which is not found.")
+        print(
+            "If the workbook has moved it: rename yours, start again, take your answers over.",
+            flush=True,
+        )
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
     encryption = "auto" if zmq.has("curve") else "disabled"
     options = [

@@ -29,6 +29,8 @@ PATIENCE = 10.0  # s; until it must be up
 GRACE = 3.0  # s; until what does not end is ended
 OWNED = "WEB_SERVICE_OWNED"  # whether a process of the service is to end with its input
 PYTHON = [sys.executable, "-m", "web_service"]
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+NOT_INHERITED = {"SSL_CERT_FILE", "SSL_CERT_DIR"}  # httpx would read other certificates
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Service:
 
     url: str
     process: subprocess.Popen[bytes]
-    _output: IO[str]
+    _output: IO[str]  # a handle of its own: the process writes by another
     _secret: str
     _last: list[str] = field(default_factory=list)  # its lines, once it has ended
 
@@ -53,7 +55,7 @@ class Service:
             LabError: It answered with an error.
         """
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with NO_PROXY.open(self.url + path, timeout=5) as answer:
                 text = answer.read().decode()
                 return json.loads(text) if "json" in answer.headers["content-type"] else text
         except urllib.error.HTTPError as error:
@@ -70,7 +72,8 @@ class Service:
             return self._last
         self._output.seek(0)
         hidden = re.sub(r"//([^:@/\s]*):[^@\s]*@", r"//\1:***@", self._output.read())
-        return hidden.replace(self._secret, "***").splitlines()
+        whole = rf"(?<!\w){re.escape(self._secret)}(?!\w)"  # "lab" is a part of "labkit", too
+        return re.sub(whole, "***", hidden).splitlines()
 
 
 @contextmanager
@@ -103,8 +106,7 @@ def run(
     if unknown := sorted({*repaired} - {*PARTS}):
         raise LabError(f"There is no part {unknown[0]!r}. Expected some of: {', '.join(PARTS)}.")
     port = free_port()
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),  # it finds what this process finds
+    env = environment_of_its_own() | {
         "PYTHONUNBUFFERED": "1",
         OWNED: "yes",
         "WEB_SERVICE_DSN": dsn[:],
@@ -114,13 +116,13 @@ def run(
     }
     secret = (re.findall(r"//[^:@/]*:([^@]+)@", dsn[:]) or ["\0"])[0]
     # What it writes goes into a file: a pipe that nobody reads would fill up and stop it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+    with _file() as (written, output):
         process = subprocess.Popen(
             [*(command or PYTHON), "--port", str(port), *options],
             env=env,
             stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
+            stdout=written,
+            stderr=written,
             start_new_session=sys.platform != "win32",  # the stop button is for the notebook
         )
         service = Service(f"http://127.0.0.1:{port}", process, output, secret)
@@ -132,6 +134,22 @@ def run(
         finally:
             _end(process)
             service._last = service.log
+
+
+def environment_of_its_own() -> dict[str, str]:
+    """This process's environment, for one that finds the same modules, and no proxy."""
+    inherited = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
+    no_proxy = {"NO_PROXY": "*", "no_proxy": "*"}
+    return inherited | no_proxy | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"}
+
+
+@contextmanager
+def _file() -> Iterator[tuple[IO[bytes], IO[str]]]:
+    """A file to write to and, with a position of its own, to read from; deleted in the end."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = os.path.join(folder, "log")
+        with open(path, "wb") as written, open(path, encoding="utf-8", errors="replace") as read:
+            yield written, read
 
 
 def free_port() -> int:

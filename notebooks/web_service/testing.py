@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from web_service.process import environment_of_its_own
 
 TESTS = Path(__file__).with_name("test_endpoints.py")
 # Not with the workbook's own settings, nor with a cache beside the notebooks.
@@ -25,12 +26,13 @@ def run_on(versions: Mapping[str, Iterable[str]], dsn: str) -> Outcomes:
         dsn: Which PostgreSQL.
 
     Returns:
-        For each version, test and endpoint: "PASSED", "FAILED" or "SKIPPED".
+        For each version, test and endpoint: "PASSED", "FAILED" or "ERROR". A test whose tool is
+        not installed is skipped, and is not in it.
 
     Raises:
         RuntimeError: pytest could not run; the text is what it said.
     """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "WEB_SERVICE_DSN": dsn[:]}
+    env = environment_of_its_own() | {"WEB_SERVICE_DSN": dsn[:]}
     running = {
         name: subprocess.Popen(
             [sys.executable, *PYTEST, str(TESTS)],
@@ -38,6 +40,7 @@ def run_on(versions: Mapping[str, Iterable[str]], dsn: str) -> Outcomes:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
+            errors="replace",
         )
         for name, repaired in versions.items()
     }
@@ -55,7 +58,7 @@ def run_on(versions: Mapping[str, Iterable[str]], dsn: str) -> Outcomes:
 
 def _outcomes(process: subprocess.Popen[str]) -> list[tuple[str, str, str]]:
     said, _ = process.communicate()
-    found = re.findall(r"^(PASSED|FAILED|SKIPPED|ERROR) \S*::(\w+)\[([^\]]+)\]", said, re.MULTILINE)
+    found = re.findall(r"^(PASSED|FAILED|ERROR) \S*::(\w+)\[([^\]]+)\]", said, re.MULTILINE)
     if not found:
         raise RuntimeError(f"pytest did not run: {said[-1000:]}")
     return found

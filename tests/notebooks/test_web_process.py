@@ -83,6 +83,18 @@ def test_a_service_that_cannot_start_shows_its_last_lines_without_the_password(
     assert "a-secret-of-mine" not in str(e.value)
 
 
+def test_a_password_that_is_part_of_a_word_hides_no_other_word(
+    dsn: Dsn, nothing_is_left: None
+) -> None:
+    says = "print('labkit.probe: lab, //user:lab@host')"
+    compose = Dsn(re.sub(r":[^:@]+@", ":lab@", dsn[:]))  # as docker-compose.yml has it
+    with (
+        pytest.raises(labkit.LabError, match=r"labkit\.probe: \*\*\*, //user:\*\*\*@host"),
+        process.run(compose, command=[sys.executable, "-c", says]),
+    ):
+        pass
+
+
 def test_a_service_that_does_not_come_up_in_time_is_ended(
     dsn: Dsn, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
 ) -> None:

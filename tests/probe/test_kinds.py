@@ -463,3 +463,60 @@ def test_a_socket_that_is_never_read_is_no_stall() -> None:
 
     stall = longest(main, 50)
     assert stall is None, str(stall)
+
+
+class Lazy:
+    """A proxy that asks a database what class it is, as web frameworks have them."""
+
+    asked = 0
+
+    @property
+    def __class__(self) -> Any:
+        Lazy.asked += 1
+        raise RuntimeError("no database here")
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None: ...
+
+
+def test_no_code_of_the_users_is_called_to_find_a_line() -> None:
+    over = threading.Event()
+
+    def hog() -> None:
+        lazy = Lazy()  # on the stack of a thread that keeps the interpreter
+        while not over.is_set():
+            json.dumps([lazy is None] * 20_000)
+
+    async def main() -> None:
+        keeper = threading.Thread(target=hog)
+        keeper.start()
+        spin(0.3)
+        over.set()
+        keeper.join()
+
+    longest(main)
+    assert 0 == Lazy.asked
+
+
+def test_without_a_threads_cpu_clock_one_that_only_wakes_up_is_innocent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on macOS and Windows."""
+    monkeypatch.setattr("labkit.probe.suspects.thread_cpu", lambda native_id: None)
+    over = threading.Event()
+
+    def heartbeat() -> None:
+        while not over.is_set():
+            time.sleep(0.003)
+            time.sleep(0.002)
+
+    async def main() -> None:
+        beats = threading.Thread(target=heartbeat)
+        beats.start()
+        spin(0.2)
+        over.set()
+        beats.join()
+
+    for _ in range(5):
+        stall = longest(main)
+        assert stall is None or stall.thread is None, stall

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from labkit import Frame, Probe, Stall
-from labkit.probe import ADVICE, Summary, attach, log
+from labkit.probe import ADVICE, Part, Summary, attach, log
 from labkit.probe.summary import Rows, count
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
@@ -100,7 +100,7 @@ def test_each_new_line_is_logged_at_once_and_a_known_one_once_a_minute(
     for moment, line in [(0.0, 1), (1.0, 1), (2.0, 2), (59.0, 1), (61.0, 1)]:
         clock[0] = moment
         teller._over(a_stall(line))
-        teller._say_how_many_more()
+        teller._say_how_many_more(leaving=False)
     assert 3 == len(said), said
     assert "<app>.py:1" in said[0]
     assert "what to do: python -m labkit.probe why" in said[0]
@@ -345,3 +345,67 @@ def test_attach_watches_a_process_that_runs() -> None:
             process.kill()
     assert process.pid == found["pid"]
     assert [("blocked", 5)] == [(row["cause"], row["line"]) for row in found["stalls"]]
+
+
+# Again, and from elsewhere.
+
+
+def test_a_probe_that_is_entered_again_tells_again() -> None:
+    told: list[Stall] = []
+    probe = Probe(threshold_ms=20, on_stall=told.append)
+
+    async def main() -> None:
+        with probe:
+            await asyncio.sleep(0.02)
+            time.sleep(0.05)
+            await asyncio.sleep(0.02)
+
+    for entries in (1, 2, 3):
+        asyncio.run(main())
+        until = time.monotonic() + 10
+        while len(told) < len(probe.stalls) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert entries <= len(probe.stalls) == len(told)
+
+
+def test_a_loop_that_waits_is_not_busy_whoever_asks() -> None:
+    async def main() -> float:
+        with Probe() as probe:
+            waits = asyncio.Event()
+            asyncio.get_running_loop().call_later(1.0, waits.set)
+            busy = asyncio.get_running_loop().create_future()
+
+            def ask() -> None:  # while the loop waits, and has done nothing else
+                time.sleep(0.5)
+                found = probe.summary()["busy"]
+                probe._timer.loop.call_soon_threadsafe(busy.set_result, found)
+
+            threading.Thread(target=ask).start()
+            await waits.wait()
+            return float(await busy)
+
+    assert asyncio.run(main()) < 0.5
+
+
+def test_what_the_machine_took_is_on_no_lines_account() -> None:
+    rows: Rows = {}
+    machine = Part("the process was kept from running", 2_000.0, None)
+    frame = Frame("app.py", 7, "work")
+    count(
+        rows, Stall(0.0, 2_150.0, "computing", frame, (frame,), 9, False, 1, None, also=(machine,))
+    )
+    [row] = rows.values()
+    assert (150.0, 150.0) == (row["longest_ms"], row["total_ms"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_a_package_that_imports_uvloop_at_once_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__init__.py").write_text("import uvloop\n")
+    (tmp_path / "service" / "main.py").write_text(
+        "import time, uvloop\nasync def main():\n    time.sleep(0.2)\nuvloop.run(main())\n"
+    )
+    done = subprocess.run(
+        [*PROBE, "-m", "service.main"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "main.py:3 in main: time.sleep(0.2)" in done.stderr

@@ -347,6 +347,16 @@ def test_what_earlier_versions_left_in_the_directory_goes_with_it(home: Path) ->
     assert [] == list(home.iterdir())
 
 
+def test_a_directory_that_holds_something_else_is_left_as_it_is(home: Path) -> None:
+    (home / "postgresql" / "server").mkdir(parents=True)
+    (home / "postgresql" / "thesis.txt").write_text("years of work")
+    done = labkit("reset", "--yes", LABKIT_HOME=str(home))
+    assert 2 == done.returncode
+    assert "it holds thesis.txt, which is not labkit's" in done.stderr
+    assert "years of work" == (home / "postgresql" / "thesis.txt").read_text()
+    assert (home / "postgresql" / "server").exists()
+
+
 def test_a_private_server_in_use_is_left_as_it_is(home: Path) -> None:
     kernel = Kernel(home / "postgresql")
     url = kernel.start()

@@ -1,1 +1,1 @@
-"""What two of the checks measure with: the cost of a ranking, and the shop that sells."""
+"""What three of the checks measure with: a ranking's cost, the shop that sells, a web service."""
