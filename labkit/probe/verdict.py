@@ -70,6 +70,8 @@ class Iteration:
         part = min(1.0, took / (m.took or 1.0))
         machine = min(rest, both((m.stopped * part, m.loop_queued * part)))
         rest -= machine
+        if m.stopped * part > rest:  # felt only from when the sampler should have woken up
+            machine, rest = machine + rest, 0.0
         if asked and m.kept >= min(rest / 2, 0.6 * interval):
             self.shares[_STARVED if who else "unknown", who or place] += rest
         elif waits:  # it should have come back, and nobody kept it

@@ -275,7 +275,7 @@ def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> Non
     [
         (["attach", "999999999"], "attach needs Python 3.14|There is no process 999999999"),
         (["nowhere.py"], "There is no 'nowhere.py'. Expected: -m MODULE, or the path of a script"),
-        (["-m", "nowhere.service"], "No module named 'nowhere'"),
+        (["-m", "nowhere.service"], "There is no 'nowhere.service'. Expected: -m MODULE"),
         (["--threshold-ms", "0", __file__], "threshold_ms is 0.0; expected at least 1"),
         (["--json", "nowhere/out.json", __file__], "nowhere/out.json|nowhere\\out.json"),
         ([], "the following arguments are required: program"),
