@@ -6,7 +6,7 @@ In `conftest.py`, or in a file of tests, `from labkit.probe.testing import no_st
         with no_stalls(threshold_ms=50):
             await report()
 
-What the machine did (it was busy, or asleep) is no stall, so such a test does not fail by it.
+What was mostly the machine's doing (it was busy, or asleep) is no stall, and fails no such test.
 """
 
 from __future__ import annotations

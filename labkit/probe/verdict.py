@@ -70,9 +70,9 @@ class Iteration:
         part = min(1.0, took / (m.took or 1.0))
         machine = min(rest, both((m.stopped * part, m.loop_queued * part)))
         rest -= machine
-        if m.stopped * part > rest:  # felt only from when the sampler should have woken up
-            machine, rest = machine + rest, 0.0
-        if asked and m.kept >= min(rest / 2, 0.6 * interval):
+        if not waits and m.stopped * part > 2 * rest:  # it may have begun before it was felt
+            self.shares["unknown", place] += rest
+        elif asked and m.kept >= min(rest / 2, 0.6 * interval):
             self.shares[_STARVED if who else "unknown", who or place] += rest
         elif waits:  # it should have come back, and nobody kept it
             machine += rest
@@ -91,8 +91,8 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     """Decide on cause and line of an iteration. Times are in seconds.
 
     Returns:
-        The stall; or, where the process itself took less than the threshold, for how long (s) the
-        machine kept it from running.
+        The stall; or, where it was mostly the machine's and the process itself took less than the
+        threshold, for how long (s) the machine kept it from running.
     """
     busy = seen.busy or seen.until - seen.since  # it goes on
     totals = defaultdict[str, float](float)
@@ -105,7 +105,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     # The system counts a wait for a processor when it is over: looks can have come before that.
     _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), _MACHINE)
     machine = totals[_MACHINE]
-    if machine and busy - machine < threshold:
+    if machine > busy / 2 and busy - machine < threshold:
         return machine
     if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
         totals[_STARVED] += totals.pop("unknown", 0.0)
