@@ -6,7 +6,9 @@ from fastapi import APIRouter
 
 router = APIRouter(prefix="/carriers")
 
-PRICES = {"albatross": Decimal("4.90"), "bison": Decimal("4.40"), "camel": Decimal("5.20")}
+CENTS = {"albatross": 490, "bison": 440, "camel": 520, "dingo": 610}
+CENTS |= {"eland": 530, "falcon": 590, "gecko": 480, "heron": 550}
+PRICES = {name: Decimal(cents) / 100 for name, cents in CENTS.items()}
 
 
 @router.get("/{carrier}")

@@ -20,6 +20,7 @@ import labkit
 from labkit.exercises import notebooks
 from labkit.server import Dsn
 from tests.notebooks.served import posix_only
+from tests.notebooks.test_fleet import runs
 from tests.server.test_embedded import until
 
 # What it says when it fails
@@ -195,14 +196,14 @@ def test_nothing_is_left_however_the_kernel_ends(
     with kernel(dsn, *options) as (started, service):
         assert len(service) >= 1 + len(options)
         started.send_signal(how)
-        until(lambda: not any(p.is_running() for p in service), seconds=10)
+        until(lambda: not any(runs(p) for p in service), seconds=10)
 
 
 @posix_only
 def test_no_worker_outlives_the_process_that_keeps_them(dsn: Dsn, nothing_is_left: None) -> None:
     with kernel(dsn, "--workers", "2") as (_, service):
         service[0].kill()
-        until(lambda: not any(p.is_running() for p in service[1:]), seconds=10)
+        until(lambda: not any(runs(p) for p in service[1:]), seconds=10)
 
 
 def test_nothing_is_left_after_an_error_in_the_block(dsn: Dsn, nothing_is_left: None) -> None:

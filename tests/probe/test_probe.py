@@ -463,7 +463,7 @@ def test_a_loop_that_waits_for_a_socket_only_is_watched_too() -> None:
         def hog() -> None:
             theirs.send(b"!")
             for _ in range(5):  # one such call can be over before anybody can look
-                json.dumps([1] * 1_000_000)
+                json.dumps([1] * 3_000_000)
 
         with ours, theirs, Probe(threshold_ms=25) as probe:
             thread = threading.Thread(target=hog, name="hog")

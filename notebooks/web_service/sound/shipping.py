@@ -1,4 +1,4 @@
-"""What it costs to send an order: the cheapest of three carriers."""
+"""What it costs to send an order: the cheapest of eight carriers."""
 
 import asyncio
 from collections.abc import AsyncIterator
