@@ -17,11 +17,12 @@ from labkit.measure.experiment import (
 from labkit.measure.latency import ms
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
-from labkit.measure.pairs import lower, partners, similar, spread, typical
+from labkit.measure.pairs import DOUBT, lower, partners, similar, spread, typical
 from labkit.measure.run import Run
 from labkit.measure.work import Scenario
 
 __all__ = [
+    "DOUBT",
     "Load",
     "Machine",
     "Run",

@@ -24,7 +24,7 @@ from labkit.measure.run import Run
 Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
-_DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
+DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
@@ -85,7 +85,7 @@ def lower(
         [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
     )
     pairs = [(ends_of(figure or p99, b), ends_of(figure or p99, a)) for b, a in both]
-    ratios, true, false = judge(pairs, times, _DOUBT.get(len(pairs), 1.0))
+    ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
     remark = f"; {failed(afters, '') - failed(afters):,} refused" if refusal else ""
     if invalid := invalid_in([*befores, *afters]):

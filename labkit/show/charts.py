@@ -8,14 +8,12 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure import Run, ms, partners, spread, typical
+from labkit.measure import DOUBT, Run, ms, partners, spread, typical
 from labkit.show.figures import BLUE, INK, lay_over, lines, logarithmic, panels, save, shade
 from labkit.show.tables import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_ALIKE = 1.25  # the ratio of a single pair may be off by a quarter: see `measure.claims`
 
 
 def timeline(
@@ -94,7 +92,7 @@ def gauges(
 def _change(before: Run, after: Run, offer: str, ratios: Sequence[float]) -> str:
     """How p99 changed, in words; a change that is no larger than the noise is none."""
     was, now, ratio = before.latency(offer).p99, after.latency(offer).p99, median_low(ratios)
-    if 1 / _ALIKE < ratio < _ALIKE or abs(was - now) < max(before.noise_ms, after.noise_ms):
+    if 1 / DOUBT[1] < ratio < DOUBT[1] or abs(was - now) < max(before.noise_ms, after.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
     elif ratio > 1:
         change = spread(ratios, "lower")
