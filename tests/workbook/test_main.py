@@ -413,7 +413,8 @@ def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout
                         with urllib.request.urlopen(request, timeout=20) as answer:
                             return json.load(answer)
                     except urllib.error.HTTPError as refused:
-                        return refused.code
+                        with refused:
+                            return refused.code
                     except urllib.error.URLError:  # it prints its address before it listens
                         assert time.monotonic() < deadline
 
