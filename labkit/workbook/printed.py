@@ -57,8 +57,9 @@ def print_pages(pages: Mapping[Path, str]) -> None:
         pdf.unlink(missing_ok=True)
         # A profile of its own: a browser that is open already would take the page, and print none.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            command = [browser or "", "--headless", "--no-sandbox", f"--user-data-dir={profile}"]
-            command += ["--disable-gpu", "--no-first-run", "--no-pdf-header-footer"]
+            command = [browser or "", "--headless", f"--user-data-dir={profile}", "--no-first-run"]
+            command += ["--no-sandbox"]  # as root there is none, and these pages are ours
+            command += ["--disable-gpu", "--no-pdf-header-footer"]
             command += ["--virtual-time-budget=10000", f"--print-to-pdf={pdf.resolve()}", page]
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if browser:

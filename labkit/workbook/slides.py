@@ -24,34 +24,21 @@ from labkit.workbook import printed
 _ROW = re.compile(r"^\| (.+) \| \[.+\]\((\d\d_\w+\.ipynb)#(.+)\) \| (.+) \|$", re.MULTILINE)
 _SAY = re.compile(r"^- \*\*(.+?)\.\*\* (.+)$", re.MULTILINE)
 _QUESTION = re.compile(r"^# (.+)$.*?^\*\*The question\.\*\* (.+?)$", re.MULTILINE | re.DOTALL)
+# A browser without a window draws only one of the frames that reveal.js waits for before it prints.
+_PRINT = 'if (location.search == "?print-pdf") requestAnimationFrame = go => setTimeout(go, 10)'
 _CONF: dict[str, Any] = {
     "extensions": ["myst_parser", "sphinx_revealjs"],
     "language": "en",
-    "smartquotes": False,
     "html_copy_source": False,
     "revealjs_html_theme": "revealjs-simple",  # the other one forbids to zoom
     "revealjs_style_theme": "white",
-    "revealjs_css_files": ["deck.css"],
-    "revealjs_js_files": ["deck.js"],
+    "revealjs_static_path": [str(Path(__file__).with_name("slides.css"))],
+    "revealjs_css_files": ["slides.css"],
+    "revealjs_js_files": [(None, {"body": _PRINT})],
     "revealjs_script_plugins": [{"name": "RevealNotes", "src": "revealjs/plugin/notes/notes.js"}],
     "revealjs_script_conf": {"width": 1280, "height": 720, "center": False, "hash": True}
     | {"slideNumber": "c/t", "transition": "none", "pdfMaxPagesPerSlide": 1},
 }
-_STYLE = """
-:root { --r-heading-text-transform: none; --r-main-font-size: 46px; --r-heading2-size: 1em }
-.reveal .slides { text-align: left }
-.reveal h1 { margin-top: 1.5em }
-.reveal .slide-number { color: var(--r-main-color); background: none }
-.reveal img { background: white; border-radius: 8px }
-.reveal blockquote { width: auto; margin: 1em 0; padding: .1em 1em; font-style: normal;
- background: none; box-shadow: none; border-left: 10px solid #7A3E9D }
-@media screen and (prefers-color-scheme: dark) {
- :root { --r-background-color: #121212; --r-main-color: #eee; --r-heading-color: #fff }
- .reveal blockquote { border-color: #C79BE0 }
-}
-"""
-# A browser without a window draws only one of the frames that reveal.js waits for to print.
-_SCRIPT = 'if (location.search == "?print-pdf") requestAnimationFrame = go => setTimeout(go, 10)'
 
 
 def slides(directory: Path) -> None:
@@ -64,7 +51,7 @@ def slides(directory: Path) -> None:
         LabError: The directory has something else in it, or a notebook has no such chart.
         OSError: The directory cannot be written.
     """
-    earlier = (directory / "_static" / "deck.css").exists()
+    earlier = (directory / "_static" / "slides.css").exists()
     if directory.exists() and any(directory.iterdir()) and not earlier:
         raise LabError(
             f"{directory} has something else in it. Expected a new directory, or earlier slides: "
@@ -76,9 +63,9 @@ def slides(directory: Path) -> None:
         _build(Path(source), directory.resolve())
     printed.write_sheet(directory / "cheatsheet.html")
     print(f"Open {directory / 'index.html'}: the arrow keys move on, S opens the speaker's notes.")
-    address = directory.resolve().as_uri()
+    place = directory.resolve().as_uri()
     pages = {"slides.pdf": "index.html?print-pdf", "cheatsheet.pdf": "cheatsheet.html"}
-    printed.print_pages({directory / pdf: f"{address}/{page}" for pdf, page in pages.items()})
+    printed.print_pages({directory / pdf: f"{place}/{page}" for pdf, page in pages.items()})
 
 
 def _write(source: Path) -> None:
@@ -100,8 +87,6 @@ def _write(source: Path) -> None:
         deck += f":alt: {json.dumps(alt, ensure_ascii=False)}\n```\n"
         deck += _notes(say[number])
     (source / "index.md").write_text(deck, "utf-8")
-    (source / "deck.css").write_text(_STYLE, "utf-8")
-    (source / "deck.js").write_text(_SCRIPT, "utf-8")
 
 
 def _notes(text: str) -> str:
@@ -128,9 +113,8 @@ def _build(source: Path, directory: Path) -> None:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    static = [str(source / name) for name in ("deck.css", "deck.js")]
-    said, conf = io.StringIO(), _CONF | {"revealjs_static_path": static}
+    said = io.StringIO()
     with patch_docutils(), docutils_namespace():
-        Sphinx(source, None, directory, source / "tmp", "revealjs", conf, None, said).build()
+        Sphinx(source, None, directory, source / "tmp", "revealjs", _CONF, None, said).build()
     if said.getvalue():
         raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {said.getvalue()}")

@@ -1,19 +1,16 @@
 """`python -m labkit status`: which exercises are solved."""
 
 import json
-import sys
 from pathlib import Path
 
 from labkit.exercises import progress
 
-STATES = {True: "solved", False: "tried", None: "untouched"}
-
 
 def status(report: Path | None = None) -> None:
-    """Print what became of each exercise of each notebook; or write it as JSON.
+    """Print what became of each exercise of each notebook, or give it as JSON.
 
-    The JSON is a list with an object for each exercise, in the order of the notebooks. Its keys:
-    `notebook`, `exercise`, and `state`, which is "solved", "tried" or "untouched".
+    The JSON is a list with an object for each exercise, in the order of the notebooks. Its keys are
+    `notebook`, `exercise` and `state`, which is "solved", "tried" or "untouched".
 
     Args:
         report: The file to write the JSON to; `-` prints it.
@@ -21,21 +18,20 @@ def status(report: Path | None = None) -> None:
     Raises:
         OSError: That file cannot be written.
     """
-    entries = progress.read()
+    entries, states = progress.read(), {True: "solved", False: "tried", None: "untouched"}
     found = [
-        {"notebook": notebook, "exercise": name, "state": STATES[entries.get(name)]}
+        {"notebook": notebook, "exercise": name, "state": states[entries.get(name)]}
         for notebook, names in progress.CATALOGUE.items()
         for name in names
     ]
-    if report is not None:
-        text = json.dumps(found, indent=1) + "\n"
-        if report == Path("-"):
-            sys.stdout.write(text)
-        else:
-            report.write_text(text, "utf-8")
-        return
-    for row in found:
-        state = row["state"].replace("solved", "✔ solved")
-        print(f"{row['notebook']:<32} {row['exercise']:<12} {state}")
-    print(progress.solved(progress.EXERCISES))
-    print(f"This is kept in {progress.place()}, and sent nowhere.")
+    text = json.dumps(found, indent=1)
+    if report == Path("-"):
+        print(text)
+    elif report is not None:
+        report.write_text(f"{text}\n", "utf-8")
+    else:
+        for row in found:
+            mark = "✔ " if row["state"] == "solved" else ""
+            print(f"{row['notebook']:<32} {row['exercise']:<12} {mark}{row['state']}")
+        print(progress.solved(progress.EXERCISES))
+        print(f"This is kept in {progress.place()}, and sent nowhere.")
