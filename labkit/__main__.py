@@ -1,4 +1,4 @@
-"""The command line: `python -m labkit run`, `start`, `status`, `doctor`, `bundle`, `reset`."""
+"""The command line: `python -m labkit run`, `start`, `status`, `doctor`, `bundle` and so on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = commands.add_parser("start", help="open the workbook in JupyterLab")
     start.add_argument("--no-browser", action="store_true", help="only print its address")
     start.add_argument("--ip", metavar="ADDRESS", help="listen there: 0.0.0.0 in a container")
-    commands.add_parser("status", help="say which exercises are solved")
+    status = commands.add_parser("status", help="say which exercises are solved")
+    told: dict[str, Any] = {"nargs": "?", "type": Path, "const": Path("-"), "metavar": "FILE"}
+    status.add_argument(
+        "--json", dest="report", help="as JSON: print it, or write it there", **told
+    )
     reset = commands.add_parser(
         "reset",
         help="remove what the lab made in the database, and leave your progress; asks first",
@@ -45,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
     pack.add_argument("--platform", help="linux, linux-arm, macos, macos-intel or windows")
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
+    deck = commands.add_parser("slides", help="make slides of the notebooks' charts, and the sheet")
+    deck.add_argument("directory", nargs="?", type=Path, default=Path("slides"))
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from labkit import Exercise, LabError
 from labkit.__main__ import main
-from labkit.exercises import CATALOGUE, progress
+from labkit.exercises import CATALOGUE, notebooks, progress
 from labkit.server import embedded
 from labkit.workbook.reset import reset
 
@@ -55,6 +56,56 @@ def test_status_tells_solved_from_tried_from_untouched() -> None:
     assert lines[1].startswith("01_detect_loop_blocking ")
     assert f"Solved so far: 1 of {len(EVERY)} (report)." == lines[-2]
     assert f"This is kept in {progress.place()}, and sent nowhere." == lines[-1]
+
+
+def test_status_as_json_says_the_same_and_nothing_of_the_machine(home: Path) -> None:
+    progress.record("report", "pass")
+    progress.record("pool", "raised")
+    printed, written = (
+        labkit("status", "--json"),
+        labkit("status", "--json", str(home / "ada.json")),
+    )
+    assert (0, "", 0, "") == (
+        printed.returncode,
+        printed.stderr,
+        written.returncode,
+        written.stdout,
+    )
+    assert printed.stdout == (home / "ada.json").read_text("utf-8")
+    rows = json.loads(printed.stdout)
+    assert [name for name, names in CATALOGUE.items() for _ in names] == [
+        r["notebook"] for r in rows
+    ]
+    states = {row["exercise"]: row["state"] for row in rows}
+    assert EVERY == list(states)
+    assert {"report": "solved", "pool": "tried"} == {
+        name: state for name, state in states.items() if state != "untouched"
+    }
+    assert str(home) not in printed.stdout
+
+
+def test_status_as_json_says_if_its_file_cannot_be_written(home: Path) -> None:
+    done = labkit("status", "--json", str(home / "nowhere" / "ada.json"))
+    assert 2 == done.returncode
+    assert "ada.json cannot be used: No such file" in done.stderr
+
+
+def test_the_guides_lines_add_up_a_room(home: Path) -> None:
+    guide = (notebooks() / "FACILITATOR.md").read_text("utf-8")
+    [lines] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    [command] = re.findall(r"-m labkit (status --json room/ada.json)", guide)
+    (home / "room").mkdir()
+    for who, solved in {"ada": ["report", "pool"], "bob": ["report"]}.items():
+        for name in solved:
+            progress.record(name, "pass")
+        file = home / command.split()[-1].replace("ada", who)
+        assert 0 == labkit("status", "--json", str(file)).returncode
+        reset([], yes=True)
+    added = subprocess.run(
+        [sys.executable, "-c", lines], cwd=home, capture_output=True, text=True, check=True
+    )
+    counts = {row.split()[-3]: row.split()[-2:] for row in added.stdout.splitlines()[2:]}
+    assert {"report": ["2", "0"], "pool": ["1", "1"], "gate": ["0", "2"]}.items() <= counts.items()
 
 
 def test_a_check_records_its_outcome_and_ends_with_what_is_solved() -> None:

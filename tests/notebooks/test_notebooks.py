@@ -79,9 +79,9 @@ def test_it_has_the_shape_that_every_lesson_has(path: Path) -> None:
     assert 3 == len(re.findall(r"^- ", prose[-1], re.MULTILINE))
 
 
-def test_beside_the_notebooks_lie_only_folders_and_the_facilitators_page() -> None:
+def test_beside_the_notebooks_lie_only_folders_and_three_pages() -> None:
     loose = {path.name for path in notebooks().iterdir() if path.is_file()}
-    assert {path.name for path in PATHS} | {"FACILITATOR.md"} == loose
+    assert {path.name for path in PATHS} | {"CHEATSHEET.md", "FACILITATOR.md", "QUIZ.md"} == loose
 
 
 def test_each_folder_of_code_says_what_it_is_for() -> None:

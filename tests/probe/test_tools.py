@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from labkit import Frame, Probe, Stall
+from labkit.exercises import notebooks
 from labkit.probe import ADVICE, Part, Summary, attach, log
 from labkit.probe.summary import Rows, count
 
@@ -294,6 +296,9 @@ def test_each_cause_has_its_advice(asked: str, shown: int) -> None:
     command = [*PROBE, "why", *asked.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert shown == sum(f"{cause}:\n{advice}" in done.stdout for cause, advice in ADVICE.items())
+    anchors = re.findall(r"notebooks/CHEATSHEET\.md#([\w-]+)\)", done.stdout)
+    sheet = (notebooks() / "CHEATSHEET.md").read_text("utf-8")
+    assert shown == sum(f'<a id="{anchor}"></a>' in sheet for anchor in anchors)
 
 
 SERVES = """
