@@ -1,4 +1,4 @@
-"""The command line: `python -m labkit run`, `start`, `status`, `doctor`, `bundle`, `reset`."""
+"""The command line: `python -m labkit run`, `start`, `status`, `doctor`, `bundle` and others."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
     pack.add_argument("--platform", help="linux, linux-arm, macos, macos-intel or windows")
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
+    site = commands.add_parser("pages", help="write the site of the notebooks as committed")
+    site.add_argument("directory", type=Path)
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     try:
