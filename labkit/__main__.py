@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack.add_argument("--python", metavar="VERSION", help="3.12, for example")
     deck = commands.add_parser("slides", help="make slides of the notebooks' charts, and the sheet")
     deck.add_argument("directory", nargs="?", type=Path, default=Path("slides"))
+    site = commands.add_parser("pages", help="write the site of the notebooks as committed")
+    site.add_argument("directory", type=Path)
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     try:

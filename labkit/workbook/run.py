@@ -7,11 +7,10 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from rich.console import Console
@@ -19,10 +18,21 @@ from rich.status import Status
 from rich.text import Text
 
 from labkit import exercises
-from labkit.errors import LabError
 from labkit.server import database
 from labkit.workbook.kernel import execute
-from labkit.workbook.report import PLAIN, VERDICT, Result, collect, index, page, print_scoreboard
+from labkit.workbook.overview import overview
+from labkit.workbook.pages import write
+from labkit.workbook.report import (
+    PLAIN,
+    VERDICT,
+    Result,
+    as_committed,
+    collect,
+    headings,
+    print_scoreboard,
+    read,
+    title_of,
+)
 
 CELL_SECONDS = 300  # more than any cell needs, so that a hung one ends
 
@@ -42,18 +52,21 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         OSError: A file cannot be written.
         KeyboardInterrupt: Ctrl-C; the kernel has been shut down.
     """
-    notebooks, pages = _read(only), exercises.notebooks().parent / "runs"
+    notebooks = read(only)
     if report is not None:
         report.open("a").close()  # find out now, rather than after minutes
     database()  # holds the embedded server until the last kernel is gone: it starts once
-    pages.mkdir(exist_ok=True)
-    results = _execute_all(notebooks, pages)
-    (pages / "index.html").write_text(index(results), "utf-8")
+    results, executed = _execute_all(notebooks)
     if report is not None:
         data = {"python": sys.version.split()[0], "notebooks": [asdict(r) for r in results]}
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print_scoreboard(results)
-    print(f"\nAs pages: {pages / 'index.html'}")
+    try:
+        directory = exercises.notebooks().parent / "runs"
+        write(executed, overview(results, as_committed(notebooks)), directory)
+        print(f"\nAs pages: {directory / 'index.html'}")
+    except Exception as error:  # the verdicts are told all the same
+        print(f"\nThere are no new pages: {error}")
     unwell = [result for result in results if not result.verdict.startswith("✔")]
     print(f"{len(results) - len(unwell)} of {len(results)} notebooks ran, and all they claim held.")
     for result in unwell:
@@ -62,53 +75,36 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     return 1 if unwell else 0
 
 
-def _read(only: Sequence[str]) -> dict[Path, NotebookNode]:
-    every = sorted(exercises.notebooks().glob("[0-9][0-9]_*.ipynb"))
-    unknown = [start for start in only if not any(p.name.startswith(start) for p in every)]
-    if unknown or not every:
-        known = ", ".join(path.stem for path in every) or "none is in this checkout"
-        raise LabError(f"There is no notebook {' '.join(unknown)}. Expected one of: {known}.")
-    notebooks: dict[Path, NotebookNode] = {}
-    read: Callable[..., NotebookNode] = nbformat.read
-    for path in every if not only else [p for p in every if p.name.startswith(tuple(only))]:
-        try:
-            notebooks[path] = read(path, as_version=4)
-        except ValueError:
-            raise LabError(f"{path.name} is no notebook. Expected JSON: restore it.") from None
-        for cell in notebooks[path].cells:
-            cell.update({"outputs": []} if cell.cell_type == "code" else {})  # an earlier run's
-    return notebooks
-
-
-def _execute_all(notebooks: dict[Path, NotebookNode], pages: Path) -> list[Result]:
-    console, results = Console(stderr=True, soft_wrap=True, **PLAIN), []
+def _execute_all(
+    notebooks: dict[Path, NotebookNode],
+) -> tuple[list[Result], dict[str, NotebookNode]]:
+    console, results, executed = Console(stderr=True, soft_wrap=True, **PLAIN), [], {}
     with console.status("", spinner="line") as status:  # seen in a terminal only
         for path, source in notebooks.items():
-            result, notebook = _execute(path, source, status)
-            html = page(notebook, [path.stem for path in notebooks])
-            (pages / f"{path.stem}.html").write_text(html, "utf-8")
+            result, executed[path.name] = _execute(path, source, status)
             line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
             if result.unclear:
                 line += f" (inconclusive at first: {'; '.join(result.unclear)})"
             console.print(line)
             results.append(result)
-    return results
+    return results, executed
 
 
 def _execute(path: Path, source: NotebookNode, status: Status) -> tuple[Result, NotebookNode]:
     """Execute a copy of a notebook; once more if it is inconclusive."""
-    step = title = next((h[0] for cell in source.cells if (h := _headings(cell))), path.stem)
-    source.metadata.title = title
+    step = title = title_of(path, source)
     started = time.monotonic()
 
     def on_cell(cell: NotebookNode, cell_index: int) -> None:
         nonlocal step
-        step = [step, *_headings(cell)][-1]
+        step = [step, *headings(cell)][-1]
         status.update(Text(f"{path.stem}, cell {cell_index + 1} of {len(source.cells)}: {step}"))
 
     unclear: list[str] = []
     for attempt in (1, 2):
         notebook = copy.deepcopy(source)
+        for cell in notebook.cells:
+            cell.update({"outputs": []} if cell.cell_type == "code" else {})  # an earlier run's
         result = Result(path.stem, title, attempts=attempt, unclear=unclear)
         try:
             execute(notebook, path.parent, timeout=CELL_SECONDS, on_cell_start=on_cell)
@@ -120,12 +116,6 @@ def _execute(path: Path, source: NotebookNode, status: Status) -> tuple[Result, 
         unclear = [claim["claim"] for claim in result.claims if claim["held"] is None]
     result.seconds = round(time.monotonic() - started, 1)
     return result, notebook
-
-
-def _headings(cell: NotebookNode) -> list[str]:
-    prose = re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL)
-    found = re.findall(r"^#+ (.+)", prose, re.MULTILINE) if cell.cell_type == "markdown" else []
-    return [re.sub("[*`]", "", heading) for heading in found]
 
 
 def _explained(error: Exception) -> str:

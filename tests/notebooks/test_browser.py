@@ -20,7 +20,6 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from labkit import exercises
-from labkit.workbook.report import Result, index, page
 
 BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
 CHROMIUM = next(filter(None, BROWSERS), None)
@@ -288,23 +287,6 @@ def test_in_a_dark_theme_charts_keep_their_white_card_and_words_their_contrast(
     for chart in lab.page.locator(CHARTS).all():
         assert [255, 255, 255, 255] == chart.evaluate(CORNER)
     assert [] == serious(lab.page, within=".jp-OutputArea-output", rule="color-contrast")
-
-
-def test_the_pages_that_run_writes_are_accessible(browser: Browser, tmp_path: Path) -> None:
-    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    pages = {"index": index([Result(path.stem, path.stem) for path in paths])}
-    for path in paths[0], paths[1], paths[6]:  # have every part that there is; axe is slow
-        notebook = read(path)
-        notebook.metadata.title = path.stem
-        pages[path.stem] = page(notebook, [path.stem for path in paths])
-    with browser.new_page(color_scheme="light") as tab:
-        for name, html in pages.items():
-            (tmp_path / f"{name}.html").write_text(html, "utf-8")
-            tab.goto((tmp_path / f"{name}.html").as_uri())
-            assert [] == serious(tab)
-    with browser.new_page(color_scheme="dark") as tab:  # of which the index knows
-        tab.goto((tmp_path / "index.html").as_uri())
-        assert [] == serious(tab)
 
 
 def serious(tab: Page, within: str | None = None, rule: str | None = None) -> list[str]:

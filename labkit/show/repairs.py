@@ -1,0 +1,92 @@
+"""Many repairs in one picture: a strip each, with the p99 before it and after it."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from labkit.measure import DOUBT, ms, spread
+from labkit.show.figures import BLUE, INK, VERMILION, panels
+
+Pair = Sequence[dict[str, Any]]  # the figures of a run before, and of one after
+
+
+class Strip(NamedTuple):
+    """A repair, or a lesson without one.
+
+    Attributes:
+        lesson: Its title.
+        verdict: What became of the lesson.
+        pair: What was measured.
+        earlier: What was measured in an earlier run.
+    """
+
+    lesson: str
+    verdict: str
+    pair: Pair | None
+    earlier: Pair | None
+
+
+def draw_repairs(strips: Sequence[Strip], text: str) -> str:
+    """Draw an SVG that takes the colours of its page, in light and in dark.
+
+    Args:
+        strips: Those of a lesson one after the other.
+        text: The same in words.
+    """
+    from matplotlib import rc_context
+
+    figure, [axes] = panels(height=1.2 + 0.42 * len(strips))
+    axes.set(xscale="log", xlabel="p99 (ms)", ylim=(len(strips) - 0.4, -0.6), yticks=[])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.15)
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    for y, (lesson, verdict, pair, earlier) in enumerate(strips):
+        change = how_changed(pair) if pair else ""
+        axes.text(1.02, y - 0.2, change, fontweight="bold", **beside)
+        axes.text(-0.02, y + 0.2, names(pair) if pair else "", ha="right", fontsize=8.5, **beside)
+        if y == 0 or strips[y - 1].lesson != lesson:
+            axes.axhline(y - 0.5, color=INK, lw=0.5, alpha=0.4)
+            axes.text(-0.02, y - 0.2, lesson, ha="right", fontweight="bold", **beside)
+            axes.text(1.02, y + 0.2, verdict, fontsize=8.5, **beside)
+        if pair:
+            before, after = _p99(pair)
+            axes.plot([before, after], [y, y], color=INK, lw=1.5, alpha=0.5, zorder=1)
+            axes.plot(before, y, "o", color=VERMILION, label="before")
+            axes.plot(after, y, "s", color=BLUE, label="after")
+            for value, side in ((max(before, after), "left"), (min(before, after), "right")):
+                if not math.isnan(value):
+                    above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points"}
+                    axes.annotate(ms(value), (value, y), ha=side, fontsize=8.5, **above)
+        if earlier:
+            ring: dict[str, Any] = {"ms": 11, "mfc": "none", "mec": "#888888", "zorder": 1}
+            axes.plot(_p99(earlier), [y, y], "o", label="as committed", **ring)
+    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
+    svg = io.StringIO()
+    with rc_context({"svg.fonttype": "path"}):
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    drawn = svg.getvalue().partition("<svg ")[2].replace(INK, "currentColor")
+    return f'<svg role="img" aria-label="{escape(text)}" {drawn}'
+
+
+def how_changed(pair: Pair) -> str:
+    """How p99 changed, in words."""
+    before, after = _p99(pair)
+    if math.isnan(ratio := before / after):
+        return "none completed"
+    if 1 / DOUBT[1] < ratio < DOUBT[1]:
+        return "unchanged"
+    return spread([ratio], "lower") if ratio > 1 else spread([1 / ratio], "higher")
+
+
+def names(pair: Pair) -> str:
+    """What was measured before and after."""
+    return " → ".join(run["name"] for run in pair)
+
+
+def _p99(pair: Pair) -> list[float]:
+    return [math.nan if run["p99_ms"] is None else run["p99_ms"] for run in pair]
