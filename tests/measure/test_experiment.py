@@ -176,6 +176,32 @@ def test_a_run_is_named_after_its_scenario_or_as_told() -> None:
     assert measure(short, name="as told").name == "as told"
 
 
+# The line that tells of the progress.
+
+
+def test_the_strip_shows_a_stall_for_as_long_as_it_held_the_loop() -> None:
+    ended_long_ago, ended, goes_on = (0.5, 900.0), (8.55, 240.0), (9.0, 20.0)
+    strip = experiment.lag_strip([ended_long_ago, ended, goes_on], 9.0, full_ms=50.0)
+    assert "▁" * 13 + "███" + "▁" * 3 + "▃" == strip
+    almost = experiment.lag_strip([(1.0, 49.9)], 1.0, full_ms=50.0)
+    assert "▁" * 19 + "▇" == almost
+
+
+def test_a_freeze_is_seen_in_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    update = experiment.Progress.update
+    monkeypatch.setattr(
+        experiment.Progress,
+        "update",
+        lambda self, text, **more: (told.append(text), update(self, text, **more)),
+    )
+    measure(blocking)
+    strips = [text.split()[-1] for text in told if "loop lag" in text]
+    assert strips
+    assert "█" not in strips[0]
+    assert "█" in strips[-1]
+
+
 # Debug mode.
 
 
