@@ -19,6 +19,7 @@ import psycopg2
 import pytest
 
 from labkit import LabError, Load, Run, lower, measure, measure_pairs
+from labkit.display import diverted
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure import machine as machine_module
@@ -187,15 +188,10 @@ def test_the_strip_shows_a_stall_for_as_long_as_it_held_the_loop() -> None:
     assert "▁" * 19 + "▇" == almost
 
 
-def test_a_freeze_is_seen_in_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_is_seen_in_the_progress_line() -> None:
     told: list[str] = []
-    update = experiment.Progress.update
-    monkeypatch.setattr(
-        experiment.Progress,
-        "update",
-        lambda self, text, **more: (told.append(text), update(self, text, **more)),
-    )
-    measure(blocking)
+    with diverted(lambda bundle, _: told.append(bundle["text/plain"])):
+        measure(blocking)
     strips = [text.split()[-1] for text in told if "loop lag" in text]
     assert strips
     assert "█" not in strips[0]

@@ -81,21 +81,21 @@ def bundles(jupyter: Jupyter) -> list[dict[str, Any]]:
 def test_what_is_shown_is_a_widget_and_for_who_has_none_the_measured_picture(
     jupyter: Jupyter,
 ) -> None:
-    labkit.knobs(pausing, predict=pause, read=p50, unit="p50 (ms)", pause_ms=(10, 50, 10))
+    labkit.knobs(pausing, predict=pause, read=p50, unit="p50 (ms)", **RANGES)
     [bundle] = bundles(jupyter)
     assert "model_id" in bundle["application/vnd.jupyter.widget-view+json"]
     assert "p50 (ms): 20 by pencil; 2" in bundle["text/plain"]
-    assert " measured. The knobs: pause (ms) 20." in bundle["text/plain"]
+    assert " measured. The knobs: pause (ms) 20, rate 40." in bundle["text/plain"]
 
 
 def test_where_nobody_sits_there_is_the_picture_alone(
     jupyter: Jupyter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(UNATTENDED, "yes")
-    labkit.knobs(pausing, predict=pause, read=p50, unit="p50 (ms)", pause_ms=(10, 50, 10))
+    labkit.knobs(pausing, predict=pause, read=p50, unit="p50 (ms)", **RANGES)
     [bundle] = bundles(jupyter)
     assert ["text/plain", "image/png"] == [*bundle]
-    assert " measured. The knobs: pause (ms) 20." in bundle["text/plain"]
+    assert " measured. The knobs: pause (ms) 20, rate 40." in bundle["text/plain"]
 
 
 def test_a_notebook_that_is_executed_has_the_picture_and_no_widget(tmp_path: Path) -> None:
