@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from html import escape
@@ -28,6 +30,27 @@ def in_notebook() -> bool:
 def attended() -> bool:
     """Whether somebody sits at the notebook, and can press a button in it."""
     return in_notebook() and UNATTENDED not in os.environ
+
+
+def call_interruptibly(work: Callable[[], object]) -> None:
+    """Call it where the stop button reaches it: in the main thread, as a cell.
+
+    JupyterLab has a widget's messages handled in another thread, which no interrupt reaches; there
+    this returns at once.
+    """
+
+    def interruptible() -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # one that comes too late ends no kernel
+            usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                work()
+            finally:
+                signal.signal(signal.SIGINT, usual)
+
+    if threading.current_thread() is threading.main_thread():
+        interruptible()
+    else:
+        sys.modules["IPython"].get_ipython().kernel.io_loop.add_callback(interruptible)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import inspect
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
@@ -12,14 +11,14 @@ from html import escape
 from itertools import cycle, product
 from typing import Any
 
-from labkit.display import attended, diverted, number, put, show
+from labkit.display import attended, call_interruptibly, diverted, number, put, show
 from labkit.errors import LabError
 from labkit.measure import Run, measure
 from labkit.show.figures import BLUE, PREDICTED, VERMILION, panels, save
 
 Setting = dict[str, int]  # where each knob stands
 Figures = dict[str, float]
-Output = tuple[dict[str, Any], dict[str, Any]]  # as Jupyter has it, and its metadata
+
 _MARKS = ((BLUE, "o", ":"), (VERMILION, "s", "-."))
 # ipywidgets gives a slider's handle no name: a screen reader would only say "slider, 120".
 _NAMES = """<script>new MutationObserver(() =>
@@ -85,29 +84,28 @@ class Knobs:
 
     def measure(self) -> Run:
         """Measure where the knobs stand; raises what `labkit.measure` raises."""
-        run = measure(update_wrapper(partial(self.scenario, **self.setting), self.scenario))
-        self.seen.append((self.setting, _named(self.read(run))))
+        setting = self.setting  # a knob may be turned meanwhile
+        run = measure(update_wrapper(partial(self.scenario, **setting), self.scenario))
+        self.seen.append((setting, _named(self.read(run))))
         return run
 
-    def picture(self) -> Output:
+    def picture(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The prediction, what was measured there, and the last other setting as a ghost."""
         now = [one for one in self.seen if one[0] == self.setting] or [(self.setting, {})]
-        before = [one for one in self.seen if one[0] != self.setting]
         figure, [axes] = panels(height=3.7)
         title = f"{self.unit}: {self._said(*now[-1])}"
         text = f"{title}. The knobs: {_stand(self.setting)}."
-        for setting, figures in before[-1:]:
+        for setting, figures in [one for one in self.seen if one[0] != self.setting][-1:]:
             self._draw(axes, setting, figures, ghost=True)
             title += f" ({_listed(figures)} before)"
             text += f" Before: {self._said(setting, figures)}, at {_stand(setting)}."
         self._draw(axes, *now[-1])
         axes.set(xlabel=_words(next(iter(self.values))), ylabel=self.unit)
-        axes.margins(x=0.05)
         # As high as any setting needs: a knob moves the figures, and not the axis.
         everywhere = [zip(self.values, at, strict=True) for at in product(*self.values.values())]
         highest = max(max(self._pencil(dict(setting)).values()) for setting in everywhere)
         axes.set_ylim(0, 1.15 * max(highest, axes.dataLim.y1))
-        shown: list[Output] = []
+        shown: list[tuple[dict[str, Any], dict[str, Any]]] = []
         with diverted(lambda *output: shown.append(output)):
             save(figure, title, text)
         return shown[0]
@@ -148,29 +146,31 @@ def controls(panel: Knobs) -> Any:
 
     def redraw() -> None:
         bundle, metadata = panel.picture()
-        png, shown = base64.b64encode(bundle["image/png"]).decode(), metadata["image/png"]
-        picture.value = (
-            f'<img alt="{escape(shown["alt"])}" width="{shown["width"]}" style="max-width: 100%"'
-            f' src="data:image/png;base64,{png}">'
-        )
+        alt, width = escape(bundle["text/plain"]), metadata["image/png"]["width"]
+        png = f"data:image/png;base64,{base64.b64encode(bundle['image/png']).decode()}"
+        picture.value = f'<img alt="{alt}" width="{width}" style="max-width: 100%" src="{png}">'
 
     def turn(name: str, change: Any) -> None:
         panel.setting = panel.setting | {name: change["new"]}
         redraw()
 
     def press(_: Any) -> None:
-        if button.disabled:  # it measures
-            return
-        button.disabled = True
+        if not button.disabled:
+            for control in *sliders, button:
+                control.disabled = True
+            call_interruptibly(measure_here)
+
+    def measure_here() -> None:
         try:
             with diverted(lambda bundle, _: tell(bundle["text/plain"])):
                 run = panel.measure()
             redraw()
             tell(str(run), "alert")
-        except (LabError, KeyboardInterrupt) as why:
-            tell(str(why) or "stopped", "alert")
+        except (Exception, KeyboardInterrupt) as why:  # told as a cell tells it
+            tell(f"{type(why).__name__}: {why}", "alert")
         finally:
-            button.disabled = False
+            for control in *sliders, button:
+                control.disabled = False
 
     sliders = []
     for name, values in panel.values.items():
@@ -193,7 +193,7 @@ def _listed(figures: Figures) -> str:
 
 
 def _words(name: str) -> str:
-    return re.sub(r"_(ms|s)$", r" (\1)", name).replace("_", " ")  # freeze_ms: freeze (ms)
+    return name.replace("_ms", " (ms)").replace("_", " ")
 
 
 def _stand(setting: Setting) -> str:

@@ -314,7 +314,7 @@ def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, addres
     expect(told).to_contain_text(re.compile(r" [01]\.\d s, loop lag"))
     pressed = time.monotonic()
     lab.page.get_by_role("button", name="Interrupt the kernel").click()
-    expect(told).to_have_text("freezes was stopped.")
+    expect(told).to_have_text("Stopped: freezes was stopped.")
     assert 2 > time.monotonic() - pressed
     measure.click()
     shows(r": 0 by pencil; [\d.]+ measured.* freeze \(ms\) 10,.* Before: 120 by pencil")

@@ -182,7 +182,9 @@ def test_an_error_is_told_as_its_sentence() -> None:
 
     panel = Panel(broken)
     panel.button.click()
-    assert "The scenario &#x27;broken&#x27; raised ValueError: &lt;no pool&gt;" in panel.said
+    assert (
+        "LabError: The scenario &#x27;broken&#x27; raised ValueError: &lt;no pool&gt;" in panel.said
+    )
     assert not panel.button.disabled
 
 
@@ -203,7 +205,7 @@ def test_the_stop_button_ends_a_measurement_and_the_next_one_works(stop_soon: No
     began = monotonic()
     panel.button.click()
     assert 2.4 > monotonic() - began
-    assert "patient was stopped." in panel.said
+    assert "Stopped: patient was stopped." in panel.said
     panel.pause.value = 50
     panel.button.click()
     assert "patient: 8 requests" in panel.said
