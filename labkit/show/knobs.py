@@ -155,9 +155,9 @@ def controls(panel: Knobs) -> Any:
         redraw()
 
     def press(_: Any) -> None:
-        if not button.disabled:
-            for control in *sliders, button:
-                control.disabled = True
+        if not sliders[0].disabled:  # not the button: it would lose the keyboard's focus
+            for slider in sliders:
+                slider.disabled = True
             call_interruptibly(measure_here)
 
     def measure_here() -> None:
@@ -169,8 +169,8 @@ def controls(panel: Knobs) -> Any:
         except (Exception, KeyboardInterrupt) as why:  # told as a cell tells it
             tell(f"{type(why).__name__}: {why}", "alert")
         finally:
-            for control in *sliders, button:
-                control.disabled = False
+            for slider in sliders:
+                slider.disabled = False
 
     sliders = []
     for name, values in panel.values.items():

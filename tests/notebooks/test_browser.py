@@ -293,7 +293,9 @@ def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, addres
     def shows(pattern: str) -> None:
         expect(picture).to_have_attribute("alt", re.compile(pattern))
 
-    shows(r"110 by pencil; [\d.]+ measured\. The knobs: freeze \(ms\) 120.*rate 200\.$")
+    shows(
+        r"110 by pencil; [\d.]+ measured\. The knobs: freeze \(ms\) 120.*lookups per second 200\.$"
+    )
     assert [] == serious(lab.page, within=".jp-OutputArea-output")
     handle.focus()
     lab.page.keyboard.press("ArrowRight")
@@ -302,6 +304,7 @@ def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, addres
     lab.page.keyboard.press("Space")
     expect(told).to_contain_text("loop lag")
     shows(r"120 by pencil; [\d.]+ measured.* Before: 110 by pencil")
+    expect(measure).to_be_focused()
     box = handle.bounding_box()
     assert box
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

@@ -172,7 +172,7 @@ def test_a_second_press_while_it_measures_does_nothing() -> None:
     panel = Panel(read=read)
     panel.button.click()
     assert 1 == len(panel.knobs.seen)
-    assert not panel.button.disabled
+    assert not panel.pause.disabled
 
 
 def test_an_error_is_told_as_its_sentence() -> None:
@@ -184,7 +184,7 @@ def test_an_error_is_told_as_its_sentence() -> None:
     assert (
         "LabError: The scenario &#x27;broken&#x27; raised ValueError: &lt;no pool&gt;" in panel.said
     )
-    assert not panel.button.disabled
+    assert not panel.pause.disabled
 
 
 def test_the_stop_button_ends_a_measurement_and_the_next_one_works() -> None:
