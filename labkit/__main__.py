@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deck = commands.add_parser("slides", help="make slides of the notebooks' charts, and the sheet")
     deck.add_argument("directory", nargs="?", type=Path, default=Path("slides"))
     site = commands.add_parser("pages", help="write the site of the notebooks as committed")
-    site.add_argument("directory", type=Path)
+    site.add_argument("directory", nargs="?", type=Path, default=Path("site"))
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     try:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
+import os
+import signal
 import struct
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from html import escape
 from typing import Any
+
+UNATTENDED = "LABKIT_UNATTENDED"  # set for a kernel that `labkit run` executes a notebook in
+Put = Callable[[dict[str, Any], dict[str, Any]], object]  # takes an output and its metadata
+
+_instead: ContextVar[Put | None] = ContextVar("labkit_display", default=None)
 
 
 def in_notebook() -> bool:
@@ -15,6 +25,42 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
+
+
+def attended() -> bool:
+    """Whether somebody sits at the notebook, and can press a button in it."""
+    return in_notebook() and UNATTENDED not in os.environ
+
+
+def call_interruptibly(work: Callable[[], object]) -> None:
+    """Call it where the stop button reaches it: in the main thread, as a cell.
+
+    JupyterLab has a widget's messages handled in another thread, which no interrupt reaches; there
+    this returns at once.
+    """
+
+    def interruptible() -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # one that comes too late ends no kernel
+            usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                work()
+            finally:
+                signal.signal(signal.SIGINT, usual)
+
+    if threading.current_thread() is threading.main_thread():
+        interruptible()
+    else:
+        sys.modules["IPython"].get_ipython().kernel.io_loop.add_callback(interruptible)
+
+
+@contextlib.contextmanager
+def diverted(put: Put) -> Iterator[None]:
+    """Hand each output that is displayed inside the block to a function instead."""
+    token = _instead.set(put)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def show(
@@ -33,11 +79,6 @@ def show(
         png: The same as a picture.
         data: Figures for `labkit run`'s scoreboard; kept in the output's metadata, not shown.
     """
-    if not in_notebook():
-        print(text)
-        return
-    from IPython.display import display
-
     bundle: dict[str, Any] = {"text/plain": text}
     metadata: dict[str, Any] = {"labkit": data} if data else {}
     if html is not None:
@@ -46,7 +87,19 @@ def show(
         bundle["image/png"] = png
         width = struct.unpack(">I", png[16:20])[0] // 2  # charts are drawn for sharp screens
         metadata["image/png"] = {"alt": text, "width": width}
-    display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+    put(bundle, metadata)
+
+
+def put(bundle: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Display a picture or a table as Jupyter has it; outside a notebook, print its words."""
+    if instead := _instead.get():
+        instead(bundle, metadata)
+    elif in_notebook():
+        from IPython.display import display
+
+        display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+    else:
+        print(bundle["text/plain"])
 
 
 def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -79,10 +132,12 @@ class Progress:
 
     def update(self, text: str, *, last: bool = False, data: dict[str, Any] | None = None) -> None:
         """Replace the line; `data` as for `show`."""
-        if in_notebook():
+        bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
+        if instead := _instead.get():
+            instead(bundle, metadata)
+        elif in_notebook():
             from IPython.display import display
 
-            bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
             if self._handle is None:
                 show_as: Any = display  # IPython has no types
                 self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)

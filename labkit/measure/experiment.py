@@ -8,7 +8,7 @@ import gc
 import inspect
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 
@@ -19,6 +19,8 @@ from labkit.measure.work import Scenario, Work
 from labkit.probe import Frame, users_frame
 
 _stopped: list[Work] = []  # and not yet at an end
+
+_BARS, _BAR, _HEIGHTS = 20, 0.1, "▁▂▃▄▅▆▇█"  # how many, seconds each, how high
 
 _limit: ContextVar[tuple[float, list[Run]]] = ContextVar("labkit_limit")
 
@@ -47,6 +49,7 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
 
     The loop lives in a thread, so that a frozen scenario does not freeze the notebook and Jupyter
     is not measured. The stop button cancels the scenario and lets it close its connections.
+    Meanwhile a line shows the loop's lag of the last two seconds: a full bar (█) is a stall.
 
     Args:
         scenario: An `async def scenario(load)` that says what it offers and awaits `load.run`.
@@ -86,7 +89,9 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             if work.load.started:
                 elapsed, lag = work.load.elapsed, work.probe.lag_now_ms
                 bar = ("█" * round(20 * elapsed / work.load.seconds)).ljust(20, "░")[:20]
-                progress.update(f"{name} {bar} {elapsed:.1f} s, loop lag {lag:.0f} ms")
+                seen = [*work.probe.lag[-_BARS * 5 :], (elapsed, lag)]  # one for 20 ms at most
+                strip = lag_strip(seen, elapsed, threshold_ms)
+                progress.update(f"{name} {bar} {elapsed:.1f} s, loop lag {lag:.0f} ms {strip}")
     except (KeyboardInterrupt, TooLong) as why:
         left = work.end()
         if not work.done.is_set():
@@ -104,6 +109,23 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     progress.update(str(result), last=True, data={"run": result.figures()})
     runs.append(result)
     return result
+
+
+def lag_strip(lag: Sequence[tuple[float, float]], now: float, full_ms: float) -> str:
+    """Draw the loop's lag of the last two seconds, a bar for each tenth of a second.
+
+    Args:
+        lag: When an iteration ended (s), and how long it took (ms): it is drawn for all that time.
+        now: The moment at the right end (s).
+        full_ms: From how many milliseconds on a bar is full.
+    """
+    bars = [0] * _BARS
+    for at, ms in lag:
+        height = min(len(_HEIGHTS) - 1, int((len(_HEIGHTS) - 1) * ms / full_ms))
+        newest, oldest = (int((now - end) / _BAR) for end in (at, at - ms / 1e3))
+        for ago in range(max(newest, 0), min(oldest + 1, _BARS)):
+            bars[-1 - ago] = max(bars[-1 - ago], height)
+    return "".join(_HEIGHTS[height] for height in bars)
 
 
 def measure_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from traitlets import default
 
+from labkit.display import UNATTENDED
 from labkit.errors import LabError
 
 NO_HISTORY = ["--HistoryManager.hist_file=:memory:"]  # the user's own is left as it is
@@ -63,7 +65,10 @@ def execute(
 
     async def work() -> None:
         # Not by nbclient, which leaves a traceback at exit where a kernel does not start.
-        await kernel.start_kernel(cwd=directory, stdout=log, stderr=log, extra_arguments=NO_HISTORY)
+        env = os.environ | {UNATTENDED: "yes"}
+        await kernel.start_kernel(
+            cwd=directory, env=env, stdout=log, stderr=log, extra_arguments=NO_HISTORY
+        )
         client = NotebookClient(notebook, kernel, resources=resources, **options)
         client.kc = kernel.client()
         client.kc.start_channels()

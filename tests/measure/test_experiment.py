@@ -19,6 +19,7 @@ import psycopg2
 import pytest
 
 from labkit import LabError, Load, Run, lower, measure, measure_pairs
+from labkit.display import diverted
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure import machine as machine_module
@@ -174,6 +175,27 @@ def test_the_threshold_can_be_lowered() -> None:
 def test_a_run_is_named_after_its_scenario_or_as_told() -> None:
     assert measure(short).name == "short"
     assert measure(short, name="as told").name == "as told"
+
+
+# The line that tells of the progress.
+
+
+def test_the_strip_shows_a_stall_for_as_long_as_it_held_the_loop() -> None:
+    ended_long_ago, ended, goes_on = (0.5, 900.0), (8.55, 240.0), (9.0, 20.0)
+    strip = experiment.lag_strip([ended_long_ago, ended, goes_on], 9.0, full_ms=50.0)
+    assert "▁" * 13 + "███" + "▁" * 3 + "▃" == strip
+    almost = experiment.lag_strip([(1.0, 49.9)], 1.0, full_ms=50.0)
+    assert "▁" * 19 + "▇" == almost
+
+
+def test_a_freeze_is_seen_in_the_progress_line() -> None:
+    told: list[str] = []
+    with diverted(lambda bundle, _: told.append(bundle["text/plain"])):
+        measure(blocking)
+    strips = [text.split()[-1] for text in told if "loop lag" in text]
+    assert strips
+    assert "█" not in strips[0]
+    assert "█" in strips[-1]
 
 
 # Debug mode.

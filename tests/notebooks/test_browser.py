@@ -273,6 +273,55 @@ def test_a_restarted_kernel_runs_it_again(lab: Lab) -> None:
     assert 1 == chart.locator("img").count()
 
 
+def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, address: str) -> None:
+    start = read(ROOT / "notebooks" / "00_start_here.ipynb")
+    code = [cell for cell in start.cells if cell.cell_type == "code"]
+    parts = "import labkit as lab", "async def lookup(", "async def freezes(", "lab.knobs("
+    start.cells = [next(cell for cell in code if part in cell.source) for part in parts]
+    for cell in start.cells:
+        cell.outputs = []
+    write(start, lab.checkout / "my-notebooks" / "knobs.ipynb")
+    lab.page.goto(address.replace("00_start_here", "knobs") + "&reset")
+    turned = lab.cell("lab.knobs(")
+    expect(turned).to_be_visible()
+    lab.choose("Run", "Run All Cells")
+    picture, told = turned.locator(".widget-html img"), turned.locator(".widget-html p")
+    handle = turned.get_by_role("slider", name="freeze (ms)")
+    measure = turned.get_by_role("button", name="Measure")
+
+    def shows(pattern: str) -> None:
+        expect(picture).to_have_attribute("alt", re.compile(pattern))
+
+    shows(
+        r"110 by pencil; [\d.]+ measured\. The knobs: freeze \(ms\) 120.*lookups per second 200\.$"
+    )
+    assert [] == serious(lab.page, within=".jp-OutputArea-output")
+    handle.focus()
+    lab.page.keyboard.press("ArrowRight")
+    shows(r"120 by pencil; not measured yet.* freeze \(ms\) 130.* Before: 110 by pencil; [\d.]+ m")
+    measure.focus()
+    lab.page.keyboard.press("Space")
+    expect(told).to_contain_text("loop lag")
+    shows(r"120 by pencil; [\d.]+ measured.* Before: 110 by pencil")
+    expect(measure).to_be_focused()
+    box = handle.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    lab.page.mouse.move(x, y)
+    lab.page.mouse.down()
+    lab.page.mouse.move(x - 500, y, steps=5)
+    lab.page.mouse.up()
+    shows(r": 0 by pencil; not measured yet.* freeze \(ms\) 10,.* Before: 120 by pencil")
+    measure.click()
+    expect(told).to_contain_text(re.compile(r" [01]\.\d s, loop lag"))
+    pressed = time.monotonic()
+    lab.page.get_by_role("button", name="Interrupt the kernel").click()
+    expect(told).to_have_text("Stopped: freezes was stopped.")
+    assert 2 > time.monotonic() - pressed
+    measure.click()
+    shows(r": 0 by pencil; [\d.]+ measured.* freeze \(ms\) 10,.* Before: 120 by pencil")
+
+
 def test_in_a_dark_theme_charts_keep_their_white_card_and_words_their_contrast(
     lab: Lab, address: str
 ) -> None:
