@@ -43,6 +43,9 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
     axes.set(xscale="log", xlabel="p99 (ms)", ylim=(len(strips) - 0.4, -0.6), yticks=[])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15)
+    axes.grid(color=INK, alpha=0.2)
+    axes.tick_params(which="both", color=INK)
+    axes.spines[:].set_color(INK)
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
     for y, (lesson, verdict, pair, earlier) in enumerate(strips):
         change = how_changed(pair) if pair else ""

@@ -9,7 +9,8 @@ from itertools import zip_longest
 from labkit.show.repairs import Strip, draw_repairs, how_changed, names
 from labkit.workbook.report import Result, in_ms
 
-PAGE = """# The asyncpg stall workbook, executed
+MARKUP = re.compile(r"([\\`*_\[\]<>|])")  # of Markdown, in the name of a run
+PAGE = """# Each repair, before and after
 
 **SAID** Each line is a repair: how long the slowest of a hundred requests takes (p99), before and
 after.
@@ -29,28 +30,23 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
         results: What became of each notebook.
         committed: What was committed of each, if that is something else.
     """
-    strips, rows = [], [["notebook", "verdict", "p99 before → after (ms)"], ["---"] * 3]
+    strips, rows, said = [], [["notebook", "verdict", "p99 before → after (ms)"], ["---"] * 3], ""
+    if committed:
+        rows = [[*rows[0], "as committed"], ["---"] * 4]
     for result, old in zip_longest(results, committed):
         held = sum(claim["held"] is True for claim in result.claims)
         verdict = f"{result.verdict}: {held} of {len(result.claims)} claims"
         for pairs in zip_longest(result.pairs or [None], old.pairs if old else []):
             strips.append(Strip(result.title, verdict, *pairs))
-        link = f"[{_escaped(result.title)}]({result.notebook}.ipynb)"
-        rows.append([link, verdict, *(_repairs(it) for it in (result, old) if it)])
-    if committed:
-        rows[0].append("as committed")
-        rows[1].append("---")
+        told = [_repairs(one) for one in (result, old) if one]
+        cells = ["<br>".join(MARKUP.sub(r"\\\1", one) for one in repairs) for repairs in told]
+        rows.append([f"[{result.title}]({result.notebook}.ipynb)", verdict, *cells])
+        said += f"{result.title}: {verdict}. {'; '.join(told[0])} "
     well = sum(result.verdict.startswith("✔") for result in results)
-    said = f"{well} of {len(results)} notebooks ran, and all they claim held."
-    text = "; ".join(f"{strip.lesson}: {strip.verdict}" for strip in strips)
-    page = PAGE.replace("SAID", said).replace("PICTURE", draw_repairs(strips, text))
+    page = PAGE.replace("SAID", f"{well} of {len(results)} notebooks ran, and all they claim held.")
+    page = page.replace("PICTURE", draw_repairs(strips, said))
     return page.replace("TABLE", "\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
-def _repairs(result: Result) -> str:
-    said = [f"{names(p)}: {in_ms(p)}, {how_changed(p)}" for p in result.pairs]
-    return "<br>".join(map(_escaped, said))
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+def _repairs(result: Result) -> list[str]:
+    return [f"{names(pair)}: {in_ms(pair)}, {how_changed(pair)}" for pair in result.pairs]

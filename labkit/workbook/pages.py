@@ -6,6 +6,7 @@ and a page for whatever else of the checkout these link to.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,6 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 from labkit import exercises
@@ -61,7 +61,7 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
     for name, notebook in notebooks.items():
         for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
             _describe(output)
-        texts[name] = nbformat.writes(notebook)
+        texts[name] = json.dumps(notebook)
     with tempfile.TemporaryDirectory() as place:
         source, built = Path(place, "source"), Path(place, "built")
 
@@ -81,9 +81,18 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         tree = TREE + "\n".join(sorted(texts, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
-        command = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "-c", Path(__file__).parent]
+        sphinx = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-j",
+            "auto",
+            "-c",
+            str(Path(__file__).parent),
+        ]
         done = subprocess.run(
-            [*command, "-d", Path(place, "doctrees"), source, built],
+            [*sphinx, "-d", "doctrees", "source", "built"],
             cwd=place,
             capture_output=True,
             encoding="utf-8",

@@ -296,23 +296,37 @@ def test_the_first_page_lists_every_notebook_with_its_verdict(outcome: Outcome) 
     ]
 
 
-def test_verdicts_are_told_where_there_can_be_no_pages(checkout: Checkout) -> None:
+NO_THEME = """
+import os
+with open("furo.py", "w") as module:
+    module.write("raise ImportError('of another furo')")
+os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "told"), [(NO_THEME, "of another furo"), ("open('runs', 'w').close()", "runs'")]
+)
+def test_verdicts_are_told_where_there_can_be_no_pages(
+    checkout: Checkout, setup: str, told: str
+) -> None:
     checkout.add("00_held", "# Held", SHOW, "claim(True)")
-    no_theme = checkout.root / "elsewhere"
-    no_theme.mkdir()
-    (no_theme / "furo.py").write_text("raise ImportError('of the furo that is installed')")
-    for setup, told in (
-        (f"import os\nos.environ['PYTHONPATH'] = {str(no_theme)!r}", "of the furo that is"),
-        ("Path('runs').write_text('')", "File exists"),
-    ):
-        process = checkout.labkit(
-            "run", setup=f"import os\nos.chdir({str(checkout.root)!r})\n{setup}"
-        )
-        assert process.returncode == 0
-        assert f"There are no new pages: " in process.stdout
-        assert told in process.stdout
-        assert process.stdout.endswith("1 of 1 notebooks ran, and all they claim held.\n")
-        assert "Traceback" not in process.stderr
+    process = checkout.labkit("run", setup=f"import os\nos.chdir({str(checkout.root)!r})\n{setup}")
+    assert process.returncode == 0
+    assert "There are no new pages: " in process.stdout
+    assert told in process.stdout
+    assert process.stdout.endswith("1 of 1 notebooks ran, and all they claim held.\n")
+    assert "Traceback" not in process.stderr
+
+
+def test_pages_are_made_of_what_is_committed_without_a_database(checkout: Checkout) -> None:
+    checkout.add("00_held", "# Held", "claim(True)")
+    process = checkout.labkit(
+        "pages", str(checkout.root / "site"), DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"
+    )
+    assert process.stdout == f"As pages: {checkout.root / 'site' / 'index.html'}\n"
+    assert "" == process.stderr
+    assert "from an earlier run" in (checkout.root / "site" / "00_held.html").read_text("utf-8")
 
 
 def test_all_held_is_exit_status_0_also_where_the_output_has_no_tick(outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from labkit import exercises
@@ -93,7 +94,7 @@ def test_every_link_leads_to_a_page_and_to_a_place_in_it(site: Site) -> None:
             target = (site.root / name).parent / address if address else site.root / name
             found = site.pages.get(target.resolve().relative_to(site.root.resolve()).as_posix())
             seen += 1
-            if found is None or anchor and anchor not in found.anchors:
+            if found is None or (anchor and anchor not in found.anchors):
                 dead.append(f"{name}: {link}")
     assert [] == dead
     assert seen > 1000
@@ -139,7 +140,10 @@ def test_every_picture_has_the_text_that_the_notebook_gave_it(site: Site) -> Non
         drawn += len(texts)
     assert drawn > 50
     [text] = site.pages["index.html"].pictures
-    assert "01 · Detect what blocks the loop: ✔ held, 13 of 13" in (text or "")
+    told = (
+        r"01 · Detect what blocks the loop: ✔ held: 13 of 13 claims\. legacy → repaired: 1\d\d → "
+    )
+    assert re.search(told, text or "")
     assert all(text for page in site.pages.values() for text in page.pictures)
 
 
@@ -158,18 +162,17 @@ def test_the_first_page_sets_this_machines_figures_beside_the_committed_ones() -
     committed = [ran("a", 100.0, 4.0), ran("b", 8.0, 16.0), ran("c"), ran("d", 5.0, 1.0)]
     page = overview(results, committed)
     assert "**3 of 4 notebooks ran, and all they claim held.**" in page
-    rows = [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in page.splitlines() if "|" in row
-    ]
+    rows = [row for row in page.splitlines() if row.startswith("| [")]
+    pair = "run 0 → run 1: "
     assert [
-        ["[A](a.ipynb)", "✘ broken", "1 of 2"]
-        + ["run 0 → run 1: 118 → 2.0, 59× lower", "run 0 → run 1: 100 → 4.0, 25× lower"],
-        ["[B](b.ipynb)", "✔ held", "2 of 2"]
-        + ["run 0 → run 1: 10.0 → 9.9, unchanged", "run 0 → run 1: 8.0 → 16.0, 2.0× higher"],
-        ["[C](c.ipynb)", "✔ held", "2 of 2", "", ""],
-        ["[D](d.ipynb)", "✔ held", "2 of 2"]
-        + ["run 0 → run 1: 5.0 → none, none completed", "run 0 → run 1: 5.0 → 1.0, 5.0× lower"],
-    ] == rows[2:]
+        f"| [A](a.ipynb) | ✘ broken: 1 of 2 claims | {pair}118 → 2.0, 59× lower "
+        f"| {pair}100 → 4.0, 25× lower |",
+        f"| [B](b.ipynb) | ✔ held: 2 of 2 claims | {pair}10.0 → 9.9, unchanged "
+        f"| {pair}8.0 → 16.0, 2.0× higher |",
+        "| [C](c.ipynb) | ✔ held: 2 of 2 claims |  |  |",
+        f"| [D](d.ipynb) | ✔ held: 2 of 2 claims | {pair}5.0 → none, none completed "
+        f"| {pair}5.0 → 1.0, 5.0× lower |",
+    ] == rows
 
 
 def test_a_page_of_one_notebook_leads_to_the_others_where_they_lie(tmp_path: Path) -> None:
@@ -180,6 +183,15 @@ def test_a_page_of_one_notebook_leads_to_the_others_where_they_lie(tmp_path: Pat
     page = Html(tmp_path / "runs" / "01_detect_loop_blocking.html")
     assert "../notebooks/00_start_here.ipynb" in [urldefrag(link)[0] for link in page.links]
     assert not (tmp_path / "runs" / "00_start_here.html").exists()
+
+
+def test_the_workflow_publishes_what_the_documented_command_makes() -> None:
+    workflow: Any = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text("utf-8"))
+    steps = workflow["jobs"]["publish"]["steps"]
+    install, command = [step["run"] for step in steps if "run" in step]
+    assert f"\n{install} && " in (ROOT / "README.md").read_text("utf-8")
+    assert f"\n`{command}` makes the site" in (ROOT / ".github/CONTRIBUTING.md").read_text("utf-8")
+    assert command.split()[-1] in [step.get("with", {}).get("path") for step in steps]
 
 
 @pytest.fixture(scope="module")
