@@ -63,7 +63,7 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
             for value, side in ((max(before, after), "left"), (min(before, after), "right")):
                 if not math.isnan(value):
                     above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points"}
-                    axes.annotate(ms(value), (value, y), ha=side, fontsize=8.5, **above)
+                    axes.annotate(f" {ms(value)} ", (value, y), ha=side, fontsize=8.5, **above)
         if earlier:
             ring: dict[str, Any] = {"ms": 11, "mfc": "none", "mec": "#888888", "zorder": 1}
             axes.plot(_p99(earlier), [y, y], "o", label="as committed", **ring)
