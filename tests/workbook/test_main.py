@@ -290,8 +290,8 @@ def test_the_first_page_lists_every_notebook_with_its_verdict(outcome: Outcome) 
         for row in page.split("<tr class=")[2:]
     ]
     repair = "legacy [sic] → repaired: 118 → 2.1, 56× lower"
-    assert ["Start here", "✔ held: 1 of 1 claims", repair] == rows[0][:3]
-    assert ["Broken", "✘ broken: 1 of 3 claims"] == rows[1][:2]
+    assert ["Start here", "✔ held (1 of 1 claims)", repair] == rows[0][:3]
+    assert ["Broken", "✘ broken (1 of 3 claims)"] == rows[1][:2]
     assert "118 → none, none completed" in rows[6][2]
     assert 7 == len(rows)
 
