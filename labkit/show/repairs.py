@@ -54,7 +54,8 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
         if y == 0 or strips[y - 1].lesson != lesson:
             axes.axhline(y - 0.5, color=INK, lw=0.5, alpha=0.4)
             axes.text(-0.02, y - 0.2, lesson, ha="right", fontweight="bold", **beside)
-            axes.text(1.02, y + 0.2, verdict, fontsize=8.5, **beside)
+            weight = "normal" if verdict.startswith("✔") else "bold"
+            axes.text(1.02, y + 0.2, verdict, fontsize=8.5, fontweight=weight, **beside)
         if pair:
             before, after = _p99(pair)
             axes.plot([before, after], [y, y], color=INK, lw=1.5, alpha=0.5, zorder=1)
@@ -63,7 +64,7 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
             for value, side in ((max(before, after), "left"), (min(before, after), "right")):
                 if not math.isnan(value):
                     above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points"}
-                    axes.annotate(ms(value), (value, y), ha=side, fontsize=8.5, **above)
+                    axes.annotate(f" {ms(value)} ", (value, y), ha=side, fontsize=8.5, **above)
         if earlier:
             ring: dict[str, Any] = {"ms": 11, "mfc": "none", "mec": "#888888", "zorder": 1}
             axes.plot(_p99(earlier), [y, y], "o", label="as committed", **ring)

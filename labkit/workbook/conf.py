@@ -6,12 +6,9 @@ html_theme = "furo"
 html_static_path = html_css_files = ["pages.css"]
 html_copy_source = html_show_copyright = html_show_sphinx = html_use_index = False
 html_show_search_summary = False  # for which a page is fetched, and no browser does so from a disk
+smartquotes = False  # which would make one long dash of --workers
 nb_execution_mode = "off"
-nb_merge_streams = True
-nb_ipywidgets_js: dict[str, object] = {}  # which would come from the network
-nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 myst_enable_extensions: list[str] = []  # a $ begins no formula
 myst_heading_anchors = 3
 myst_heading_slug_func = "labkit.workbook.pages.anchor"
 myst_url_schemes = {"http": None, "https": None, "checkout": "../notebooks/{{path}}#{{fragment}}"}
-copybutton_selector = ".cell_input pre, section > div pre"  # not what a cell has printed

@@ -35,7 +35,7 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
         rows = [[*rows[0], "as committed"], ["---"] * 4]
     for result, old in zip_longest(results, committed):
         held = sum(claim["held"] is True for claim in result.claims)
-        verdict = f"{result.verdict}: {held} of {len(result.claims)} claims"
+        verdict = f"{result.verdict} ({held} of {len(result.claims)} claims)"
         for pairs in zip_longest(result.pairs or [None], old.pairs if old else []):
             strips.append(Strip(result.title, verdict, *pairs))
         told = [_repairs(one) for one in (result, old) if one]

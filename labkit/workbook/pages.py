@@ -81,28 +81,22 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         tree = TREE + "\n".join(sorted(texts, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
-        sphinx = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-q",
-            "-j",
-            "auto",
-            "-c",
-            str(Path(__file__).parent),
-        ]
+        sphinx = [sys.executable, "-m", "sphinx", "-q", "-jauto", "-c", str(Path(__file__).parent)]
         done = subprocess.run(
             [*sphinx, "-d", "doctrees", "source", "built"],
             cwd=place,
+            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
             capture_output=True,
             encoding="utf-8",
             errors="replace",
         )
         if done.returncode:
-            raise LabError(f"Sphinx could not build them. Expected none of this: {done.stderr}")
+            told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
+            raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
         for page in built.rglob("*.html"):
             page.write_text(_without_paths(page.read_text("utf-8")), "utf-8")
-        shutil.copytree(built, directory, dirs_exist_ok=True)
+        only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
+        shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
     return done.stderr
 
 
