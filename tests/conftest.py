@@ -35,7 +35,7 @@ QUICK = {
     "test_copy.py",
     "test_progress.py",
     "test_exercises.py",
-    "test_pages.py",
+    "test_sheets.py",
     "test_database.py",
 }
 # These measure. All others read files, start processes and wait: they come first, while the
