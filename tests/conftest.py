@@ -45,6 +45,7 @@ MEASURING = {
     "test_experiment.py",
     "test_fleet.py",
     "test_instruments.py",
+    "test_knobs.py",
     "test_load.py",
     "test_mystery.py",
     "test_orders_service.py",
