@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import linecache
+import opcode
 import os
 import sys
 import sysconfig
 import threading
+from asyncio import events
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import NamedTuple
@@ -14,6 +18,10 @@ from typing import NamedTuple
 _LABKIT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PATHS = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
+_EVENTS = events.Handle._run.__code__.co_filename  # it calls each callback
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  # or Python's own
+_GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
 
 
 class Frame(NamedTuple):
@@ -28,14 +36,25 @@ class Frame(NamedTuple):
         return f"{_label(self.file)}:{self.line} in {self.function}"
 
 
+class AsyncFrame(Frame):
+    """One line of a coroutine: it may do no more than await the next."""
+
+    __slots__ = ()
+
+
 Stack = tuple[Frame, ...]  # outermost first
-_frame = lru_cache(4096)(Frame)  # a long stall looks at the same lines thousands of times
+# A long stall looks at the same lines thousands of times.
+_frame, _async_frame = lru_cache(4096)(Frame), lru_cache(4096)(AsyncFrame)
 _walking = threading.RLock()
 
 
-def walk(frame: FrameType | None, until: CodeType | None = None) -> Stack:
-    """A frame and its callers, outermost first; only what was called by the code `until`."""
-    frames = []
+def walk(frame: FrameType | None, until: CodeType | None = None, *, another: bool = False) -> Stack:
+    """A frame and its callers, outermost first; only what was called by the code `until`.
+
+    A thread is often made to let go of the interpreter where it enters a function. Nothing of that
+    function has run then, so a look at another thread leaves it out.
+    """
+    frames = list[Frame]()
     # In Python 3.11 `f_back` makes an object, which may start a collection. The thread that is
     # looked at could run meanwhile, its frames would be gone, and the interpreter would crash.
     with _walking:  # otherwise the first thread to finish would switch collection back on
@@ -44,8 +63,11 @@ def walk(frame: FrameType | None, until: CodeType | None = None) -> Stack:
             gc.disable()
         try:
             while frame is not None and frame.f_code is not until:
-                code = frame.f_code
-                frames.append(_frame(code.co_filename, frame.f_lineno or 0, code.co_name))
+                if frames or not another or not only_entered(frame):
+                    code = frame.f_code
+                    file = _GENERATED if _is_generated(frame) else code.co_filename
+                    make = _async_frame if code.co_flags & _ASYNC else _frame
+                    frames.append(make(file, frame.f_lineno or 0, code.co_name))
                 frame = frame.f_back
         finally:
             if collecting:
@@ -53,18 +75,48 @@ def walk(frame: FrameType | None, until: CodeType | None = None) -> Stack:
     return tuple(reversed(frames))
 
 
+def only_entered(frame: FrameType) -> bool:
+    """Whether nothing of a frame's function has run yet."""
+    at, code = frame.f_lasti, frame.f_code.co_code
+    # The argument's two low bits say what it resumes after: 0 is the function's entry.
+    return at >= 0 and opcode.opname[code[at]] == "RESUME" and code[at + 1] & 3 == 0
+
+
+def _is_generated(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    if not file.startswith("<") or file.startswith(_TYPED):
+        return False
+    names = frame.f_globals  # these may be of a class of the user's: hence dict's own methods
+    given = dict.get(names, "__name__") == "__main__" and not dict.__contains__(names, "__file__")
+    return file != "<string>" or not given  # else, it is from `python -c`
+
+
 def users_frame(stack: Stack) -> Frame | None:
     """The innermost frame that is the user's own; else, the innermost that is not labkit's.
 
     What called the loop is not looked at: `asyncio.run(main())` is no line that holds it.
     """
-    runs = [i for i, f in enumerate(stack) if f.function in _RUN_A_LOOP and is_library(f.file)]
-    inside = stack[runs[-1] + 1 :] if runs else stack
-    others = [frame for frame in reversed(inside) if not _below(frame.file, _LABKIT)]
-    users = [frame for frame in others if not is_library(frame.file)]
-    # Code that was generated, as a dataclass's __init__ is, has no file: rather its caller.
-    written = [frame for frame in users if not frame.file.startswith("<")]
-    return next(iter(written or users or others), None)
+    frame, awaited_at = at_work(stack)
+    return awaited_at or frame
+
+
+def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
+    """That frame; or, where it only awaits a library's coroutine, the library's, and then that."""
+    runs = [i for i, frame in enumerate(stack) if _runs_callbacks(frame)]
+    inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not _below(f.file, _LABKIT)]
+    own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
+    user, called = (inside[own] if own >= 0 else None), inside[own + 1 :]
+    awaits = [isinstance(frame, AsyncFrame) for frame in inside[own : own + 2]]
+    if user and awaits != [True, True]:
+        return user, None
+    written = [frame for frame in called if frame.file != _GENERATED]
+    return next(reversed(written or called), None), user
+
+
+def _runs_callbacks(frame: Frame) -> bool:
+    if frame.function == "_run":
+        return frame.file == _EVENTS
+    return frame.function in _RUN_A_LOOP and is_library(frame.file)
 
 
 def is_users(frame: Frame | None) -> bool:
@@ -74,14 +126,19 @@ def is_users(frame: Frame | None) -> bool:
 
 @lru_cache(4096)
 def is_library(file: str) -> bool:
-    """Whether a file belongs to Python, to an installed package, or to labkit."""
+    """Whether a file belongs to Python, to an installed package, or to labkit; or is no file."""
     parts = file.replace("\\", "/").split("/")
     return (
-        file.startswith("<frozen")
+        file.startswith(("<frozen", _GENERATED))
         or "site-packages" in parts
         or "dist-packages" in parts
         or any(_below(file, path) for path in (*_PATHS, _LABKIT))
     )
+
+
+def source(frame: Frame | None) -> str:
+    """The text of a line, or ""."""
+    return linecache.getline(frame.file, frame.line).strip() if frame else ""
 
 
 def _below(file: str, directory: str) -> bool:

@@ -38,6 +38,7 @@ class _Known:
     """A line that was logged: when, and what has come since."""
 
     logged_at: float
+    at: str  # how sure the line is
     more: int = 0
     ms: float = 0.0
 
@@ -112,7 +113,7 @@ class Teller:
             if known.more and (leaving or monotonic() - known.logged_at >= _AGAIN):
                 text = f"+ {known.more} more, {known.ms / 1e3:.1f} s in all: {cause}"
                 known.logged_at, known.more, known.ms = monotonic(), 0, 0.0
-                self.write(logging.INFO, f"{text}, at {line}" if line else text)
+                self.write(logging.INFO, f"{text}, {known.at} {line}" if line else text)
 
     def _over(self, stall: Stall) -> None:
         if self.on_stall is not None:
@@ -122,15 +123,16 @@ class Teller:
                 self.on_stall = None
                 text = "on_stall failed, and is not called again"
                 self.write(logging.ERROR, text, sys.exc_info())
-        line = stall.awaited_at or stall.frame
+        line = stall.line
         if known := self._known.get((line, stall.cause)):
             known.more, known.ms = known.more + 1, known.ms + stall.own_ms
+            known.at = stall.at
             return
         if len(self._known) >= _LINES:
             self._known.clear()
         first = stall.cause not in {cause for _, cause in self._known}
         page = f" (what to do: python -m labkit.probe why {stall.cause})" if first else ""
-        self._known[line, stall.cause] = _Known(monotonic())
+        self._known[line, stall.cause] = _Known(monotonic(), stall.at)
         self.write(logging.INFO, f"{stall}{page}")
 
 

@@ -13,12 +13,11 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from labkit.probe import timing
-from labkit.probe.frames import is_users
+from labkit.probe.frames import is_library, is_users
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
-from labkit.probe.suspects import Suspects
+from labkit.probe.suspects import Suspects, lets_go
 from labkit.probe.verdict import Iteration, judge
 
 if TYPE_CHECKING:
@@ -113,7 +112,9 @@ class Sampler(threading.Thread):
         if timer.iteration.since != since:
             timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
-        seen, stack = timer.iteration, timer.stack(sys._current_frames().get(self._loop_thread))
+        seen, frame = timer.iteration, sys._current_frames().get(self._loop_thread)
+        seen.asks = frame is not None and lets_go(frame)
+        stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line
             return None
         debugged = any(os.path.basename(frame.file) in _DEBUGGERS for frame in stack)
@@ -129,12 +130,14 @@ class Sampler(threading.Thread):
     def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:
         """Divide the time up to this reading, and warn of a stall that does not end."""
         place = seen.place or Place()
-        if who and not is_users(who.line) and any(f.function == "submit" for f in place.stack):
+        sends = any(f.function == "submit" and is_library(f.file) for f in place.stack)
+        if who and sends and not is_users(who.line):
             who = who._replace(awaited_at=place.line)  # its work is being sent at this moment
         cpu = 0.0
         if m.loop_cpu is not None:
             cpu, seen.clock = max(0.0, m.loop_cpu - seen.clock), m.loop_cpu
-        waits = any(frame.file == timing.__file__ for frame in place.stack[:1])
+        # A signal's handler runs wherever the loop is: in its wait, too.
+        waits = bool(place.stack) and {f.file for f in place.stack} <= self._timer.wait_files
         seen.add(m.at, m, cpu, who, waits)
         age = m.at - seen.since
         if age >= self._warn_at:

@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     others: float  # CPU time of all threads but the loop's; of all, if its own is not known
     loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
     garbage: float = 0.0  # for how long garbage was collected on the loop's thread
+    elsewhere: float = 0.0  # and on others
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
@@ -59,20 +60,20 @@ class Meters:
         with contextlib.suppress(OSError):
             path = f"/proc/self/task/{loop_thread}/schedstat"
             self._file = os.open(path, os.O_RDONLY)
-        self._totals, self._waits, self._queued, self._runs = (0.0,) * 5, 0, 0, 0
-        self.ask_the_system(self.read(0.0, 0.0))
+        self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
+        self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
-    def read(self, asked: float, garbage: float) -> Measured:
+    def read(self, asked: float, garbage: tuple[float, float]) -> Measured:
         """What has happened since the last reading.
 
         Args:
             asked: For how long (s) the sampler wanted to sleep meanwhile.
-            garbage: For how long (s) garbage has been collected on the loop's thread so far.
+            garbage: For how long (s) it has been collected so far, on the loop's thread and others.
         """
         now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
-        self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, garbage)
+        self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, *garbage)
         differences = (new - old for old, new in zip(before, self._totals, strict=True))
-        took, cpu, own_cpu, loop_ran, collecting = differences
+        took, cpu, own_cpu, loop_ran, *collecting = differences
         waits, self._waits = self._waits, _waits() if _COUNTS else 0
         late, kept, stopped = max(0.0, took - asked), 0.0, 0.0
         if late > _LATE:
@@ -83,8 +84,9 @@ class Meters:
                 kept = min(kept, cpu)
         if late > _VERY_LATE:
             stopped = max(0.0, late - max(kept, cpu))
-        others, collecting = max(0.0, cpu - loop_ran), max(0.0, collecting)
-        return Measured(now, took, late, kept, stopped, others, loop_cpu, collecting)
+        others = max(0.0, cpu - loop_ran)
+        here, elsewhere = (max(0.0, seconds) for seconds in collecting)
+        return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""

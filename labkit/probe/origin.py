@@ -14,10 +14,19 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
-from labkit.probe.frames import Frame, Stack, is_users, users_frame, walk
+from labkit.probe.frames import (
+    Frame,
+    Stack,
+    at_work,
+    is_users,
+    source,
+    users_frame,
+    walk,
+)
 
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
+_RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
 
 class Place(NamedTuple):
@@ -26,7 +35,7 @@ class Place(NamedTuple):
     stack: Stack = ()
     task: str | None = None  # its name, if somebody gave it one
     thread: str | None = None  # None: the loop's own
-    awaited_at: Frame | None = None  # the user's line that waits for it, if the stack has none
+    awaited_at: Frame | None = None  # the user's line that waits for it, if none of them did it
 
     @property
     def line(self) -> Frame | None:
@@ -34,21 +43,27 @@ class Place(NamedTuple):
         frame = users_frame(self.stack)
         return frame if is_users(frame) else self.awaited_at or frame
 
+    @property
+    def frame(self) -> Frame | None:
+        """The line at work; none that runs a loop which is no Python (uvloop's), in a thread."""
+        runs = [i for i, f in enumerate(self.stack) if self.thread and _RUNS_A_LOOP(source(f))]
+        return at_work(self.stack[runs[-1] + 1 :] if runs else self.stack)[0]
+
 
 def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
     """A place on the loop's thread."""
     if task is None:
         return Place(stack)
     name = None if re.fullmatch(r"Task-\d+", task.get_name()) else task.get_name()
-    line = None if is_users(users_frame(stack)) else _awaiting_line(task)
-    return Place(stack, name, None, line)
+    frame, line = at_work(stack)
+    return Place(stack, name, None, line or (None if is_users(frame) else _awaiting_line(task)))
 
 
 def place_in_thread(frame: FrameType | None, thread: str) -> Place:
     """A place on another thread."""
-    stack = walk(frame)
-    line = None if is_users(users_frame(stack)) else _sent_from(frame)
-    return Place(stack, None, thread, line)
+    stack = walk(frame, another=True)
+    named, line = at_work(stack)
+    return Place(stack, None, thread, line or (None if is_users(named) else _sent_from(frame)))
 
 
 def _sent_from(frame: FrameType | None) -> Frame | None:

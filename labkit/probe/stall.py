@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import linecache
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from labkit.probe.frames import Frame, Stack
+from labkit.probe.frames import Frame, Stack, source
 
 Cause = Literal[
     "blocked", "computing", "collecting garbage", "starved by another thread", "unknown"
 ]
+
+MACHINE = "the process was kept from running"  # a part that is nobody's fault
+OWN_THREADS = "threads of its own had the processors"
 
 # What to do about a stall, by its cause. `python -m labkit.probe why CAUSE` prints it.
 ADVICE: dict[Cause, str] = {
@@ -34,10 +36,13 @@ ADVICE: dict[Cause, str] = {
         "into a process: asyncio.to_thread does not help code that computes in Python."
     ),
     "unknown": (
-        "Something kept the interpreter, and it could not be proved who. Look at native "
-        "extensions and at threads that were started outside Python; repeat it on a quiet machine."
+        "Something kept the interpreter, or the processors, and it could not be proved who. Look "
+        "at native extensions, at threads that were started outside Python, and at how many "
+        "threads compute at once; repeat it on a quiet machine."
     ),
 }
+
+_FEW = 0.25  # of a stall: a line with less of it is only an example
 
 
 class Part(NamedTuple):
@@ -64,16 +69,18 @@ class Stall:
             "starved by another thread" (it wanted to run and that thread kept the interpreter),
             or "unknown" (none of these could be proved).
         frame: The innermost frame of the user's code on the loop's thread, or on `thread`; where
-            there is none of the user's, the library's. None if there was no Python frame.
+            there is none of the user's, or it only awaits, the library's. None if there was no
+            Python frame.
         stack: The whole stack around it, from the loop inwards.
         samples: How many looks found the loop in this stall.
-        approximate: The looks came late, as when C code keeps the interpreter: the frame is
-            where that call returned.
+        approximate: The looks came late, as when C code keeps the interpreter: what did it is at
+            the frame or shortly before.
         tasks: In how many different tasks the looks found the loop; many are a crowd.
         thread: The name of the thread that starved the loop, else None.
         task: The name of the task, if it was given one.
-        awaited_at: The user's line that waits for it, where no frame of the stack is the user's.
+        awaited_at: The user's line that waits for it, where the frame is not the user's.
         also: Other causes that took a good part of it.
+        share: For how much of `own_ms` the looks found that line; little, if many lines did it.
     """
 
     start_s: float
@@ -88,11 +95,28 @@ class Stall:
     task: str | None = None
     awaited_at: Frame | None = None
     also: tuple[Part, ...] = ()
+    share: float = 1.0
+
+    @property
+    def line(self) -> Frame | None:
+        """The user's line if there is one, or the frame: what such stalls are counted by."""
+        return self.awaited_at or self.frame
+
+    @property
+    def at(self) -> str:
+        """How sure that line is: "at", "at or shortly before", "e.g. at" or "awaited at"."""
+        return "awaited at" if self.awaited_at else self._at
+
+    @property
+    def _at(self) -> str:
+        if self.approximate:
+            return "at or shortly before"
+        return "at" if self.share >= _FEW else "e.g. at"
 
     @property
     def own_ms(self) -> float:
         """How long it took without the time for which the machine kept the process from running."""
-        return self.duration_ms - sum(part.ms for part in self.also if part.cause not in ADVICE)
+        return self.duration_ms - sum(part.ms for part in self.also if part.cause == MACHINE)
 
     @property
     def source(self) -> str:
@@ -102,16 +126,14 @@ class Stall:
     def __str__(self) -> str:
         """For people and for logs."""
         no_line = "C code with no Python frame" if self.samples else "a line that no look found"
+        no_line = "in " + "or shortly before " * (self.approximate and bool(self.samples)) + no_line
         text = f"{self.duration_ms:.0f} ms, {self.cause}" + f" ({self.thread})" * bool(self.thread)
         if self.cause != "unknown":
-            text += f", at {self.frame}: {source(self.frame)}" if self.frame else f", in {no_line}"
+            if self.tasks > 1 and self._at == "e.g. at":
+                text += f", in {self.tasks} tasks or more"
+            text += f", {self._at} {self.frame}: {self.source}" if self.frame else f", {no_line}"
         if self.task:
             text += f", in task {self.task!r}"
         if self.awaited_at:
             text += f", awaited at {self.awaited_at}: {source(self.awaited_at)}"
         return "; ".join([text, *map(str, self.also)])
-
-
-def source(frame: Frame | None) -> str:
-    """The text of a line, or ""."""
-    return linecache.getline(frame.file, frame.line).strip() if frame else ""

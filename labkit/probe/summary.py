@@ -7,9 +7,9 @@ import math
 from datetime import datetime
 from typing import Any
 
-from labkit.probe.frames import Frame
+from labkit.probe.frames import Frame, source
 from labkit.probe.histogram import Histogram
-from labkit.probe.stall import Stall, source
+from labkit.probe.stall import Stall
 
 Rows = dict[tuple[Frame | None, str], dict[str, Any]]  # by line and cause
 _LINES = 1000  # kept; the rest is summed up in one
@@ -18,7 +18,7 @@ _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line
 
 def count(rows: Rows, stall: Stall) -> None:
     """Count a stall in the row of its line and cause."""
-    frame, cause = stall.awaited_at or stall.frame, str(stall.cause)
+    frame, cause = stall.line, str(stall.cause)
     if (frame, cause) not in rows and len(rows) >= _LINES:
         frame, cause = None, "various"
     if (frame, cause) not in rows:
@@ -28,6 +28,7 @@ def count(rows: Rows, stall: Stall) -> None:
         rows[frame, cause] = {**where, "cause": cause, "task": None, **times}
     row = rows[frame, cause]
     row["count"] += 1
+    row["at"] = stall.at  # how sure the line is, this time
     row["longest_ms"] = max(row["longest_ms"], stall.own_ms)
     row["total_ms"] += stall.own_ms
     row["task"] = stall.task or row["task"]  # the last that had a name
@@ -92,7 +93,7 @@ def sum_up(
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    where = f"at {row['file']}:{row['line']} in {row['function']}: {row['source']}"
+    where = f"{row['at']} {row['file']}:{row['line']} in {row['function']}: {row['source']}"
     return (
         f"{row['count']:,}",
         f"{row['longest_ms']:,.0f}",

@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 from typing import NamedTuple
 
-from labkit.probe.frames import is_library
+from labkit.probe.frames import is_library, only_entered
 from labkit.probe.meters import Measured, thread_cpu
 from labkit.probe.origin import Place, place_in_thread
 
@@ -29,7 +29,7 @@ class Suspect(NamedTuple):
     """A thread that had CPU time while the interpreter was kept."""
 
     cpu: float | None  # s; None where the system does not tell
-    proved: bool  # it had the interpreter
+    proved: int  # 2: it let go of the interpreter when made to; 1: it moved on; 0: nothing
     place: Place
 
 
@@ -58,31 +58,39 @@ class Suspects:
         if self._ran < _WORTH:
             return None
         ran, self._ran = self._ran, 0.0
-        suspects = self.look(m)
+        suspects = self.look(m, ran)
         if suspects or ran < m.kept / 2:  # else the one that kept it a moment ago has ended since
             self._last = culprit(suspects, m.kept, ran)
         return self._last
 
-    def look(self, m: Measured) -> list[Suspect]:
-        """Where all the threads are; those that ran while the interpreter was kept."""
+    def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
+        """Where all the threads are; those that ran while the interpreter was kept.
+
+        Args:
+            m: What was measured since the last reading.
+            unaccounted: The CPU time (s) of all threads but the loop's since the last look.
+        """
         frames, before, suspects = sys._current_frames(), self._seen, list[Suspect]()
         self._seen = {}
-        for thread in threading.enumerate():
-            ident = thread.ident or 0
-            if ident in (self._loop_thread, threading.get_ident()) or ident not in frames:
+        threads = {thread.ident: thread for thread in threading.enumerate()}
+        for ident, frame in frames.items():  # of those that the module does not know, too
+            if ident in (self._loop_thread, threading.get_ident()):
                 continue
-            frame, old = frames[ident], before.get(ident, _Seen())
-            at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id)
+            thread, old = threads.get(ident), before.get(ident, _Seen())
+            at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id if thread else None)
             ran = None if cpu is None else cpu - (old.cpu or 0.0)
             free = (old.free and old.at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
             self._seen[ident] = _Seen(at, cpu, free)
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
                 # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
                 moved = cpu is not None and old.at not in (None, at)
-                proved = moved or _lets_go(frame)
-                place = place_in_thread(None if _waits(frame) else frame, thread.name)
+                proved = 2 if lets_go(frame) else int(moved)
+                name = thread.name if thread else "unnamed"
+                place = place_in_thread(None if _waits(frame) else frame, name)
                 suspects.append(Suspect(ran, proved, place))
-        return suspects
+            unaccounted -= ran or 0.0
+        # Those without a CPU clock had no more than what is left when the others are counted.
+        return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
 
 
 def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | None:
@@ -94,18 +102,24 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
         others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
             since is in it.
     """
-    proved, enough = [s for s in suspects if s.proved], kept / 4
-    if not proved and len({s.place.line for s in suspects}) == 1:
+    # A thread that lets go of the interpreter has moved on, too. And beside one whose CPU time
+    # nobody knows, to have moved on proves nothing.
+    best = max((s.proved for s in suspects), default=0)
+    unsure = best < 2 and len({s.cpu is None for s in suspects}) == 2
+    proved, enough = [s for s in suspects if s.proved == best and best and not unsure], kept / 4
+    if not proved and not unsure and len({s.place.line for s in suspects}) == 1:
         proved, enough = suspects, max(kept, others_cpu) / 4  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
 
 
-def _lets_go(frame: FrameType) -> bool:
+def lets_go(frame: FrameType) -> bool:
+    """Whether a thread stands where it was made to let go of the interpreter, or asks for it."""
     code = frame.f_code.co_code
     return frame.f_lasti >= 0 and opcode.opname[code[frame.f_lasti]].startswith(_LETS_GO)
 
 
 def _waits(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return os.path.basename(file) in _WAITING and is_library(file)
+    waits = os.path.basename(file) in _WAITING and is_library(file)
+    return waits and not only_entered(frame)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import selectors
 import sys
 import threading
 import weakref
@@ -45,11 +46,13 @@ class Timer:
         self.iteration = Iteration(-1.0)  # the last that the sampler looked at
         self.contended = False  # a thread was seen to keep the interpreter in the last second
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
-        self._garbage, self._gc_began = 0.0, math.inf  # for how long it was collected, and now
+        self._garbage = [0.0, 0.0]  # for how long it was collected elsewhere, and on this thread
+        self._gc_began, self._gc_here = math.inf, False
         self.lags = Histogram()
         # (seconds since the beginning, the longest iteration in ms), for each window
         self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
         self._engine: CodeType | None = None  # the code that runs the loop: never a culprit
+        self.wait_files = {__file__, selectors.__file__}  # where the loop waits
         # The greenlet in which the loop runs. Weakly: one that outlives its thread crashes Python.
         self._greenlet: Callable[[], Any] = lambda: None
         # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
@@ -77,11 +80,12 @@ class Timer:
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
         outer = getattr(self._greenlet(), "gr_frame", None)  # None, unless another greenlet runs
-        return walk(outer, self._engine) + walk(frame, self._engine)
+        return walk(outer, self._engine) + walk(frame, self._engine, another=True)
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:
         wait, clock, tick, end = selector.select, perf_counter, self._tick, self._end
         notable = next_tick = 0.0
+        self.wait_files.add(getattr(getattr(wait, "__code__", None), "co_filename", __file__))
 
         # It runs ten thousand times a second: hence locals, and no call that is not needed.
         def select(timeout: float | None = None) -> Any:
@@ -181,12 +185,14 @@ class Timer:
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
-        if threading.get_ident() == self.thread:
-            now = perf_counter()
-            self._garbage += max(0.0, now - self._gc_began)
-            self._gc_began = now if phase == "start" else math.inf
+        now = perf_counter()
+        self._gc_here = threading.get_ident() == self.thread
+        self._garbage[self._gc_here] += max(0.0, now - self._gc_began)
+        self._gc_began = now if phase == "start" else math.inf
 
     @property
-    def garbage(self) -> float:
-        """For how long (s) garbage was collected on the loop's thread, up to this moment."""
-        return self._garbage + max(0.0, perf_counter() - self._gc_began)
+    def garbage(self) -> tuple[float, float]:
+        """For how long (s) it was collected so far, on the loop's thread and on all others."""
+        elsewhere, here = self._garbage
+        going_on = max(0.0, perf_counter() - self._gc_began)
+        return here + going_on * self._gc_here, elsewhere + going_on * (not self._gc_here)

@@ -9,19 +9,19 @@ share decides.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import cast
 
-from labkit.probe.frames import Frame, users_frame
+from labkit.probe.frames import Frame
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place
-from labkit.probe.stall import Cause, Part, Stall
+from labkit.probe.stall import MACHINE, OWN_THREADS, Cause, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _STARVED = "starved by another thread"
-_MACHINE = "the process was kept from running"  # a share that is nobody's fault
 
 Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
 
@@ -37,6 +37,7 @@ class Iteration:
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
     place: Place | None = None  # where the last look found the loop
+    asks: bool = False  # there, it had been made to let go of the interpreter
     looks: int = 0
     longest: float = 0.0  # the most that one look stands for
     tasks: set[int] = field(default_factory=set)
@@ -61,27 +62,39 @@ class Iteration:
             waits: Whether the loop is in its own wait, so that no line of anybody's is at work.
         """
         took, place = max(0.0, until - self.until), self.place or Place()
-        garbage = min(took, m.garbage, cpu or took)  # not the wait for the interpreter after it
+        most = cpu if cpu or m.loop_cpu is not None else took
+        garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
         rest, interval = took - garbage - ran, sys.getswitchinterval()
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
-        asked = waits or m.loop_runs is None or m.loop_runs * interval >= rest / 2
+        told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
+        asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
         both = max if asked else sum  # while it asks, it can wait for both at the same time
         part = min(1.0, took / (m.took or 1.0))
-        machine = min(rest, both((m.stopped * part, m.loop_queued * part)))
+        own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
+        queued = m.loop_queued * part
+        crowded = min(rest, queued) if own else 0.0
+        rest -= crowded
+        machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
         rest -= machine
+        kept = m.kept >= min(rest / 2, 0.6 * interval)
         if not waits and m.stopped * part > 2 * rest:  # it may have begun before it was felt
             self.shares["unknown", place] += rest
-        elif asked and m.kept >= min(rest / 2, 0.6 * interval):
-            self.shares[_STARVED if who else "unknown", who or place] += rest
+        elif asked and kept:
+            cause = _STARVED if who else "unknown"
+            if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
+                cause, who = "collecting garbage", who or Place()
+            self.shares[cause, who or place] += rest
         elif waits:  # it should have come back, and nobody kept it
             machine += rest
         else:
-            self.shares["blocked" if self.place else "unknown", place] += rest
+            known = self.place is not None and (told or not kept)
+            self.shares["blocked" if known else "unknown", place] += rest
         self.shares["collecting garbage", place] += garbage
         self.shares["computing", place] += ran
-        self.shares[_MACHINE, Place()] += machine
-        self.queued += max(0.0, min(m.loop_queued * part, until - self.since) - machine)
+        self.shares[MACHINE, Place()] += machine
+        self.shares[OWN_THREADS, Place()] += crowded
+        self.queued += 0.0 if own else max(0.0, min(queued, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
         self.longest = max(self.longest, took)
         self.until = max(until, self.until)
@@ -99,28 +112,37 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     for (cause, _), seconds in seen.shares.items():
         totals[cause] += seconds
     undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
-    totals[_MACHINE if seen.woken_late else "unknown"] += undivided
+    totals[MACHINE if seen.woken_late else "unknown"] += undivided
     # On macOS and Windows, only now is known for how long the loop's thread ran.
     _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
     # The system counts a wait for a processor when it is over: looks can have come before that.
-    _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), _MACHINE)
-    machine = totals[_MACHINE]
+    _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), MACHINE)
+    machine = totals[MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
         return machine
     if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
         totals[_STARVED] += totals.pop("unknown", 0.0)
-    cause = max((cause for cause in totals if cause != _MACHINE), key=lambda cause: totals[cause])
+    causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
+    cause = max(causes, key=lambda cause: totals[cause])
+    if totals[OWN_THREADS] > busy / 2:
+        cause = "unknown"
     place = _costliest(seen, cause)
+    there = defaultdict[str, float](float)
+    for (other, elsewhere), seconds in seen.shares.items():
+        if (elsewhere.line, elsewhere.thread) == (place.line, place.thread):
+            there[other] += seconds
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
         cause=cast("Cause", cause),
-        frame=users_frame(place.stack),
+        frame=place.frame,
         samples=seen.looks,
-        approximate=cause in ("blocked", "computing") and seen.longest > busy / 2,
+        approximate=cause not in ("blocked", "unknown")
+        and (seen.longest > busy / 2 or there["blocked"] > 0.1 * busy),
+        share=sum(there.values()) / max(1e-9, busy - machine - totals[OWN_THREADS]),
         tasks=len(seen.tasks),
         also=tuple(
-            Part(other, 1e3 * totals[other], users_frame(_costliest(seen, other).stack))
+            Part(other, 1e3 * totals[other], _costliest(seen, other).frame)
             for other in totals
             if other != cause and totals[other] >= _MATTERS * busy
         ),
@@ -139,7 +161,7 @@ def _move(totals: dict[str, float], seconds: float, causes: tuple[str, ...], to:
 
 def _costliest(seen: Iteration, cause: str) -> Place:
     """Where most time of a cause went: the line with the most, and its longest place."""
-    if cause in ("unknown", _MACHINE):  # whoever was there is not to blame
+    if cause in ("unknown", MACHINE, OWN_THREADS):  # whoever was there is not to blame
         return Place()
     shares = seen.shares.items()
     places = {place: seconds for (other, place), seconds in shares if other == cause}

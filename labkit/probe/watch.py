@@ -39,7 +39,8 @@ class Probe:
     A loop that has no selector (uvloop) is watched by a heartbeat, five in a threshold: durations
     are then right within a tenth of the threshold, or half a millisecond, and an idle service is
     woken about 130 times a second at 50 ms. On macOS and Windows, where a thread's
-    CPU time cannot be read by another, more verdicts are "unknown".
+    CPU time cannot be read by another, more verdicts are "unknown". A signal's handler that runs
+    while the loop waits, with no timer due, holds up nothing that the probe could know of.
 
     Args:
         threshold_ms: What counts as a stall, in milliseconds. `summary()` suggests one.

@@ -196,8 +196,6 @@ class Case:
         elif part.card.holds and stalls:
             longest = max(stalls, key=lambda stall: stall.duration_ms)
             said += f"; stalls: {len(stalls)}, the longest {longest}"
-            if longest.thread or longest.approximate:
-                said += " (or the line above it: a call in C is seen as it returns)"
         elif part.card.holds:
             said += "; a lucky guess, since no stall that you measured is its"
         return said

@@ -160,7 +160,7 @@ CASES = [
     Case(
         computes,
         "not yet",
-        r"\d+ stalls in 8 reports, the longest: \d+ ms, .*, at report\.py:\d+ in computes",
+        r"\d+ stalls in 8 reports, the longest: \d+ ms, .* report\.py:\d+ in computes",
         by_the_clock=True,
     ),
     Case(waits_as_one_should, "pass", "14 reports, all right, and none kept the loop's thread"),
