@@ -76,6 +76,63 @@ async def forgets_cancellation(pool, bank, item, customer):
     return True
 
 
+async def shields_the_bank(pool, bank, item, customer):
+    """The customer goes away, and pays all the same."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await asyncio.shield(bank.charge(customer))
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def undoes_by_halves(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await pool.execute(GIVE_BACK, item)
+        await pool.execute(CANCEL, customer, item)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def undoes_in_the_other_order(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await pool.execute(CANCEL, customer, item)
+        await pool.execute(GIVE_BACK, item)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def takes_by_halves(pool, bank, item, customer):
+    """Gives back what it could not reserve; but others could see that it was taken."""
+    if await pool.fetchval(TAKE, item) is None:
+        return False
+    try:
+        await pool.execute(RESERVE, customer, item)
+    except BaseException:
+        await pool.execute(GIVE_BACK, item)
+        raise
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
 async def swallows_the_refusal(pool, bank, item, customer):
     if not await reserve(pool, item, customer):
         return False
@@ -215,6 +272,10 @@ CASES = [
     Case(never_undoes, "not yet", r"raised Declined\('no credit'\): 2 are left.*'reserved'"),
     Case(undoes_what_it_expects, "not yet", r"raised ConnectionError\(.*\): 2 are left"),
     Case(forgets_cancellation, "not yet", r"was cancelled while .*: 2 of 3 are left"),
+    Case(shields_the_bank, "not yet", "all was undone, and the bank took the money all the same"),
+    Case(undoes_by_halves, "not yet", r"see that 3 of 3 were left and the sales were \[\(1, 'res"),
+    Case(undoes_in_the_other_order, "not yet", r"that 2 of 3 were left and the sales were \[\]"),
+    Case(takes_by_halves, "not yet", r"2 of 3 were left .* \[\]\. Taking and reserving belong"),
     Case(swallows_the_refusal, "not yet", r"expected Declined\(.*ended with False"),
     Case(has_no_transaction, "not yet", "reservation of customer -1, and afterwards 2 of 3"),
     Case(looks_before_it_takes, "not yet", r"\d\d were charged, \d+ have a paid sale"),
