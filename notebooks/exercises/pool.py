@@ -145,7 +145,8 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
             later.add(await pool.fetchval(LOOKUP))
 
         async def everybody() -> list[int]:
-            return await asyncio.gather(*(pool.fetchval(WHO, 0.05) for _ in range(GRANTED)))
+            asked = (pool.fetchval(WHO, 0.05) for _ in range(GRANTED))
+            return [*await asyncio.gather(*asked)]
 
         pool = await open_pool()
         try:

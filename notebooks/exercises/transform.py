@@ -77,6 +77,8 @@ def check(answer: Answer) -> lab.Verdict:
     costs: list[Cost] = []
 
     async def your_ranking(load: lab.Load) -> None:
+        pool: asyncpg.Pool
+
         async def best() -> None:
             returned.append((_seen_here(await answer(pool, workers)), dict(expected)))
 

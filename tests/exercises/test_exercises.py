@@ -193,14 +193,6 @@ def test_what_is_no_function_is_told_so() -> None:
     assert "Expected a coroutine function (`async def`), and got {}" in verdict.message
 
 
-@each_exercise
-def test_what_cannot_be_awaited_is_told_so(name: str, dsn: Dsn) -> None:
-    verdict = labkit.Exercise(name)._judged(lambda *args: 20)
-    assert "not yet" == verdict.outcome
-    assert "a call of your answer returned 20, which cannot be awaited." in verdict.message
-    assert "Expected a coroutine function (`async def`)." in verdict.message
-
-
 def test_what_the_machine_may_have_done_is_inconclusive() -> None:
     async def scenario(load: labkit.Load) -> None:
         load.offer("nothing", lambda: asyncio.sleep(0), rate=10)

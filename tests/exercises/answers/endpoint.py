@@ -76,7 +76,7 @@ async def gives_back_what_json_cannot_say(pool, archive, customer):
     return await uses_a_thread(pool, archive, customer) | {"signature": object()}
 
 
-def is_not_async(pool, archive, customer):
+def forgets_async(pool, archive, customer):
     return archive.keep(old.sign("no rows"))
 
 
@@ -146,7 +146,7 @@ CASES = [
     Case(returns_a_tuple, "not yet", r"expected a dict of orders, .* and got \[200, "),
     Case(has_a_mistake, "raised", r"a statement: TypeError: .*customer"),
     Case(gives_back_what_json_cannot_say, "raised", "got no answer over HTTP: NotYet: 500"),
-    Case(is_not_async, "not yet", r"returned \d+, which cannot be awaited"),
+    Case(forgets_async, "not yet", r"returned \d+, which cannot be awaited"),
     Case(
         keeps_the_connection,
         "not yet",

@@ -41,7 +41,7 @@ async def raises(pool, customer):
     return await pool.fetch(monthly_report.MONTHS, customer)
 
 
-def is_not_async(pool, customer):
+def forgets_async(pool, customer):
     return monthly_report.monthly_orders(dsn_of(pool), customer)
 
 
@@ -213,7 +213,9 @@ CASES = [
     ),
     Case(waits_as_one_should, "pass", "14 reports, all right, and none kept the loop's thread"),
     Case(raises, "raised", "a report, alone: PostgresSyntaxError"),
-    Case(is_not_async, "not yet", r"returned \{.*, which cannot be awaited\. Expected a coroutine"),
+    Case(
+        forgets_async, "not yet", r"returned \{.*, which cannot be awaited\. Expected a coroutine"
+    ),
     Case(remembers_and_keeps_the_pause, "not yet", "was still {}: it remembers"),
     Case(waits_for_its_warm_thread, "not yet", KEEPS + r"return threads\.submit.*acquire\)"),
     Case(Report(), "pass", "14 reports, all right"),
