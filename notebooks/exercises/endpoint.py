@@ -9,6 +9,7 @@ connection may be borrowed.
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from itertools import cycle
 from typing import Any
 from unittest.mock import patch
@@ -166,6 +167,7 @@ async def _borrowed(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer
     borrowed: dict[str, int] = {}
 
     def looking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
         def look(*args: Any, **options: Any) -> Any:
             borrowed[what] = pool.get_size() - pool.get_idle_size()
             return function(*args, **options)
@@ -173,7 +175,8 @@ async def _borrowed(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer
         return look
 
     signs = patch.object(hashlib, "pbkdf2_hmac", looking("signed", hashlib.pbkdf2_hmac))
-    with signs, patch.object(the_archive, "keep", looking("kept", the_archive.keep)):
+    keeps = patch.object(old.Archive, "keep", looking("kept", old.Archive.keep))
+    with signs, keeps:
         await answer(pool, the_archive, CUSTOMERS[0])
     return borrowed
 

@@ -2,8 +2,9 @@
 
 An answer is judged by what it returns, and by what it calls on the loop's thread. First it is
 called alone, under `sys.setprofile`, which sees each call of a function that is written in C; all
-waiting is done by such. So a call that blocks is found however short it is. Then it is offered
-under load, for the picture, and to find what computes for long.
+waiting is done by such. So a call that blocks is found however short it is; and an order comes in
+between two calls, which an answer that remembers does not see. Then it is offered under load, for
+the picture, and to find what computes for long.
 """
 
 import asyncio

@@ -3,7 +3,8 @@
 An answer is judged by what it costs this process. First it is called alone, twice, with nothing
 else on the loop: so the CPU time of the loop's thread, and of all others, is the answer's, in
 whatever file its helpers stand, and however busy the machine is. The rows are counted where they
-come out of PostgreSQL's connections. Then it is offered under load, for what the lookups feel.
+come out of PostgreSQL's connections, and between the two calls an order comes in. Then it is
+offered under load, for what the lookups feel.
 """
 
 import os

@@ -72,7 +72,7 @@ ANYWHERE = [
     Case(
         is_not_async,
         "not yet",
-        r"a call of your answer returned 20, which cannot be awaited\. Expected a coroutine function",
+        r"a call of your answer returned 20, which cannot be awaited\. Expected a coroutine",
     ),
     Case(waits_for_ever, "not yet", r"had not ended after 0.5 s: it waited at test_answers\.py:"),
     Case(
