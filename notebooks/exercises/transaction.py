@@ -226,7 +226,7 @@ class Bench(Shop):
                 f"{len(paid)} have a paid sale, and {len(sold)} were told so. The item has to be "
                 f"theirs before the bank is asked."
             )
-        if self.left != STOCK - len(paid) or len(self.sales) != len(paid):
+        if self.left != STOCK - len(paid) or self.left < 0 or len(self.sales) != len(paid):
             raise NotYet(
                 f"{len(paid)} of {STOCK} were sold, and {self.left} are left; {len(self.sales)} "
                 f"sales are on record."
