@@ -153,7 +153,7 @@ def _judge(
             f"freeze has moved everything after it. A schedule counts from its beginning, not from "
             f"the last request.",
         )
-    if at_once < 0.8 * FROZEN * RATE:
+    if late.max() > LATE and at_once < 0.8 * FROZEN * RATE:  # it has met a freeze
         raise NotYet(
             f"in each freeze {FROZEN * RATE:.0f} requests came due, and never more than {at_once} "
             f"of yours were on their way at once: the others waited for those. Users do not wait "
