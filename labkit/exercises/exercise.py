@@ -108,8 +108,8 @@ class Exercise:
         if _is_a_stub(answer):
             said = "Replace the stub (`...`) by your answer, and run again."
             return Verdict("not attempted", said)
-        if not inspect.iscoroutinefunction(answer):
-            said = f"Expected a coroutine function (`async def`): {answer!r:.80}."
+        if not callable(answer):
+            said = f"Expected a coroutine function (`async def`), and got {answer!r:.80}."
             return Verdict("not yet", said)
         endless: list[str] = []
         with limited(LIMIT) as runs:
@@ -186,19 +186,29 @@ def find_lessons() -> None:
 
 
 def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., Any]:
-    """Break off each call that has not ended in time, and note where it waited."""
+    """Break off each call that has not ended in time, and note where it waited.
+
+    What can be awaited is all that is asked of an answer: it may be decorated, or an object.
+    """
 
     @functools.wraps(answer)
     async def patient(*args: Any) -> Any:
         try:
             async with asyncio.timeout(PATIENCE) as limit:
-                return await answer(*args)
+                called = answer(*args)
+                if inspect.isawaitable(called):
+                    return await called
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
             said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
             endless.append(f"{said}{_learners_frame(error.__cause__)}.")
             raise NotYet(endless[-1]) from None
+        endless.append(
+            f"a call of your answer returned {called!r:.80}, which cannot be awaited. Expected a "
+            f"coroutine function (`async def`)."
+        )
+        raise NotYet(endless[-1])
 
     return patient
 
@@ -221,7 +231,7 @@ def _is_a_stub(answer: Any) -> bool:
         raise NotImplementedError("to do")
 
     code = getattr(answer, "__code__", None)
-    if code is None or not inspect.iscoroutinefunction(answer):
+    if code is None:
         return answer is None or answer is ...
     steps = {step.opname for stub in (empty, raises) for step in dis.get_instructions(stub)}
     values = {type(None), type(...), str}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
+from exercises.instruments.meanwhile import held
 from instruments.scratch_table import scratch_table
 from legacy import booking
 
@@ -111,8 +112,20 @@ class Bench:
         finally:
             self.inside -= 1
 
+    def begin(self, order: int) -> asyncio.Future[None]:
+        """Let the answer run, and go on."""
+        return asyncio.ensure_future(self.book(order))
+
+    def all_came_back(self, when: str) -> None:
+        """No connection may be borrowed any more."""
+        if self.borrowed:
+            raise NotYet(
+                f"{when}, and {self.borrowed} of the pool's {SIZE} connections had not come back. "
+                f"After {SIZE} such calls the service stands still."
+            )
+
     async def alone(self) -> None:
-        """One to be booked, one to be refused, one that fails half way; with nobody else about."""
+        """Booked, refused, cancelled in the middle, failing half way; with nobody else about."""
         async with self.set_up() as keeper:
             good, refused = (
                 next(o for o, booked in self.expected.items() if booked is wanted)
@@ -134,16 +147,26 @@ class Bench:
                         f"both or none. {TOGETHER}"
                     )
             self.borrowed_alone = self.most_borrowed
+            async with held(keeper, "labkit.bookings", lambda: self.begin(good)) as booking:
+                booking.cancel()
+                await asyncio.wait([booking])
+                self.all_came_back(f"the caller of order {good} went away in the middle")
             await keeper.execute("ALTER TABLE labkit.bookings ADD CHECK (step <> 'charged')")
+            refused_by_database = f"the database refused to charge order {good}"
             if left := await self.one(keeper, good, "an order whose charge fails"):
                 raise NotYet(
-                    f"the database refused to charge order {good}, and the steps {left} were left. "
-                    f"Expected both or none. {TOGETHER}"
+                    f"{refused_by_database}, and the steps {left} were left. Expected both or "
+                    f"none. {TOGETHER}"
+                )
+            if not isinstance(got := self.returned[good], Exception):
+                raise NotYet(
+                    f"{refused_by_database}, nothing was left, and your function returned {got!r}. "
+                    f"Expected the database's error: let it through, as the old function does."
                 )
 
     async def one(self, keeper: asyncpg.Connection, order: int, what: str) -> list[str]:
         """Book an order, and look at the table meanwhile. Returns the steps that were left."""
-        booking = asyncio.ensure_future(self.book(order))
+        booking = self.begin(order)
         half: list[str] = []
         while not booking.done():
             steps = [row["step"] for row in await keeper.fetch("TABLE labkit.bookings")]
@@ -154,11 +177,7 @@ class Bench:
             raise
         except Exception as error:
             self.returned[order] = error
-        if self.borrowed:
-            raise NotYet(
-                f"{what} was over, and {self.borrowed} of the pool's {SIZE} connections had not "
-                f"come back. After {SIZE} such calls the service stands still."
-            )
+        self.all_came_back(f"{what} was over")
         left = await keeper.fetch("DELETE FROM labkit.bookings RETURNING step")
         if half and len(left) != 1:
             raise NotYet(

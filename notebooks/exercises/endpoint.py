@@ -3,12 +3,16 @@
 An answer becomes an endpoint of a FastAPI application, which uvicorn runs on the loop that is
 measured. It is asked over HTTP by a client on another loop, together with an endpoint that reads
 one row. An answer is judged by what it returned, by what the archive has kept, and by what the
-probe saw on the service's loop.
+probe saw on the service's loop. Then it is called once more, alone: while it signs and keeps, no
+connection may be borrowed.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from itertools import cycle
 from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 from exercises.instruments.web import archive, outside, served
@@ -22,7 +26,7 @@ HINTS = [
     "Put `with lab.Probe(10) as probe:` around one call of the old endpoint, in a coroutine, and "
     "look at `probe.stalls`: which line holds the loop? Repair it and look again.",
     "There are two lines: one computes, one waits. Neither has an asynchronous counterpart, but "
-    "both let go of Python's interpreter while they are at it.",
+    "both let go of Python's interpreter while they are at it. Neither needs a connection.",
     "`signature = await asyncio.to_thread(old.sign, text)`, and the same for `archive.keep`.",
 ]
 
@@ -44,6 +48,7 @@ either begins.
 When not to use threads: for Python code that computes (a process), and for many calls at once: the
 default executor has 5 to 32 threads, and everything that uses it waits behind them."""
 
+SIZE = 2  # connections
 CUSTOMERS = (42, 7, 500, 3)
 THRESHOLD_MS = 10  # half of what the signature takes on a quick machine
 LOOKUP = "SELECT id, amount FROM labkit.orders WHERE id = $1"
@@ -58,6 +63,7 @@ def check(answer: Answer) -> lab.Verdict:
     raised: list[Exception] = []
     texts: dict[int, str] = {}
     kept: dict[int, str] = {}
+    borrowed: dict[str, int] = {}
 
     async def your_endpoint(load: lab.Load) -> None:
         nonlocal kept
@@ -79,18 +85,20 @@ def check(answer: Answer) -> lab.Verdict:
             customer = next(customers)
             returned.append((customer, await ask(f"/customers/{customer}/statement")))
 
-        async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
+        async with asyncpg.create_pool(dsn, min_size=SIZE, max_size=SIZE) as pool:
             with archive() as (the_archive, kept):
                 async with served(app) as url, outside(url) as ask:
                     load.offer("order", lambda: ask("/orders/7"), rate=100)
                     load.offer("statement", ask_for_a_statement, rate=6)
                     await load.run(seconds=1)
+                if not raised:
+                    borrowed.update(await _borrowed(pool, the_archive, answer))
             for customer in CUSTOMERS:
                 rows = await pool.fetch(old.ORDERS, customer)
                 texts[customer] = "\n".join(f"{row['id']}: {row['amount']}" for row in rows)
 
     run = lab.measure(your_endpoint, threshold_ms=THRESHOLD_MS)
-    return judge(run, returned, raised, texts, kept)
+    return judge(run, returned, raised, texts, kept, borrowed)
 
 
 def judge(
@@ -99,6 +107,7 @@ def judge(
     raised: list[Exception],
     texts: dict[int, str],
     kept: dict[int, str],
+    borrowed: dict[str, int],
 ) -> lab.Verdict:
     """First what went wrong, then what held the loop, then what was returned and kept."""
     for error in raised:
@@ -113,8 +122,15 @@ def judge(
     stalls = sorted((s.duration_ms, str(s)) for s in run.stalls if s.thread is None)
     if len(stalls) > 1:
         lines = {str(s.frame): str(s) for s in run.stalls if s.thread is None}
-        seen = f"{len(stalls)} stalls in {len(returned)} statements. {p99} The lines:"
+        seen = f"{len(stalls)} stalls in {len(returned) + 1} statements. {p99} The lines:"
         raise by_the_clock(run, stalls[-2][0], "\n  ".join([seen, *lines.values()]))
+    for what, connections in borrowed.items():
+        if connections:
+            raise NotYet(
+                f"the loop stayed free, but while a text was {what}, {connections} connection of "
+                f"the pool was borrowed. {SIZE} such requests, and the pool of {SIZE} is empty: "
+                f"give it back before you sign and keep, as the old one does."
+            )
     numbers: set[Any] = set()
     for customer, got in returned:
         text = texts[customer]
@@ -136,11 +152,33 @@ def judge(
             f"{len(returned)} statements were made, and {len(numbers)} were kept: each has to be "
             f"kept under a number of its own."
         )
+    held = "Nothing held the service's loop."
+    if stalls:
+        held = f"One stall on the service's loop, and the machine may have made it: {stalls[0][1]}."
     return lab.Verdict(
         "pass",
-        f"{len(returned)} statements over HTTP, all right and all kept, and nothing held the "
-        f"service's loop. One row meanwhile: {run.latency()}.",
+        f"{len(returned)} statements over HTTP, all right and all kept. {held} One row meanwhile: "
+        f"{run.latency()}.",
     )
+
+
+async def _borrowed(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -> dict[str, int]:
+    """Call the answer once more, alone. How many connections are out when it signs, and keeps?"""
+    borrowed: dict[str, int] = {}
+
+    def looking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def look(*args: Any, **options: Any) -> Any:
+            borrowed[what] = pool.get_size() - pool.get_idle_size()
+            return function(*args, **options)
+
+        return look
+
+    signs = patch.object(hashlib, "pbkdf2_hmac", looking("signed", hashlib.pbkdf2_hmac))
+    keeps = patch.object(old.Archive, "keep", looking("kept", old.Archive.keep))
+    with signs, keeps:
+        await answer(pool, the_archive, CUSTOMERS[0])
+    return borrowed
 
 
 def chart(run: lab.Run) -> None:

@@ -4,10 +4,9 @@ An answer is judged by what becomes of each request in an overload, and of works
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 
 import asyncpg
+from exercises.instruments.ends import DEADLINE_MS, PLACES, Admit, Ends
 from legacy.hasty_gate import Overloaded
 
 import labkit as lab
@@ -41,10 +40,6 @@ anything, or it is served to its end; and `finally` gives the place back, whatev
 When not to use a deadline: where the caller can wait, as this notebook's reminders can. And not in
 place of a repair: while the loop is blocked, the gate refuses what could be served in time."""
 
-Admit = Callable[[asyncio.Semaphore, Callable[[], Awaitable[object]]], Awaitable[object]]
-
-PLACES = 5
-DEADLINE_MS = 100
 REPORT = "SELECT pg_sleep(0.02)"
 RATE = 1.5 * PLACES / 0.02  # what the gate can serve, and half as much again
 
@@ -72,7 +67,7 @@ class Seen:
 def check(answer: Admit) -> lab.Verdict:
     """Offer the answer an overload for 0.8 seconds, then works that end badly."""
     dsn = database()
-    seen, after = Seen(), []
+    seen, ends = Seen(), Ends(answer)
 
     async def your_gate(load: lab.Load) -> None:
         gate = asyncio.Semaphore(PLACES)
@@ -84,7 +79,10 @@ def check(answer: Admit) -> lab.Verdict:
                 made.append(await seen.report(pool))
                 return made[0]
 
-            got = await answer(gate, work)
+            try:
+                got = await answer(gate, work)
+            except Overloaded as refusal:  # or one of a kind that the answer has made of it
+                raise Overloaded(*refusal.args) from None
             seen.wrong += not made or got is not made[0]
 
         async with asyncpg.create_pool(dsn, min_size=20, max_size=20) as pool:
@@ -92,13 +90,13 @@ def check(answer: Admit) -> lab.Verdict:
             load.offer("lookup", lambda: pool.fetchval(lookup), rate=50)
             load.offer("report", report, rate=RATE)
             await load.run(seconds=0.8)
-        after.append(await _after_bad_ends(answer))
+        await ends.look(gate)
 
     run = lab.measure(your_gate)
     _judge_the_overload(run, seen)
-    if after[0]:
-        raise NotYet(after[0])
-    _judge_the_times(run, seen)
+    if ends.fault:
+        raise NotYet(ends.fault)
+    _judge_the_times(run, seen, ends.alone_ms)
     latency, refused = run.latency("report"), run.failed("report")
     return lab.Verdict(
         "pass",
@@ -153,12 +151,19 @@ def _judge_the_overload(run: lab.Run, seen: Seen) -> None:
         )
 
 
-def _judge_the_times(run: lab.Run, seen: Seen) -> None:
+def _judge_the_times(run: lab.Run, seen: Seen, alone_ms: float) -> None:
     if seen.most_inside < PLACES:
         raise by_the_clock(
             run,
             DEADLINE_MS / 2,
             f"{seen.most_inside} works at most ran at once, with {PLACES} places in the gate.",
+        )
+    if alone_ms > DEADLINE_MS / 2:
+        raise by_the_clock(
+            run,
+            alone_ms / 2,
+            f"alone in the gate, a work began only after {alone_ms:.0f} ms. Whoever finds a free "
+            f"place is to go in at once.",
         )
     reports = run.requests[run.requests.offer == "report"]
     refused_after = float(reports.service_ms[reports.error.notna()].median())
@@ -169,68 +174,3 @@ def _judge_the_times(run: lab.Run, seen: Seen) -> None:
             f"the refusals came after {refused_after:.0f} ms (median), where {DEADLINE_MS} ms "
             f"were agreed.",
         )
-
-
-async def _after_bad_ends(answer: Admit) -> str:
-    """Let works fail, be slow and be cancelled; then count the places. What is wrong, or ""."""
-    gate = asyncio.Semaphore(PLACES)
-
-    async def slow() -> str:
-        await asyncio.sleep(3 * DEADLINE_MS / 1e3)
-        return "slow"
-
-    async def fail(error: Exception) -> None:
-        await asyncio.sleep(0)
-        raise error
-
-    async def end(work: Callable[[], Awaitable[object]]) -> object:
-        """What came back, or was raised."""
-        try:
-            return await answer(gate, work)
-        except NotYet:  # it never ends
-            raise
-        except Exception as error:
-            return error
-
-    for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
-        got = await end(partial(fail, error))
-        if got is not error:
-            return (
-                f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
-                f"errors are to pass through."
-            )
-    if (got := await end(slow)) != "slow":
-        return f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}."
-    await _go_away(asyncio.ensure_future(answer(gate, slow)))
-    if (free := await _take_all(gate)) != PLACES:
-        return (
-            f"four works have ended (two with an error, one was slow, one was cancelled), and "
-            f"{free} of {PLACES} places are free. Whatever happens, each place taken is given "
-            f"back, once."
-        )
-    await _go_away(asyncio.ensure_future(answer(gate, slow)))  # it waits for a place
-    for _ in range(PLACES):
-        gate.release()
-    await asyncio.sleep(2 * DEADLINE_MS / 1e3)
-    if (free := await _take_all(gate)) != PLACES:
-        return (
-            f"a caller went away while it waited for a place, and afterwards {free} of {PLACES} "
-            f"places are free: something of yours went on waiting, and took one for nobody."
-        )
-    return ""
-
-
-async def _go_away(call: asyncio.Future[object]) -> None:
-    """Cancel a call of the answer in the middle."""
-    await asyncio.sleep(DEADLINE_MS / 1e3 / 2)
-    call.cancel()
-    await asyncio.wait([call])
-
-
-async def _take_all(gate: asyncio.Semaphore) -> int:
-    """Take all places of a gate that nobody uses. Returns how many there were."""
-    free = 0
-    while not gate.locked():
-        await gate.acquire()
-        free += 1
-    return free

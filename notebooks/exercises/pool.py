@@ -4,7 +4,8 @@ An answer is judged by what its pool does: which connections answer, and who wai
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -12,6 +13,7 @@ import labkit as lab
 from labkit.exercises import NotYet, by_the_clock, database
 
 GRANTED = 8  # connections
+WAIT = 0.2  # s; how long an honest query waits for a row
 HONEST = 0.25  # s; the slowest query that has to be answered
 LOCKED = 1.8  # s; how long the row is stuck
 WANTED = 10  # requests per second for the stuck row
@@ -23,7 +25,8 @@ HINTS = [
     "shrink nor grow. A request for the stuck row keeps its connection until a timeout ends it, so "
     "they take 10 × timeout of the eight.",
     "`return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=…)`: at 0.8 s "
-    "they would take all eight, and a query of 0.25 s needs some room. Half way between is good.",
+    "they would take all eight, and a query of 0.25 s needs some room, also if it spends most of "
+    "them waiting for a row. Half way between is good.",
 ]
 
 SOLUTION = """
@@ -37,14 +40,26 @@ time it needs.
 When not to use it: where queries differ widely, give the slow ones a `timeout=` of their own. And
 where many instances share a server, idle connections are taken from the others."""
 
-LOOKUP = "SELECT amount FROM labkit.orders WHERE id = 7"
+WHO = "SELECT pg_backend_pid() FROM pg_sleep($1)"
+LOOKUP = "SELECT pg_backend_pid() FROM labkit.orders WHERE id = 7"
+ROW = "SELECT FROM labkit.orders WHERE id = 7 FOR UPDATE"
+OTHER_ROW = "SELECT FROM labkit.orders WHERE id = 8 FOR UPDATE"
 
 
-def check(answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.Verdict:
+Answer = Callable[[str], Awaitable[asyncpg.Pool]]
+OpenPool = Callable[[], Awaitable[asyncpg.Pool]]
+
+
+def check(answer: Answer) -> lab.Verdict:
     """Send bursts through the pool; if it stands them, lock a row that many requests want."""
     dsn = database()
-    _bursts(dsn, answer)
-    return _locked_row(dsn, answer)
+    opened: list[asyncpg.Pool] = []
+
+    async def open_pool() -> asyncpg.Pool:
+        return await _opened(dsn, answer, opened)
+
+    _bursts(dsn, open_pool)
+    return _locked_row(dsn, open_pool)
 
 
 def chart(run: lab.Run) -> None:
@@ -61,30 +76,40 @@ def chart(run: lab.Run) -> None:
         )
 
 
-def _bursts(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> None:
-    """Twenty at once, and an honest slow query."""
+def _bursts(dsn: str, open_pool: OpenPool) -> None:
+    """Twenty at once, an honest slow query, and one that waits for a row."""
     backends: set[int] = set()
     warm = 0
 
     async def bursts(load: lab.Load) -> None:
         nonlocal warm
-        pool = await _opened(dsn, answer)
+        pool = await open_pool()
 
         async def who(seconds: float) -> None:
-            query = f"SELECT pg_backend_pid() FROM pg_sleep({seconds})"
-            backends.add(await pool.fetchval(query))
+            backends.add(await pool.fetchval(WHO, seconds))
+
+        async def wait_for_a_row() -> None:
+            async with _locked(dsn, OTHER_ROW):
+                waits = asyncio.ensure_future(pool.execute(OTHER_ROW))
+                await asyncio.sleep(WAIT)
+            await waits
 
         try:
             warm = pool.get_size()
             load.offer("lookup", lambda: who(0.05), rate=2, burst=20)
             load.offer("report", lambda: who(HONEST), rate=2)
+            load.offer("waiter", wait_for_a_row, rate=1)
             load.gauge("open", pool.get_size)
             await load.run(seconds=1)
         finally:
             await _closed(pool)
 
     run = lab.measure(bursts)
-    for offer, what in (("lookup", "lookups"), ("report", f"honest queries of {HONEST} s")):
+    for offer, what in (
+        ("lookup", "lookups"),
+        ("report", f"honest queries of {HONEST} s"),
+        ("waiter", f"honest queries that wait {WAIT} s for a row"),
+    ):
         asked = run.requests[run.requests.offer == offer]
         if run.failed(offer):
             error = asked.error.dropna().iloc[0]
@@ -103,30 +128,36 @@ def _bursts(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> None:
         )
 
 
-def _locked_row(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> lab.Verdict:
+def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
     """Lookups, while a row is locked that others want."""
     released = 0.0
+    backends: set[int] = set()
+    later: set[int] = set()
 
     async def locked_row(load: lab.Load) -> None:
         async def forget() -> None:
             nonlocal released
-            connection = await asyncpg.connect(dsn)
-            try:
-                async with connection.transaction():
-                    await connection.fetchval(f"{LOOKUP} FOR UPDATE")
-                    await asyncio.sleep(LOCKED)
-                    released = load.elapsed
-            finally:
-                await connection.close()
+            async with _locked(dsn, ROW):
+                await asyncio.sleep(LOCKED)
+                released = load.elapsed
 
-        pool = await _opened(dsn, answer)
+        async def look_up() -> None:
+            later.add(await pool.fetchval(LOOKUP))
+
+        async def everybody() -> list[int]:
+            asked = (pool.fetchval(WHO, 0.05) for _ in range(GRANTED))
+            return [*await asyncio.gather(*asked)]
+
+        pool = await open_pool()
         try:
-            load.offer("lookup", lambda: pool.fetchval(LOOKUP), rate=50)
-            load.offer("reserve", lambda: pool.fetchval(f"{LOOKUP} FOR UPDATE"), rate=WANTED)
+            backends.update(await everybody())
+            load.offer("lookup", look_up, rate=50)
+            load.offer("reserve", lambda: pool.execute(ROW), rate=WANTED)
             load.gauge("idle", pool.get_idle_size)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(forget())
                 await load.run(seconds=LOCKED + 0.2)
+            later.update(await everybody())
         finally:
             await _closed(pool)
 
@@ -148,6 +179,12 @@ def _locked_row(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> l
         error = lookups.error.dropna().iloc[0]
         failed = f"{run.failed('lookup')} of {len(lookups)} lookups failed: {error}."
         raise by_the_clock(run, 1e3 * HONEST / 2, f"while the row was locked, {failed}")
+    if new := later - backends:
+        raise NotYet(
+            f"{GRANTED} connections were open when open_pool returned, and {len(new)} others were "
+            f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them: your "
+            f"pool closes connections that it still needs."
+        )
     return lab.Verdict(
         "pass",
         f"{GRANTED} connections, all warm, none opened later. While a row was locked "
@@ -155,8 +192,13 @@ def _locked_row(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> l
     )
 
 
-async def _opened(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) -> asyncpg.Pool:
+async def _opened(dsn: str, answer: Answer, opened: list[asyncpg.Pool]) -> asyncpg.Pool:
     pool = await answer(dsn)
+    if pool in opened:
+        raise NotYet(
+            "open_pool was called for a second service, and returned the pool of the first, which "
+            "is closed by now. Expected a new pool at each call."
+        )
     if isinstance(pool, asyncpg.Pool):
         size, closed = pool.get_size(), pool.is_closing()
         if size == 0 and not closed:
@@ -167,11 +209,24 @@ async def _opened(dsn: str, answer: Callable[[str], Awaitable[asyncpg.Pool]]) ->
                 f"open_pool returned a pool that {'is closed' if closed else 'was not awaited'}: "
                 f"nobody can use it. Expected `return await asyncpg.create_pool(…)`."
             )
+        opened.append(pool)
         return pool
     if isinstance(pool, asyncpg.Connection):
         await pool.close()
     what = type(pool).__name__
     raise lab.LabError(f"open_pool returned a {what}. Expected an asyncpg pool.")
+
+
+@asynccontextmanager
+async def _locked(dsn: str, row: str) -> AsyncIterator[None]:
+    """Keep a row locked, on a connection beside the pool, for as long as the block runs."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute(row)
+            yield
+    finally:
+        await connection.close()
 
 
 async def _closed(pool: asyncpg.Pool) -> None:

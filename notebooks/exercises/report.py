@@ -2,23 +2,27 @@
 
 An answer is judged by what it returns, and by what it calls on the loop's thread. First it is
 called alone, under `sys.setprofile`, which sees each call of a function that is written in C; all
-waiting is done by such. So a call that blocks is found however short it is. Then it is offered
-under load, for the picture, and to find what computes for long.
+waiting is done by such. So a call that blocks is found however short it is; and an order comes in
+between two calls, which an answer that remembers does not see. Then it is offered under load, for
+the picture, and to find what computes for long.
 """
 
 import asyncio
 import linecache
 import os
 import sys
+import threading
 from asyncio import events
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from socket import SocketType
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
 import asyncpg
+from exercises.instruments.meanwhile import another_order
 from legacy import monthly_report
 
 import labkit as lab
@@ -54,7 +58,9 @@ if the legacy code must stay, though that opens a connection for each report.
 When not to use a thread: for hundreds of requests at once. The default executor has 5 to 32
 threads."""
 
-CUSTOMERS = (42, 7, 999_999)  # the last one has no orders
+NEWCOMER = 1_000_000 + os.getpid()  # nobody else's: has no orders, and then one
+MADE_AT = datetime(2031, 5, 15, tzinfo=UTC)
+CUSTOMERS = (42, 7, NEWCOMER)
 STALL_MS = 30.0
 LONG = 0.005  # s; what is written in C keeps the loop's thread for less, unless it waits
 
@@ -88,19 +94,26 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
     """Call the answer alone, and watch its calls; then offer it eight times under 200 lookups."""
     dsn = database()
     expected = {c: monthly_report.monthly_orders(dsn, c) for c in CUSTOMERS}
-    returned: list[tuple[int, object]] = []
+    returned: list[tuple[int, object, object]] = []  # customer, what came back, what is right
     calls = Calls()
     waited: list[bool] = []
 
     async def your_report(load: lab.Load) -> None:
         async def report(customer: int) -> None:
-            returned.append((customer, await answer(pool, customer)))
+            returned.append((customer, await answer(pool, customer), expected[customer]))
+
+        async def each_alone() -> None:
+            for customer in CUSTOMERS:
+                with calls.watched():
+                    waited.append(await _waits_for(report(customer)))
 
         pool = await asyncpg.create_pool(dsn, min_size=5, max_size=5)
         try:
-            for customer in CUSTOMERS * 2:
-                with calls.watched():
-                    waited.append(await _waits_for(report(customer)))
+            await each_alone()
+            async with another_order(dsn, NEWCOMER, MADE_AT):
+                expected[NEWCOMER] = {f"{MADE_AT:%Y-%m}": 1}
+                await each_alone()
+            expected[NEWCOMER] = {}
             customers = iter(CUSTOMERS * 3)
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
             load.offer("lookup", lambda: pool.fetchval(lookup), rate=200)
@@ -125,11 +138,16 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
             "your report returned without waiting for anything, so it has asked nobody: it "
             "remembers. An order that has come in meanwhile would be missing."
         )
-    for customer, got in returned:
-        if got != expected[customer]:
+    for customer, got, right in returned:
+        if customer == NEWCOMER and right and got == {}:
+            raise NotYet(
+                f"an order of customer {customer} had come in since the last call, and the report "
+                f"was still {{}}: it remembers."
+            )
+        if got != right:
             raise NotYet(
                 f"no call of yours kept the loop's thread, but for customer {customer} the report "
-                f"should be {expected[customer]} and was {got!r:.200}."
+                f"should be {right} and was {got!r:.200}."
             )
     # Nothing but the answer can keep this loop. One such stall may be the machine's.
     stalls = sorted((s.duration_ms, str(s)) for s in run.stalls if s.thread is None)
@@ -186,7 +204,7 @@ class Calls:
     def _on_event(self, frame: FrameType, event: str, function: Any) -> None:
         if event == "c_call":
             self._began.append(perf_counter())
-            if _waits(function):
+            if _waits(function) or _waits_for_a_thread(frame, function):
                 self._waits |= _place(frame, function)
         elif event in ("c_return", "c_exception") and self._began:
             took = perf_counter() - self._began.pop()
@@ -212,6 +230,12 @@ def _waits(function: Any) -> bool:
     if module.partition(".")[0] in DRIVERS:
         return bool(name.startswith(ASK))
     return name in WAITS.get(module, ())
+
+
+def _waits_for_a_thread(frame: FrameType, function: Any) -> bool:
+    """Whether this is a future's `result()`, an event's or a queue's wait: all do it this way."""
+    in_wait = frame.f_code is threading.Condition.wait.__code__
+    return in_wait and function.__name__ == "acquire" and frame.f_locals["timeout"] != 0
 
 
 def _place(frame: FrameType, function: Any) -> set[Place]:

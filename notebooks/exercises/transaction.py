@@ -6,6 +6,7 @@ The bank answers when that was looked at, and not after a time: so a late machin
 """
 
 import asyncio
+from functools import partial
 
 import asyncpg
 from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop
@@ -113,6 +114,22 @@ class Bench(Shop):
                 f"of 3 are left; your function ended with {got!r}. Taking and reserving belong "
                 f"into one transaction."
             )
+        await self.is_whole_at_any_time()
+
+    async def is_whole_at_any_time(self) -> None:
+        """Stop a sale, and its undoing, where it wants to write to a table, and look at both."""
+        for table in ("labkit.stock", "labkit.sales"):
+            await self.restock(3)
+            await self.stop(table)
+            await self.restock(3, Declined("no credit"))
+            await self.sell(1, partial(self.stop, table))
+        for left, sales in self.half_way:
+            if left + len(sales) != 3:
+                raise NotYet(
+                    f"in the middle of your function others could see that {left} of 3 were left "
+                    f"and the sales were {sales}. Taking and reserving belong into one "
+                    f"transaction, and so do giving back and cancelling."
+                )
 
     async def what_others_can_do(self, _sale: object) -> None:
         """While the bank is asked."""
@@ -147,6 +164,11 @@ class Bench(Shop):
                 f"the request was cancelled while the bank was asked: {self.left} of 3 are left, "
                 f"and the sales are {self.sales}. No money was taken. A CancelledError is no "
                 f"Exception."
+            )
+        if self.bank.charged:
+            raise NotYet(
+                "the request was cancelled, all was undone, and the bank took the money all the "
+                "same: the question to the bank has to be cancelled, too."
             )
         if not isinstance(got, asyncio.CancelledError):
             raise NotYet(
@@ -204,7 +226,7 @@ class Bench(Shop):
                 f"{len(paid)} have a paid sale, and {len(sold)} were told so. The item has to be "
                 f"theirs before the bank is asked."
             )
-        if self.left != STOCK - len(paid) or len(self.sales) != len(paid):
+        if self.left != STOCK - len(paid) or self.left < 0 or len(self.sales) != len(paid):
             raise NotYet(
                 f"{len(paid)} of {STOCK} were sold, and {self.left} are left; {len(self.sales)} "
                 f"sales are on record."

@@ -1,11 +1,12 @@
 """Exercise of notebook 06: a concurrency test that finds what is wrong. This file is to be read.
 
-An answer is judged by what it finds in four services, three of which go wrong in different ways.
+An answer is judged by what it finds in five services, four of which go wrong in different ways.
 """
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from decimal import Decimal
+from numbers import Integral
 from typing import Any
 
 import asyncpg
@@ -54,11 +55,12 @@ class Watched:
     def __init__(self, price: Price, right: dict[int, Decimal]) -> None:
         self._price, self._right = price, right
         self.asked: set[int] = set()
-        self.inside = self.at_once = self.errors = self.mixed = 0
+        self.inside = self.at_once = self.calls = self.errors = self.mixed = 0
 
     async def price(self, order: int) -> Decimal:
         """What the answer is given to call."""
         self.asked.add(order)
+        self.calls += 1
         self.inside += 1
         self.at_once = max(self.at_once, self.inside)
         try:
@@ -88,6 +90,17 @@ class Forgetful:
         return found
 
 
+class TooDear:
+    """Is wrong for everybody and always, by a cent: no two answers differ from each other."""
+
+    def __init__(self, price: Price) -> None:
+        self._price = price
+
+    async def price(self, order: int) -> Decimal:
+        """No error, and not the price of any order."""
+        return await self._price(order) + Decimal("0.01")
+
+
 class Crowded:
     """Is right until there are too many at once, as with a connection for each call."""
 
@@ -106,7 +119,7 @@ class Crowded:
 
 
 def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> lab.Verdict:
-    """Let the answer test four services, while lookups go on, and compare what it found."""
+    """Let the answer test five services, while lookups go on, and compare what it found."""
     dsn = database()
     services: dict[str, Watched] = {}
     counted: dict[str, object] = {}
@@ -123,6 +136,7 @@ def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> l
                 REPAIRED: repaired.price,
                 "the service with a shared connection": shared.price,
                 "the service that remembers the orders on self": Forgetful(new.pool).price,
+                "the service that is a cent too dear": TooDear(repaired.price).price,
                 "the service that breaks in a crowd": Crowded(repaired.price).price,
             }
 
@@ -157,7 +171,7 @@ def judge(
             seen = f"on {name} your test had not ended when the time was up."
             raise by_the_clock(run, 1_000, seen)
         count = counted[name]
-        if not isinstance(count, int):
+        if not isinstance(count, Integral):  # numpy's numbers, too
             said = f"Expected a number of calls, and got {count!r:.100}."
             raise NotYet(said)
         if len(watched.asked) < CALLS:
@@ -166,7 +180,7 @@ def judge(
         if at_once == 1:
             all_wrong = sum(each.errors + each.mixed for each in services.values())
             said = (
-                f"your test makes one call after the other: at most 1 at once. Three of the four "
+                f"your test makes one call after the other: at most 1 at once. Four of the five "
                 f"services are broken, and in all of them together {all_wrong} calls went wrong."
             )
             raise NotYet(said)
@@ -177,8 +191,8 @@ def judge(
             )
             raise NotYet(said)
         if count != wrong:
-            what = f"{watched.errors} raised, {watched.mixed} returned another order's price"
-            said = f"on {name}, {wrong} of {CALLS} calls went wrong ({what}). You counted"
+            what = f"{watched.errors} raised, {watched.mixed} returned a wrong price"
+            said = f"on {name}, {wrong} of {watched.calls} calls went wrong ({what}). You counted"
             if count < wrong:
                 raise NotYet(f"{said} {count}.")
             # A test may count what takes long, too: then there may be more on a busy machine.

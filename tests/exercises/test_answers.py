@@ -45,6 +45,10 @@ async def makes_a_mistake(*args: object) -> None:
     raise RuntimeError("a mistake of my own")
 
 
+def is_not_async(*args: object) -> int:
+    return 20
+
+
 async def waits_for_ever(*args: object) -> None:
     await asyncio.Event().wait()
 
@@ -65,6 +69,11 @@ SOLUTION = Case(the_solution, "pass", "")
 # An answer to any exercise.
 ANYWHERE = [
     Case(makes_a_mistake, "raised", "RuntimeError: a mistake of my own"),
+    Case(
+        is_not_async,
+        "not yet",
+        r"a call of your answer returned 20, which cannot be awaited\. Expected a coroutine",
+    ),
     Case(waits_for_ever, "not yet", r"had not ended after 0.5 s: it waited at test_answers\.py:"),
     Case(
         never_gives_the_loop_back,

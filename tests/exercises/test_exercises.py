@@ -67,6 +67,10 @@ async def returns_nothing(dsn):  # type: ignore[no-untyped-def]
     return None
 
 
+def is_not_even_async(dsn):  # type: ignore[no-untyped-def]
+    """The report."""
+
+
 async def has_begun(dsn):  # type: ignore[no-untyped-def]
     wanted = dsn  # noqa: F841
 
@@ -100,6 +104,7 @@ async def raises_something(dsn):  # type: ignore[no-untyped-def]
         is_not_implemented,
         is_not_implemented_and_says_so,
         returns_nothing,
+        is_not_even_async,
         None,
         ...,
     ],
@@ -182,10 +187,10 @@ def test_an_unknown_exercise_is_refused_with_the_known_ones() -> None:
         Exercise("nope")
 
 
-def test_what_is_no_coroutine_function_is_told_so() -> None:
-    verdict = labkit.Exercise("report").check(lambda dsn, customer: {})
+def test_what_is_no_function_is_told_so() -> None:
+    verdict = labkit.Exercise("report").check({})  # type: ignore[arg-type]
     assert "not yet" == verdict.outcome
-    assert "Expected a coroutine function" in verdict.message
+    assert "Expected a coroutine function (`async def`), and got {}" in verdict.message
 
 
 def test_what_the_machine_may_have_done_is_inconclusive() -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def is_wrong(dsn: str, customer: int) -> None:
-    """No coroutine function, so its check needs no database."""
+is_wrong: Any = 7  # no function at all, so its check needs no database
 
 
 def labkit(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,1 +1,1 @@
-"""What three of the checks measure with: a ranking's cost, the shop that sells, a web service."""
+"""What the checks measure with: a ranking's cost, a gate's places, a shop, a web service."""

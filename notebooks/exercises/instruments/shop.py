@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import asyncpg
+from exercises.instruments.meanwhile import Call, held
 from legacy import sale
 from legacy.sale import Declined
 
@@ -73,6 +74,7 @@ class Shop:
         self.opened: list[asyncpg.Connection] = []  # in a sale, beside the pool
         self.left = 0
         self.sales: Sales = []
+        self.half_way: list[tuple[int, Sales]] = []  # what others saw where a sale was stopped
 
     @asynccontextmanager
     async def set_up(self) -> AsyncIterator[None]:
@@ -115,6 +117,18 @@ class Shop:
         self.opened.clear()
         with patch.object(asyncpg.Connection, "__init__", noted):
             return await self.answer(self.pool, self.bank, ITEM, customer)
+
+    async def stop(self, table: str, sale: Call | None = None) -> None:
+        """Hold a sale, or one that begins now, where it wants to write to a table, and look."""
+
+        def go() -> Call:
+            self.bank.may_answer.set()
+            return sale or asyncio.ensure_future(self.watched(1))
+
+        async with held(self.observer, table, go) as call:
+            await self.look()
+            self.half_way.append((self.left, self.sales))
+        await asyncio.wait([call])
 
     async def sell(self, customer: int, at_the_bank: Meanwhile | None = None) -> object:
         """Call the answer, and do something while it asks the bank. Its error is a result, too."""

@@ -1,6 +1,7 @@
 """Answers to the exercise "acquire" of notebook 03."""
 
 import asyncio
+import contextlib
 
 from legacy import booking
 from legacy.booking import AMOUNT, CHARGE, LIMIT, RESERVE, TooDear
@@ -106,6 +107,38 @@ async def borrows_and_begins_nothing(pool, order):
     return True
 
 
+async def forgets_it_when_cancelled(pool, order):
+    """A CancelledError is no Exception."""
+    connection = await pool.acquire()
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(RESERVE, order)
+        booked = await connection.fetchval(AMOUNT, order) <= LIMIT
+        if booked:
+            await connection.execute(CHARGE, order)
+    except Exception:
+        await transaction.rollback()
+        await pool.release(connection)
+        raise
+    await (transaction.commit() if booked else transaction.rollback())
+    await pool.release(connection)
+    return booked
+
+
+async def says_that_it_is_booked(pool, order):
+    """Whatever the database says."""
+    booked = True
+    with contextlib.suppress(Exception):
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(RESERVE, order)
+            if await connection.fetchval(AMOUNT, order) > LIMIT:
+                booked = False
+                raise TooDear
+            await connection.execute(CHARGE, order)
+    return booked
+
+
 async def leaves_it_to_the_server(pool, order):
     """Another style: one statement that does it all needs no transaction of ours."""
     return await pool.fetchval(
@@ -151,6 +184,8 @@ CASES = [
         "(order 1 alone half|refused to charge order 1).* transaction on",
     ),
     Case(leaves_it_to_the_server, "pass", "20 bookings at once took .* on all 5 connections"),
+    Case(forgets_it_when_cancelled, "not yet", "went away in the middle, and 1 of the pool's 5"),
+    Case(says_that_it_is_booked, "not yet", "nothing was left, and your function returned True"),
     Case(misunderstands, "not yet", "order 1 alone should be True, and was False"),
     Case(raises, "raised", "order 1 alone: AttributeError"),
     Case(asks_first, "pass", "20 bookings at once took .* on all 5 connections"),

@@ -76,8 +76,29 @@ async def gives_back_what_json_cannot_say(pool, archive, customer):
     return await uses_a_thread(pool, archive, customer) | {"signature": object()}
 
 
-def is_not_async(pool, archive, customer):
-    return old.statement(pool, archive, customer)
+def forgets_async(pool, archive, customer):
+    return archive.keep(old.sign("no rows"))
+
+
+async def keeps_the_connection(pool, archive, customer):
+    async with pool.acquire() as connection:
+        return await uses_a_thread(connection, archive, customer)
+
+
+async def keeps_it_to_sign(pool, archive, customer):
+    async with pool.acquire() as connection:
+        text = await text_of(connection, customer)
+        signature = await asyncio.to_thread(old.sign, text)
+    return answer(text, signature, await asyncio.to_thread(archive.keep, text))
+
+
+class Statement:
+    """Another style: an object that can be called."""
+
+    __name__ = "an_object"
+
+    async def __call__(self, pool, archive, customer):
+        return await uses_a_thread(pool, archive, customer)
 
 
 async def uses_a_thread(pool, archive, customer):
@@ -98,25 +119,25 @@ CASES = [
     Case(
         calls_the_old_one,
         "not yet",
-        r"stalls in 6 statements.*statement\.py:\d+ in (sign|keep)",
+        r"stalls in 7 statements.*statement\.py:\d+ in (sign|keep)",
         by_the_clock=True,
     ),
     Case(
         moves_the_archive_only,
         "not yet",
-        r"6 statements.*in sign: return hashlib\.pbkdf2_hmac",
+        r"7 statements.*in sign: return hashlib\.pbkdf2_hmac",
         by_the_clock=True,
     ),
     Case(
         moves_the_signature_only,
         "not yet",
-        r"6 statements.*in keep: return int\(connection",
+        r"7 statements.*in keep: return int\(connection",
         by_the_clock=True,
     ),
     Case(
         waits_for_its_threads,
         "not yet",
-        r"6 statements.*: return answer\(text, signed\.result",
+        r"7 statements.*: return answer\(text, signed\.result",
         by_the_clock=True,
     ),
     Case(signs_less, "not yet", "the number of orders or the signature is wrong"),
@@ -125,7 +146,14 @@ CASES = [
     Case(returns_a_tuple, "not yet", r"expected a dict of orders, .* and got \[200, "),
     Case(has_a_mistake, "raised", r"a statement: TypeError: .*customer"),
     Case(gives_back_what_json_cannot_say, "raised", "got no answer over HTTP: NotYet: 500"),
-    Case(is_not_async, "not yet", "Expected a coroutine function"),
+    Case(forgets_async, "not yet", r"returned \d+, which cannot be awaited"),
+    Case(
+        keeps_the_connection,
+        "not yet",
+        "signed, 1 connection of the pool was borrowed",
+    ),
+    Case(keeps_it_to_sign, "not yet", "while a text was signed, 1 connection of"),
+    Case(Statement(), "pass", "6 statements over HTTP, all right and all kept"),
     Case(uses_a_thread, "pass", "6 statements over HTTP, all right and all kept"),
     Case(does_both_at_once, "pass", "6 statements over HTTP, all right and all kept"),
 ]

@@ -122,6 +122,46 @@ async def waits_beside(gate, work):
         gate.release()
 
 
+async def forgets_the_waiter_it_refuses(gate, work):
+    """Who is refused leaves the waiter behind, too."""
+    waiter = asyncio.ensure_future(gate.acquire())
+    try:
+        done, _ = await asyncio.wait({waiter}, timeout=0.1)
+    except asyncio.CancelledError:
+        waiter.cancel()
+        raise
+    if not done:
+        raise Overloaded("full")
+    try:
+        return await work()
+    finally:
+        gate.release()
+
+
+async def sleeps_and_then_looks(gate, work):
+    """Everybody waits 100 ms, also in a gate that is empty."""
+    await asyncio.sleep(0.1)
+    if gate.locked():
+        raise Overloaded("full")
+    async with gate:
+        return await work()
+
+
+class Busy(Overloaded):
+    """Another style: a kind of its own."""
+
+
+async def refuses_in_its_own_words(gate, work):
+    try:
+        await asyncio.wait_for(gate.acquire(), 0.1)
+    except TimeoutError:
+        raise Busy("full", "Retry-After: 1") from None
+    try:
+        return await work()
+    finally:
+        gate.release()
+
+
 async def shields_the_work(gate, work):
     """The deadline no longer breaks the work off; but its place is given back while it goes on."""
     try:
@@ -169,6 +209,9 @@ CASES = [
     Case(gives_back_too_much, "not yet", "ran at once, .* give back no more than that"),
     Case(forgets_the_result, "not yet", r"\d+ answers were not what `work\(\)` had returned"),
     Case(waits_beside, "not yet", "went away while it waited .* and afterwards 4 of 5 places"),
+    Case(forgets_the_waiter_it_refuses, "not yet", "was over, and 0 of 5 places were free"),
+    Case(sleeps_and_then_looks, "not yet", "work began only after 10\\d ms", by_the_clock=True),
+    Case(refuses_in_its_own_words, "pass", r"refused, none early; 5 at once"),
     Case(shields_the_work, "not yet", "ran at once, with 5 places"),
     Case(
         tries_twice,

@@ -62,6 +62,44 @@ async def warms_up_by_hand(dsn):
     return pool
 
 
+async def warms_up_by_hand_and_lets_go(dsn):
+    """Eight, but not for long."""
+    pool = await asyncpg.create_pool(
+        dsn, min_size=2, max_size=8, command_timeout=0.5, max_inactive_connection_lifetime=0.5
+    )
+    await all_at_once(pool)
+    return pool
+
+
+async def changes_its_connections(dsn):
+    return await asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, command_timeout=0.5, max_queries=12
+    )
+
+
+async def never_waits_for_a_row(dsn):
+    """The stuck row takes nobody's connection, and nor does any honest wait."""
+    return await asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, server_settings={"lock_timeout": "1ms"}
+    )
+
+
+async def reads_only(dsn):
+    """The stuck row is asked for with FOR UPDATE: here that fails at once, and always."""
+    return await asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, server_settings={"default_transaction_read_only": "on"}
+    )
+
+
+async def opens_one_for_ever(dsn):
+    if not the_only:
+        the_only.append(await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5))
+    return the_only[0]
+
+
+the_only: list[asyncpg.Pool] = []
+
+
 async def lets_the_server_break_locks(dsn):
     """Another style: only who waits for a lock is broken off, and a slow query never."""
     return await asyncpg.create_pool(
@@ -109,6 +147,25 @@ CASES = [
     Case(closes_it_too, "not yet", "a pool that is closed: nobody can use it"),
     Case(grants_itself_more, "not yet", r"answered by \d\d connections\. .* granted 8"),
     Case(warms_up_beside, "not yet", "1 connections were open when .* while requests waited"),
+    Case(
+        warms_up_by_hand_and_lets_go,
+        "not yet",
+        "8 connections were open when .* others were opened .* closes connections that it",
+    ),
+    Case(changes_its_connections, "not yet", r"and \d+ others were opened in the 2 s after that"),
+    Case(
+        never_waits_for_a_row,
+        "not yet",
+        "queries that wait 0.2 s for a row failed: LockNotAvailableError",
+        by_the_clock=True,
+    ),
+    Case(
+        reads_only,
+        "not yet",
+        "queries that wait 0.2 s for a row failed: ReadOnlySQLTransactionError",
+        by_the_clock=True,
+    ),
+    Case(opens_one_for_ever, "not yet", "for a second service, and returned the pool of the first"),
     Case(warms_up_by_hand, "pass", "8 connections, all warm"),
     Case(lets_the_server_break_locks, "pass", "8 connections, all warm"),
     Case(raises, "raised", "ValueError: min_size is greater than max_size"),

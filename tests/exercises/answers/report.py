@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 import subprocess
 import sys
@@ -40,7 +41,7 @@ async def raises(pool, customer):
     return await pool.fetch(monthly_report.MONTHS, customer)
 
 
-def is_not_async(pool, customer):
+def forgets_async(pool, customer):
     return monthly_report.monthly_orders(dsn_of(pool), customer)
 
 
@@ -113,6 +114,53 @@ async def remembers(pool, customer):
     return answers[customer]
 
 
+async def remembers_and_keeps_the_pause(pool, customer):
+    """Waits, but for nobody."""
+    await asyncio.sleep(0.08)
+    return await remembers(pool, customer)
+
+
+threads = ThreadPoolExecutor(1)
+by_thread: dict[str, object] = {}
+
+
+def ask_psycopg2(dsn, customer):
+    if dsn not in by_thread:
+        by_thread[dsn] = psycopg2.connect(dsn)
+    with by_thread[dsn].cursor() as cursor:
+        cursor.execute(monthly_report.MONTHS, (customer,))
+        return dict(cursor.fetchall())
+
+
+async def waits_for_its_warm_thread(pool, customer):
+    """A millisecond on the loop: the connection is there already."""
+    dsn = dsn_of(pool)
+    await asyncio.wrap_future(threads.submit(ask_psycopg2, dsn, customer))
+    return threads.submit(ask_psycopg2, dsn, customer).result()
+
+
+class Report:
+    """Another style: an object that can be called."""
+
+    __name__ = "an_object"
+
+    async def __call__(self, pool, customer):
+        return await asks_asyncpg(pool, customer)
+
+
+def logged(answer):
+    @functools.wraps(answer)
+    def call(*args):
+        return answer(*args)
+
+    return call
+
+
+@logged
+async def is_decorated(pool, customer):
+    return await asks_asyncpg(pool, customer)
+
+
 async def computes(pool, customer):
     """In Python alone: no call that is written in C, and no wait."""
     number = 0
@@ -165,6 +213,12 @@ CASES = [
     ),
     Case(waits_as_one_should, "pass", "14 reports, all right, and none kept the loop's thread"),
     Case(raises, "raised", "a report, alone: PostgresSyntaxError"),
-    Case(is_not_async, "not yet", "Expected a coroutine function"),
+    Case(
+        forgets_async, "not yet", r"returned \{.*, which cannot be awaited\. Expected a coroutine"
+    ),
+    Case(remembers_and_keeps_the_pause, "not yet", "was still {}: it remembers"),
+    Case(waits_for_its_warm_thread, "not yet", KEEPS + r"return threads\.submit.*acquire\)"),
+    Case(Report(), "pass", "14 reports, all right"),
+    Case(is_decorated, "pass", "14 reports, all right"),
     Case(uses_a_thread, "pass", "14 reports, all right"),
 ]

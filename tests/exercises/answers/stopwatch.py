@@ -1,6 +1,7 @@
 """Answers to the exercise "stopwatch" of notebook 00."""
 
 import asyncio
+import contextlib
 from time import perf_counter
 
 from tests.exercises.answers import Case
@@ -150,6 +151,45 @@ async def on_schedule(ask, rate, seconds, from_the_start=False):
     return await asyncio.gather(*tasks)
 
 
+async def has_five_workers(ask, rate, seconds):
+    """A closed loop all the same: when five wait, nobody asks."""
+    times, began, turns = [], perf_counter(), iter(range(rate * seconds))
+
+    async def work():
+        for k in turns:
+            due = began + k / rate
+            await asyncio.sleep(due - perf_counter())
+            await ask()
+            times.append(1e3 * (perf_counter() - due))
+
+    await asyncio.gather(*(work() for _ in range(5)))
+    return times
+
+
+async def leaves_out_what_hangs(ask, rate, seconds):
+    """A percentile of the survivors."""
+    times, began = [], perf_counter()
+
+    async def one(due):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ask()
+                times.append(1e3 * (perf_counter() - due))
+
+    async with asyncio.TaskGroup() as tasks:
+        for k in range(rate * seconds):
+            due = began + k / rate
+            await asyncio.sleep(due - perf_counter())
+            tasks.create_task(one(due))
+    return times
+
+
+async def begins_half_a_second_later(ask, rate, seconds):
+    """Another style: the first request may itself meet a freeze."""
+    await asyncio.sleep(0.5)
+    return await on_schedule(ask, rate, seconds)
+
+
 async def sets_alarms(ask, rate, seconds):
     """Another style: callbacks of the loop's own clock, and no loop in the function."""
     loop, times, tasks = asyncio.get_running_loop(), [], []
@@ -191,6 +231,13 @@ CASES = [
         r"(\d+ of your 300 times .* your clock begins|asked on time, but your p9\d is)",
         by_the_clock=True,
     ),
+    Case(has_five_workers, "not yet", "12 requests came due, and never more than 5 of"),
+    Case(
+        leaves_out_what_hangs,
+        "not yet",
+        r"got 298 of them: .* Wait for every request, however long it takes",
+    ),
+    Case(begins_half_a_second_later, "pass", "300 requests asked, all on schedule"),
     Case(reports_seconds, "not yet", r"your p99 is 0\.\d{3}: these are seconds"),
     Case(
         reports_the_p99,

@@ -2,10 +2,12 @@
 
 import asyncio
 import io
+import time
 from collections import Counter
 from collections.abc import Callable
 
 import asyncpg
+import psycopg2
 from legacy import ranking
 
 from labkit.exercises import database
@@ -104,6 +106,29 @@ async def remembers(pool, workers):
     if not sums:
         sums.update(await ranks_sums_in_python(pool, workers))
     return sums
+
+
+async def remembers_and_asks_something(pool, workers):
+    """Waits, but for nothing that it wants to know."""
+    await pool.fetchval("SELECT 1")
+    return await remembers(pool, workers)
+
+
+async def waits_for_the_worker(pool, workers):
+    """Another process works, and the loop's thread waits for it. It might be any job."""
+    best = await ranks_sums_in_python(pool, workers)
+    workers.submit(time.sleep, 0.08).result()
+    return best
+
+
+async def asks_psycopg2(pool, workers):
+    await asyncio.sleep(0)
+    with psycopg2.connect(database()) as connection, connection.cursor() as cursor:
+        cursor.execute(SUMS + "ORDER BY week, points DESC, customer")
+        best = {}
+        for week, customer, points in cursor:
+            best.setdefault(week, (customer, points))
+        return best
 
 
 # Helpers that stand in other cells: other files.
@@ -207,7 +232,7 @@ async def asks_for_all_weeks_at_once(pool, workers):
     return {week: (customer, points) for week, customer, points in rows}
 
 
-IN_ONE_GO = "50,000 rows came to it in one go"
+IN_ONE_GO = "50,00[01] rows came to it in one go"
 
 CASES = [
     Case(  # a starved probe may find no line
@@ -237,6 +262,19 @@ CASES = [
     Case(copies, "not yet", IN_ONE_GO + ": they"),
     Case(opens_its_own_connection, "not yet", IN_ONE_GO + ": they are"),
     Case(remembers, "not yet", "returned without waiting for anything"),
+    Case(remembers_and_asks_something, "not yet", "the second result was still the first"),
+    Case(
+        waits_for_the_worker,
+        "not yet",
+        r"waited \d times without `await`: \d+ ms, blocked, at .*workers\.submit",
+        by_the_clock=True,
+    ),
+    Case(
+        asks_psycopg2,
+        "not yet",
+        r"waited \d times without `await`: \d+ ms, blocked, at .*cursor\.execute",
+        by_the_clock=True,
+    ),
     Case(
         asks_for_all_weeks_at_once,
         "not yet",

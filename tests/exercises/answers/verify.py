@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 
+import numpy as np
+
 from tests.exercises.answers import Case
 
 
@@ -62,6 +64,26 @@ async def compares_them_all_together(price, right):
     return sum((Counter(right.values()) - Counter(answers)).values())
 
 
+async def compares_with_itself(price, right):
+    """Never looks at `right`. What is wrong in the same way twice is right for it."""
+    at_once = await asyncio.gather(*map(price, right), return_exceptions=True)
+    return sum([await price(order) != got for order, got in zip(right, at_once, strict=True)])
+
+
+async def compares_whole_numbers(price, right):
+    answers = await asyncio.gather(*map(price, right), return_exceptions=True)
+    return sum(
+        isinstance(answer, Exception) or round(answer) != round(amount)
+        for answer, amount in zip(answers, right.values(), strict=True)
+    )
+
+
+async def counts_with_numpy(price, right):
+    answers = await asyncio.gather(*map(price, right), return_exceptions=True)
+    wrong = [answer != amount for answer, amount in zip(answers, right.values(), strict=True)]
+    return np.sum(wrong)
+
+
 async def limits_itself(price, right):
     """As one should in a service; but here the crowd is what is tested."""
     gate = asyncio.Semaphore(50)
@@ -113,13 +135,16 @@ CASES = [
     Case(says_only_whether, "not yet", r"shared connection, \d+ of 200 .* You counted 1\."),
     Case(goes_in_small_groups, "not yet", "at most 10 of 200 calls on their way at once"),
     Case(asks_for_the_same_order, "not yet", "asked for 1 of the 200 orders"),
-    Case(compares_them_all_together, "not yet", r"remembers .* returned another .* counted \d\.$"),
+    Case(compares_them_all_together, "not yet", r"remembers .* returned a wrong .* counted \d\.$"),
     Case(
         counts_what_is_slow,
         "not yet",
         r"on the repaired service, 0 of 200 .* counted \d+\.",
         by_the_clock=True,
     ),
+    Case(compares_with_itself, "not yet", r"a cent too dear, 400 of 400 calls .* You counted 0\."),
+    Case(compares_whole_numbers, "not yet", r"(cent too dear|on self), .* You counted \d+\."),
+    Case(counts_with_numpy, "pass", r"with 200 at once"),
     Case(limits_itself, "not yet", "at most 50 of 200 calls on their way at once"),
     Case(returns_the_answers, "not yet", r"Expected a number of calls, and got \["),
     Case(lets_the_error_out, "raised", r"InterfaceError.* What a call raises is a call that went"),

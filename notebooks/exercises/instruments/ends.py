@@ -1,0 +1,107 @@
+"""What becomes of a gate's places after an overload, and after works that end badly: for `gate`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import perf_counter
+
+from labkit.exercises import NotYet
+
+Work = Callable[[], Awaitable[object]]
+Admit = Callable[[asyncio.Semaphore, Work], Awaitable[object]]
+
+PLACES = 5
+DEADLINE_MS = 100
+
+
+class Ends:
+    """Lets works end in every way there is, and counts the places afterwards.
+
+    Attributes:
+        fault: What is wrong, in a sentence; "" if nothing is.
+        alone_ms: How long it took until a work began that was alone in the gate.
+    """
+
+    def __init__(self, answer: Admit) -> None:
+        self._answer = answer
+        self.fault = ""
+        self.alone_ms = 0.0
+
+    async def look(self, overloaded: asyncio.Semaphore) -> None:
+        """Look at the gate of the overload, when that is over; then at one of its own."""
+        await asyncio.sleep(DEADLINE_MS / 1e3)  # what was cancelled has ended by then
+        if (free := await _take_all(overloaded)) != PLACES:
+            self.fault = (
+                f"the overload was over, and {free} of {PLACES} places were free. Something of "
+                f"yours goes on waiting for those who were refused, and takes places for nobody."
+            )
+        else:
+            self.fault = await self._after_bad_ends()
+
+    async def _after_bad_ends(self) -> str:
+        """Let works fail, be slow and be cancelled; then count. What is wrong, or ""."""
+        gate = asyncio.Semaphore(PLACES)
+        called = 0.0
+
+        async def slow() -> str:
+            self.alone_ms = self.alone_ms or 1e3 * (perf_counter() - called)
+            await asyncio.sleep(3 * DEADLINE_MS / 1e3)
+            return "slow"
+
+        async def fail(error: Exception) -> None:
+            await asyncio.sleep(0)
+            raise error
+
+        async def end(work: Work) -> object:
+            """What came back, or was raised."""
+            try:
+                return await self._answer(gate, work)
+            except NotYet:  # it never ends
+                raise
+            except Exception as error:
+                return error
+
+        for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
+            got = await end(partial(fail, error))
+            if got is not error:
+                return (
+                    f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
+                    f"errors are to pass through."
+                )
+        called = perf_counter()
+        if (got := await end(slow)) != "slow":
+            return f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}."
+        await _go_away(asyncio.ensure_future(self._answer(gate, slow)))
+        if (free := await _take_all(gate)) != PLACES:
+            return (
+                f"four works have ended (two with an error, one was slow, one was cancelled), and "
+                f"{free} of {PLACES} places are free. Whatever happens, each place taken is given "
+                f"back, once."
+            )
+        await _go_away(asyncio.ensure_future(self._answer(gate, slow)))  # it waits for a place
+        for _ in range(PLACES):
+            gate.release()
+        await asyncio.sleep(2 * DEADLINE_MS / 1e3)
+        if (free := await _take_all(gate)) != PLACES:
+            return (
+                f"a caller went away while it waited for a place, and afterwards {free} of "
+                f"{PLACES} places are free: something of yours went on waiting, and took one for "
+                f"nobody."
+            )
+        return ""
+
+
+async def _go_away(call: asyncio.Future[object]) -> None:
+    """Cancel a call of the answer in the middle."""
+    await asyncio.sleep(DEADLINE_MS / 1e3 / 2)
+    call.cancel()
+    await asyncio.wait([call])
+
+
+async def _take_all(gate: asyncio.Semaphore) -> int:
+    """Take all places of a gate that nobody uses. Returns how many there were."""
+    free = 0
+    while not gate.locked():
+        await gate.acquire()
+        free += 1
+    return free

@@ -1,0 +1,63 @@
+"""What goes on in PostgreSQL while an answer runs: for four of the checks.
+
+`held` stops a call where it wants to write, so that one can look at it there, and by no clock.
+`another_order` lets an order come in, so that an answer that remembers is out of date.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+WANTED = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
+ORDER = 199_994  # of customer 486: no lesson's
+READ = "SELECT customer, amount, created_at FROM labkit.orders WHERE id = $1"
+WRITE = "UPDATE labkit.orders SET customer = $2, created_at = $3 WHERE id = $1"
+
+Call = asyncio.Future[Any]
+
+
+@asynccontextmanager
+async def held(
+    keeper: asyncpg.Connection, table: str, go: Callable[[], Call]
+) -> AsyncIterator[Call]:
+    """Make a call and wait until it wants to write to a table; then the block runs.
+
+    It waits for as long as that takes. Everybody can read the table meanwhile.
+
+    Args:
+        keeper: A connection that nobody else uses.
+        table: The table's name, with its schema.
+        go: Makes the call.
+    """
+    async with keeper.transaction():
+        await keeper.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        call = go()
+        while not call.done() and not await keeper.fetchval(WANTED, table):
+            pass
+        yield call
+
+
+@asynccontextmanager
+async def another_order(dsn: str, customer: int, made_at: datetime) -> AsyncIterator[Any]:
+    """Let one of the orders be this customer's, of this time, for as long as the block runs.
+
+    So their number stays what it is. Two checks that want to do so take turns.
+
+    Yields:
+        The order's amount.
+    """
+    keeper = await asyncpg.connect(dsn, command_timeout=60)
+    try:
+        await keeper.execute("SELECT pg_advisory_lock(hashtext('labkit: another order'))")
+        whose, amount, when = await keeper.fetchrow(READ, ORDER)
+        try:
+            await keeper.execute(WRITE, ORDER, customer, made_at)
+            yield amount
+        finally:
+            await keeper.execute(WRITE, ORDER, whose, when)
+    finally:
+        await keeper.close()
