@@ -90,7 +90,7 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
         self.began = math.nan  # by time.perf_counter
-        self._over = False
+        self.over = False  # whether the load came to its end
         self.broken_off = False  # set by measure(): then no further request begins
 
     @property
@@ -131,7 +131,16 @@ class Load:
         self.offers[name] = (request, rate, burst)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service about every 20 ms, whenever the loop is free."""
+        """Read a number off the service about every 20 ms, whenever the loop is free.
+
+        Raises:
+            LabError: There is such a gauge, or it is called as the column of the times is.
+        """
+        if name in self._gauges or name == "at_s":
+            raise LabError(
+                f"gauge({name!r}) cannot be used: the name is taken. Give each gauge a name of its "
+                f"own, and none the name at_s (the times')."
+            )
         self._gauges[name] = read
 
     @contextmanager
@@ -185,7 +194,7 @@ class Load:
                     raise self._misuse
                 if self._tasks:
                     await asyncio.wait(self._tasks, timeout=_DRAIN)
-                self._over = True
+                self.over = True
             finally:
                 left = [task for task in (*schedules, reading, *self._tasks) if not task.done()]
                 for task in left:
@@ -232,7 +241,7 @@ class Load:
             record.error = None
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
-            record.error = late if self._over else "CancelledError: cancelled"
+            record.error = late if self.over else "CancelledError: cancelled"
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")

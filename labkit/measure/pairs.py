@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from numbers import Real
 from statistics import median_low
 from typing import Any
@@ -25,6 +27,27 @@ Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
+_LOTS = 4  # of how many the halves are drawn
+_MOMENT = 0.4  # s; what began within it may all have met one thing
+
+
+def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
+    """What a run may have been: by either half of its requests; alone, also without a moment."""
+    import numpy as np
+
+    lot = np.random.default_rng(0)
+
+    lot, at = np.random.default_rng(0), run.requests.intended_s
+    of_offers = [*run.requests.groupby("offer").indices.values()]
+    for which in (0, 1) * _LOTS:
+        if not which:
+            drawn = [lot.permutation(rows) for rows in of_offers]
+        twice = [np.resize(rows[which::2] if len(rows) > 1 else rows, len(rows)) for rows in drawn]
+        yield replace(run, requests=run.requests.iloc[sorted(row for rows in twice for row in rows)])
+    for begin in np.arange(0, run.seconds, _MOMENT / 4) if alone else ():
+        requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
+        spans = run.spans[run.spans.request.isin([-1, *requests.index])]
+        yield replace(run, requests=requests, spans=spans)
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
@@ -39,7 +62,7 @@ def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool,
     """The same, where the ratios are claimed to be between 1 / times and times."""
     seen, _, risen = _fallen(pairs, 1 / times, doubt)
     _, _, fallen = _fallen([(a, b) for b, a in pairs], 1 / times, doubt)
-    quiet = [_over(b.low, a.low) for b, a in pairs]
+    quiet = [_over(b.quiet, a.quiet) for b, a in pairs]
     true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
     return seen, true, risen or fallen
 
@@ -64,7 +87,7 @@ def lower(
         before: A run or several; or plain numbers, if no run has the figure.
         after: As many, each taken next to its partner.
         figure: Takes a run, gives a number; if not given, the p99 of `offer`.
-        offer: Whose failures count; the victim's, if not given.
+        offer: Whose p99, and whose failures count; if not given, the first victim's, and all.
         refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
             does not count as failed, and their number is said.
         unit: What the figure is measured in; "%" shows a share as percents.
@@ -74,25 +97,22 @@ def lower(
         LabError: There are no runs, or not as many after as before.
     """
 
-    def p99(run: Run) -> float:
-        return run.latency(offer).p99
-
-    def failed(runs: list[Run], refusal: str = refusal) -> int:
-        return sum(run.failed(offer or run.victim, refusal) for run in runs)
-
     both = partners(before, after)
     befores, afters = (
         [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
     )
-    pairs = [(ends_of(figure or p99, b), ends_of(figure or p99, a)) for b, a in both]
+    whose = offer or (befores[0].victim if befores else None)  # the same one's, on both sides
+    it = figure or (lambda run: run.latency(whose).p99)
+    chances = partial(_other_chances, alone=len(both) == 1)
+    pairs = [(ends_of(it, b, chances), ends_of(it, a, chances)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
-    remark = f"; {failed(afters, '') - failed(afters):,} refused" if refusal else ""
+    more, surely, remark = more_failed(befores, afters, offer, refusal)
     if invalid := invalid_in([*befores, *afters]):
         true, false, why = False, False, invalid
-    elif failed(afters) > failed(befores):
-        true, false = False, not why
-        remark += f"; {failed(afters):,} failed, {failed(befores):,} before"
+    elif more:
+        true, false = False, surely and not why
+        why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
     shown = pairs[typical(ratios) if comparable else 0]
@@ -114,6 +134,28 @@ def similar(
     Partners have met the same machine: both are taken as seen, and both as undisturbed.
     """
     return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
+
+
+def more_failed(
+    befores: Sequence[Run], afters: Sequence[Run], offer: str | None, refusal: str = ""
+) -> tuple[bool, bool, str]:
+    """Whether a larger share of an offer's requests (of all) failed after; surely so; in words."""
+
+    def failed(runs: Sequence[Run], refusal: str = refusal) -> int:
+        return sum(run.failed(offer, refusal) for run in runs)
+
+    def asked(runs: Sequence[Run]) -> int:
+        return sum(len(r.requests) if offer is None else sum(r.requests.offer == offer) for r in runs)
+
+    def beyond(before: int) -> bool:
+        expected = before * asked(afters) / max(1, asked(befores))
+        return failed(afters) > expected + 3 * math.sqrt(expected)
+
+    was, now = failed(befores), failed(afters)
+    said = f"; {failed(afters, '') - now:,} refused" if refusal else ""
+    if beyond(was):
+        said += f"; {now:,} of {asked(afters):,} failed, {was:,} of {asked(befores):,} before"
+    return beyond(was), beyond(was + 1), said
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:

@@ -66,6 +66,12 @@ class Work:
                 f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
                 f"    await load.run(seconds=4)"
             )
+        if not self.load.over:
+            raise LabError(
+                f"The scenario {self._name!r} ended before its load did: something cut "
+                f"`await load.run(seconds={self.load.seconds:g})` short, a timeout or a task that "
+                f"was not awaited. Expected: a scenario that waits until load.run() returns."
+            )
 
     def _keep_warning(self, record: logging.LogRecord) -> bool:
         """Keep what asyncio logs on the scenario's thread, and let it pass."""

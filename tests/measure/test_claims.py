@@ -204,7 +204,7 @@ def failing(count: int, *latencies_ms: float) -> Run:
 def test_nothing_is_lower_where_more_requests_fail_than_before() -> None:
     found = claim(20, [a_run(50)] * 3, [failing(98, 1.0, 1.0)] * 3)
     assert found.held is False
-    assert found.figure.endswith("; 294 failed, 0 before")
+    assert found.figure.endswith("; 294 of 300 failed, 0 of 3 before")
     assert held(20, [failing(98, 50)] * 3, [failing(98, 1.0)] * 3) is True
     assert held(20, [a_run(50)] * 3, [failing(3)] * 3) is False  # none was answered at all
 
@@ -213,7 +213,7 @@ def test_what_is_refused_on_purpose_is_said_and_has_not_failed() -> None:
     others = [Request("report", 0, 0, 0.001, "ValueError: no such order")]
     refused = [Request("lookup", 0, 0, 0.001, "Overloaded: come back later")] * 7
     refusing = a_run(requests=[*lookups(1.0), *refused, *others])
-    found = lower("it is lower", 20, THREE, [refusing] * 3, refusal="Overloaded")
+    found = lower("it is lower", 20, THREE, [refusing] * 3, offer="lookup", refusal="Overloaded")
     assert found.held is True
     assert found.figure.endswith("; 21 refused")
 

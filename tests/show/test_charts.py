@@ -290,7 +290,7 @@ def test_a_comparison_says_in_its_title_that_more_fail(
     labkit.compare(BEFORE, a_run(1.0, requests=LOOKUPS[:2] + failed))
     said, _ = picture(notebook)
     assert said.startswith(
-        "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 failed, and 0 before"
+        "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 of 100 failed, 0 of 100 before"
     )
 
 
