@@ -197,7 +197,9 @@ def _limit(
 ) -> Claim:
     during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen, seen)]
+    ends = (
+        [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen, seen)]
+    )
     true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
     false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
     invalid = invalid_in(runs)

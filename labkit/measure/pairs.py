@@ -43,7 +43,9 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
         if not which:
             drawn = [lot.permutation(rows) for rows in of_offers]
         twice = [np.resize(rows[which::2] if len(rows) > 1 else rows, len(rows)) for rows in drawn]
-        yield replace(run, requests=run.requests.iloc[sorted(row for rows in twice for row in rows)])
+        yield replace(
+            run, requests=run.requests.iloc[sorted(row for rows in twice for row in rows)]
+        )
     for begin in np.arange(0, run.seconds, _MOMENT / 4) if alone else ():
         requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
         spans = run.spans[run.spans.request.isin([-1, *requests.index])]
@@ -145,7 +147,9 @@ def more_failed(
         return sum(run.failed(offer, refusal) for run in runs)
 
     def asked(runs: Sequence[Run]) -> int:
-        return sum(len(r.requests) if offer is None else sum(r.requests.offer == offer) for r in runs)
+        return sum(
+            len(r.requests) if offer is None else sum(r.requests.offer == offer) for r in runs
+        )
 
     def beyond(before: int) -> bool:
         expected = before * asked(afters) / max(1, asked(befores))

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -378,6 +379,24 @@ def test_a_mistake_in_the_scenario_keeps_its_own_words() -> None:
 
     with pytest.raises(LabError, match=r"^offer\('lookup'\) was given rate=0\. Expected"):
         measure(mistaken)
+
+
+def test_a_load_that_was_cut_short_is_no_measurement() -> None:
+    async def impatient(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await load.run(seconds=0.5)
+
+    async def forgetful(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        task = asyncio.create_task(load.run(seconds=0.5))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+
+    for scenario in (impatient, forgetful):
+        with pytest.raises(LabError, match=r"ended before its load did(.|\n)*run\(seconds=0.5\)"):
+            measure(scenario)
 
 
 def test_a_scenario_that_never_runs_the_load_is_told() -> None:

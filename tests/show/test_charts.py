@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -292,6 +293,18 @@ def test_a_comparison_says_in_its_title_that_more_fail(
     assert said.startswith(
         "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 of 100 failed, 0 of 100 before"
     )
+
+
+def test_a_comparison_says_in_its_title_that_a_run_was_profiled_or_others_fail(
+    notebook: Notebook,
+) -> None:
+    profiled = replace(AFTER, invalid="a tracer or a profiler was on")
+    down = [Request("audit", 0.2, 0.2, 0.201, "RuntimeError: down")] * 4
+    labkit.compare(profiled, a_run(1.0, requests=LOOKUPS + down))
+    said, _ = picture(notebook)
+    title = said.split(". Before:")[0]
+    assert "; but 4 of " in title
+    assert title.endswith("; but a tracer or a profiler was on")
 
 
 def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) -> None:
