@@ -10,17 +10,19 @@ was idle). A claim
 - is inconclusive otherwise, and says why.
 
 A ratio is taken at its worst, the least that one side may have been over the most that the other
-may have been, and at its best. These ends lie further apart by what chance can do: each half of
-the requests (drawn by lot, and taken twice) must say the same. Of three pairs or more the one in
-the middle decides that a claim held, and it is broken only if no pair reaches it. Fewer carry less:
-the ratio of two may be off by a tenth, that of a single pair by a quarter, and it must not rest on
-one moment: it must be so without the requests of any 0.4 s.
+may have been, and at its best. What chance can do moves these ends further apart: either half of
+the requests, drawn by lot, might have been all. Of three pairs or more the one in the middle
+decides that a claim held, and it is broken only if no pair reaches it. Fewer carry less: the ratio
+of two may be off by a tenth, that of a single pair by a quarter. And one pair must not rest on one
+moment: its ends are also those without the requests that began within any 0.4 s.
 
-Nothing is lower, higher or alike where a larger share of requests fails than before, of all or of
-the offer that is named: whoever got no answer was not served sooner. By chance as many may fail as
-were to be expected, and three times the square root of that. "At most" says how many failed. Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list
-or a plain number has no ends. It is taken as it is; if it is not as claimed, and the machine was in
-trouble meanwhile (`Machine.trouble`), the claim is inconclusive.
+Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
+the offer that is named): whoever got no answer was not served sooner. Chance explains three times
+the square root of the number that the share before lets expect. "At most" says how many failed.
+
+Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
+has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
+(`Machine.trouble`), the claim is inconclusive.
 """
 
 from __future__ import annotations
@@ -197,9 +199,7 @@ def _limit(
 ) -> Claim:
     during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = (
-        [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen, seen)]
-    )
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [ends_of(float, seen)]
     true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
     false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
     invalid = invalid_in(runs)

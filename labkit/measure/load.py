@@ -16,12 +16,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from random import uniform
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from labkit.errors import LabError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
@@ -45,17 +42,6 @@ class Request:
     started: float = math.nan
     finished: float = math.nan
     error: str | None = "unfinished when the run ended"
-
-
-def table_of(requests: list[Request]) -> pd.DataFrame:
-    """The requests as in `Run.requests`."""
-    import pandas as pd
-
-    rows = [(r.offer, r.intended, r.started, r.error, r.finished) for r in requests]
-    table = pd.DataFrame(rows, columns=["offer", "intended_s", "started_s", "error", "finished"])
-    table["latency_ms"] = 1e3 * (table.finished - table.intended_s)
-    table["service_ms"] = 1e3 * (table.finished - table.started_s)
-    return table.drop(columns="finished")
 
 
 class Span(NamedTuple):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from numbers import Real
 from statistics import median_low
 from typing import Any
@@ -27,25 +28,20 @@ Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
-_LOTS = 4  # of how many the halves are drawn
+_LOTS = 4  # how often the halves are drawn
 _MOMENT = 0.4  # s; what began within it may all have met one thing
 
 
 def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
-    """What a run may have been: by either half of its requests; alone, also without a moment."""
+    """The run with either half of its requests; alone, also without what began in a moment."""
     import numpy as np
 
-    lot = np.random.default_rng(0)
-
     lot, at = np.random.default_rng(0), run.requests.intended_s
-    of_offers = [*run.requests.groupby("offer").indices.values()]
-    for which in (0, 1) * _LOTS:
-        if not which:
-            drawn = [lot.permutation(rows) for rows in of_offers]
-        twice = [np.resize(rows[which::2] if len(rows) > 1 else rows, len(rows)) for rows in drawn]
-        yield replace(
-            run, requests=run.requests.iloc[sorted(row for rows in twice for row in rows)]
-        )
+    for _ in range(_LOTS):
+        drawn = [lot.permutation(rows) for rows in run.requests.groupby("offer").indices.values()]
+        for half in (0, 1):
+            twice = [np.resize(rows[min(half, len(rows) - 1) :: 2], len(rows)) for rows in drawn]
+            yield replace(run, requests=run.requests.iloc[sorted(chain(*twice))])
     for begin in np.arange(0, run.seconds, _MOMENT / 4) if alone else ():
         requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
         spans = run.spans[run.spans.request.isin([-1, *requests.index])]
@@ -98,7 +94,6 @@ def lower(
     Raises:
         LabError: There are no runs, or not as many after as before.
     """
-
     both = partners(before, after)
     befores, afters = (
         [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
@@ -141,24 +136,21 @@ def similar(
 def more_failed(
     befores: Sequence[Run], afters: Sequence[Run], offer: str | None, refusal: str = ""
 ) -> tuple[bool, bool, str]:
-    """Whether a larger share of an offer's requests (of all) failed after; surely so; in words."""
+    """Whether a larger share failed after (of one offer, or of all); surely so; and in words."""
+    was, now = (sum(run.failed(offer, refusal) for run in runs) for runs in (befores, afters))
+    before, after = (
+        sum(int(run.requests.offer.isin([offer] if offer else run.offers).sum()) for run in runs)
+        for runs in (befores, afters)
+    )
 
-    def failed(runs: Sequence[Run], refusal: str = refusal) -> int:
-        return sum(run.failed(offer, refusal) for run in runs)
+    def beyond(failed: int) -> bool:
+        expected = failed * after / max(1, before)
+        return now > expected + 3 * math.sqrt(expected)
 
-    def asked(runs: Sequence[Run]) -> int:
-        return sum(
-            len(r.requests) if offer is None else sum(r.requests.offer == offer) for r in runs
-        )
-
-    def beyond(before: int) -> bool:
-        expected = before * asked(afters) / max(1, asked(befores))
-        return failed(afters) > expected + 3 * math.sqrt(expected)
-
-    was, now = failed(befores), failed(afters)
-    said = f"; {failed(afters, '') - now:,} refused" if refusal else ""
+    refused = sum(run.failed(offer) for run in afters) - now
+    said = f"; {refused:,} refused" if refusal else ""
     if beyond(was):
-        said += f"; {now:,} of {asked(afters):,} failed, {was:,} of {asked(befores):,} before"
+        said += f"; {now:,} of {after:,} failed, {was:,} of {before:,} before"
     return beyond(was), beyond(was + 1), said
 
 

@@ -63,11 +63,6 @@ class Run:
         return self.offers[0]
 
     @property
-    def debug(self) -> bool:
-        """Whether asyncio's debug mode was on: then no latency here is the service's."""
-        return self.invalid == DEBUG
-
-    @property
     def noise_ms(self) -> float:
         """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
         return self.machine.late(0.99)

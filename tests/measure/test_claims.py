@@ -23,8 +23,9 @@ from labkit import (
     verify,
 )
 from labkit.measure.claims import Claim
-from labkit.measure.load import Request, Span, table_of
+from labkit.measure.load import Request, Span
 from labkit.measure.run import DEBUG
+from labkit.measure.work import table_of
 
 
 def lookups(*latencies_ms: float) -> list[Request]:

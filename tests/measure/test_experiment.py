@@ -23,6 +23,7 @@ from labkit import LabError, Load, Run, lower, measure, measure_pairs
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure import machine as machine_module
+from labkit.measure.run import DEBUG
 from tests.stalls import unless_busy
 
 
@@ -189,9 +190,9 @@ async def debugged(load: Load) -> None:
 
 def test_debug_mode_is_said_beside_the_latencies() -> None:
     run = measure(debugged)
-    assert run.debug
+    assert run.invalid == DEBUG
     assert str(run).endswith("; asyncio's debug mode was on: these are not your service's times")
-    assert not measure(short).debug
+    assert not measure(short).invalid
 
 
 def test_slow_callback_warnings_are_caught() -> None:
@@ -226,8 +227,8 @@ def test_debug_mode_is_noticed_though_it_is_on_only_while_the_load_begins_or_end
         asyncio.get_running_loop().call_later(0.1, asyncio.get_running_loop().set_debug, True)
         await short(load)
 
-    assert measure(at_its_begin).debug
-    assert measure(at_its_end).debug
+    assert measure(at_its_begin).invalid == DEBUG
+    assert measure(at_its_end).invalid == DEBUG
 
 
 def test_a_tracer_is_said_beside_the_latencies() -> None:

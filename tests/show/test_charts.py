@@ -333,7 +333,7 @@ def test_a_summary_has_a_row_for_each_run(notebook: Notebook) -> None:
         "run completed failed p50 (ms) p99 (ms) max (ms) stalls longest stall (ms)",
         "legacy 100 0 1 100 120 2 120",
         "repaired 100 0 1 2.01 3 0 0",
-        "debugged (debug mode was on) 1 0 4 4 4 0 0",
+        "debugged (asyncio's debug mode was on) 1 0 4 4 4 0 0",
     ]
 
 
