@@ -199,7 +199,7 @@ def _limit(
 ) -> Claim:
     during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [ends_of(float, seen)]
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(*[seen] * 4)]
     true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
     false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
     invalid = invalid_in(runs)

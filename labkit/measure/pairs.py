@@ -112,6 +112,8 @@ def lower(
         why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
+    elif not why and median_low(ratios) >= times:
+        why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark
     return decide(claim, true, false, f"{spread(ratios)}, {said}" if comparable else said, why)
