@@ -94,7 +94,7 @@ class Run:
         quick = came[took <= 1.5 * (earlier if len(earlier) else took).median()]
 
         def until(begin: float, end: float) -> float:
-            return max(2 * end - begin, quick[quick >= end].min() if len(quick) else math.inf)
+            return max(2 * end - begin, min(quick[quick >= end], default=math.inf))
 
         made_up = [(begin, until(begin, end)) for begin, end in self.machine.pauses]
 

@@ -173,6 +173,8 @@ def test_what_a_pause_left_waiting_is_its_doing_until_the_queue_has_gone() -> No
     assert paused.undisturbed.latency().max == pytest.approx(1)
     assert held(2, [paused] * 3, [quiet] * 3) is None
     assert held(20, [a_run(*[100.0] * 400)] * 3, [paused] * 3) is None
+    to_the_end = a_run(*[1.0] * 100, *waiting[:90], pauses=[(1.0, 1.4)])
+    assert len(to_the_end.undisturbed.requests) == 100
 
 
 def test_one_moment_is_no_effect_and_breaks_none_in_a_single_pair() -> None:
