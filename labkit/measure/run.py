@@ -94,7 +94,8 @@ class Run:
         quick = came[took <= 1.5 * (earlier if len(earlier) else took).median()]
 
         def until(begin: float, end: float) -> float:
-            return max(2 * end - begin, min(quick[quick >= end], default=math.inf))
+            never = math.inf if came.max() >= end else 0.0
+            return max(2 * end - begin, min(quick[quick >= end], default=never))
 
         made_up = [(begin, until(begin, end)) for begin, end in self.machine.pauses]
 
