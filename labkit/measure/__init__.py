@@ -17,7 +17,7 @@ from labkit.measure.experiment import (
 from labkit.measure.latency import ms
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
-from labkit.measure.pairs import DOUBT, lower, partners, similar, spread, typical
+from labkit.measure.pairs import DOUBT, lower, more_failed, partners, similar, spread, typical
 from labkit.measure.run import Run
 from labkit.measure.work import Scenario
 
@@ -36,6 +36,7 @@ __all__ = [
     "lower",
     "measure",
     "measure_pairs",
+    "more_failed",
     "ms",
     "none",
     "partners",

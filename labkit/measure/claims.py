@@ -10,14 +10,19 @@ was idle). A claim
 - is inconclusive otherwise, and says why.
 
 A ratio is taken at its worst, the least that one side may have been over the most that the other
-may have been, and at its best. Of three pairs or more the one in the middle decides that a claim
-held, and it is broken only if no pair reaches it. Fewer carry less: the ratio of a single pair may
-be off by a quarter, that of two by a tenth.
+may have been, and at its best. What chance can do moves these ends further apart: either half of
+the requests, drawn by lot, might have been all. Of three pairs or more the one in the middle
+decides that a claim held, and it is broken only if no pair reaches it. Fewer carry less: the ratio
+of two may be off by a tenth, that of a single pair by a quarter. And one pair must not rest on one
+moment: its ends are also those without the requests that began within any 0.4 s.
 
-Nothing is lower, higher or alike where more requests fail than before: whoever got no answer was
-not served sooner. Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list
-or a plain number has no ends. It is taken as it is; if it is not as claimed, and the machine was in
-trouble meanwhile (`Machine.trouble`), the claim is inconclusive.
+Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
+the offer that is named): whoever got no answer was not served sooner. Chance explains three times
+the square root of the number that the share before lets expect. "At most" says how many failed.
+
+Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
+has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
+(`Machine.trouble`), the claim is inconclusive.
 """
 
 from __future__ import annotations
@@ -52,23 +57,31 @@ class Claim:
 
 
 class Ends(NamedTuple):
-    """A figure as it was seen, and the least and the most that it may have been."""
+    """A figure as seen and on a quiet machine, the least and the most that it may have been."""
 
     seen: float
+    quiet: float
     low: float
     high: float
 
 
-def ends_of(figure: Figure, measured: Run | float) -> Ends:
-    """A figure of a run at both ends of the rule; a plain number is known as it is."""
+def ends_of(
+    figure: Figure, measured: Run | float, others: Callable[[Run], Iterable[Run]] = lambda run: ()
+) -> Ends:
+    """A figure of a run at both ends of the rule; a plain number is known as it is.
+
+    `others` gives what else a run might have been.
+    """
     if not isinstance(measured, Run):
-        return Ends(measured, measured, measured)
+        return Ends(measured, measured, measured, measured)
     seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
     if math.isnan(undisturbed):  # nothing is left of it without what met a pause
-        return Ends(seen, 0.0, math.inf)
+        return Ends(seen, 0.0, 0.0, math.inf)
+    might = [float(figure(other)) for other in others(measured)]
+    might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
     # Where no processor was idle, whatever computed may have taken twice as long.
-    low = min(seen, undisturbed) / (2 if measured.machine.starved else 1)
-    return Ends(seen, low, max(seen, undisturbed))
+    slower = 2 if measured.machine.starved else 1
+    return Ends(seen, min(seen, undisturbed) / slower, min(might) / slower, max(might))
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:
@@ -84,6 +97,7 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
     Raises:
         LabError: A function was given, and no run.
     """
+    during = _listed(during)
     expected, found = (
         sum(map(it, _runs(during))) if callable(it) else it for it in (expected, seen)
     )
@@ -104,6 +118,7 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     Raises:
         LabError: A function was given, and no run.
     """
+    during = _listed(during)
     if not callable(seen):
         return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
     runs = _runs(during)
@@ -182,13 +197,18 @@ def _limit(
     during: Watched,
     unit: str,
 ) -> Claim:
+    during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(seen, seen, seen)]
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(*[seen] * 4)]
     true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
     false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
     invalid = invalid_in(runs)
     why = invalid or trouble_in(during)
     figure = words(worst(end.seen for end in ends), unit)
+    if any(math.isnan(end.seen) for end in ends):
+        true, false, why = False, False, "there is no figure: nothing was answered"
+    if worst is max and (failed := sum(run.failed() for run in runs)):
+        figure += f"; {failed:,} of {sum(len(run.requests) for run in runs):,} failed"
     return decide(claim, true and not invalid, false and not why, figure, why)
 
 

@@ -16,12 +16,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from random import uniform
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from labkit.errors import LabError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
@@ -45,17 +42,6 @@ class Request:
     started: float = math.nan
     finished: float = math.nan
     error: str | None = "unfinished when the run ended"
-
-
-def table_of(requests: list[Request]) -> pd.DataFrame:
-    """The requests as in `Run.requests`."""
-    import pandas as pd
-
-    rows = [(r.offer, r.intended, r.started, r.error, r.finished) for r in requests]
-    table = pd.DataFrame(rows, columns=["offer", "intended_s", "started_s", "error", "finished"])
-    table["latency_ms"] = 1e3 * (table.finished - table.intended_s)
-    table["service_ms"] = 1e3 * (table.finished - table.started_s)
-    return table.drop(columns="finished")
 
 
 class Span(NamedTuple):
@@ -90,7 +76,7 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._misuse: LabError | None = None
         self.began = math.nan  # by time.perf_counter
-        self._over = False
+        self.over = False  # whether the load came to its end
         self.broken_off = False  # set by measure(): then no further request begins
 
     @property
@@ -131,7 +117,16 @@ class Load:
         self.offers[name] = (request, rate, burst)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service about every 20 ms, whenever the loop is free."""
+        """Read a number off the service about every 20 ms, whenever the loop is free.
+
+        Raises:
+            LabError: There is such a gauge, or it is called as the column of the times is.
+        """
+        if name in self._gauges or name == "at_s":
+            raise LabError(
+                f"gauge({name!r}) cannot be used: the name is taken. Give each gauge a name of its "
+                f"own, and none the name at_s (the times')."
+            )
         self._gauges[name] = read
 
     @contextmanager
@@ -185,7 +180,7 @@ class Load:
                     raise self._misuse
                 if self._tasks:
                     await asyncio.wait(self._tasks, timeout=_DRAIN)
-                self._over = True
+                self.over = True
             finally:
                 left = [task for task in (*schedules, reading, *self._tasks) if not task.done()]
                 for task in left:
@@ -232,7 +227,7 @@ class Load:
             record.error = None
         except asyncio.CancelledError:
             late = f"unfinished {_DRAIN:.0f} s after the last request: cancelled"
-            record.error = late if self._over else "CancelledError: cancelled"
+            record.error = late if self.over else "CancelledError: cancelled"
             raise
         except Exception as error:
             record.error = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from numbers import Real
 from statistics import median_low
 from typing import Any
@@ -25,6 +28,24 @@ Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
+_LOTS = 4  # how often the halves are drawn
+_MOMENT = 0.4  # s; what began within it may all have met one thing
+
+
+def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
+    """The run with either half of its requests; alone, also without what began in a moment."""
+    import numpy as np
+
+    lot, at = np.random.default_rng(0), run.requests.intended_s
+    for _ in range(_LOTS):
+        drawn = [lot.permutation(rows) for rows in run.requests.groupby("offer").indices.values()]
+        for half in (0, 1):
+            twice = [np.resize(rows[min(half, len(rows) - 1) :: 2], len(rows)) for rows in drawn]
+            yield replace(run, requests=run.requests.iloc[sorted(chain(*twice))])
+    for begin in np.arange(0, run.seconds, _MOMENT / 4) if alone else ():
+        requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
+        spans = run.spans[run.spans.request.isin([-1, *requests.index])]
+        yield replace(run, requests=requests, spans=spans)
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
@@ -39,7 +60,7 @@ def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool,
     """The same, where the ratios are claimed to be between 1 / times and times."""
     seen, _, risen = _fallen(pairs, 1 / times, doubt)
     _, _, fallen = _fallen([(a, b) for b, a in pairs], 1 / times, doubt)
-    quiet = [_over(b.low, a.low) for b, a in pairs]
+    quiet = [_over(b.quiet, a.quiet) for b, a in pairs]
     true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
     return seen, true, risen or fallen
 
@@ -64,7 +85,7 @@ def lower(
         before: A run or several; or plain numbers, if no run has the figure.
         after: As many, each taken next to its partner.
         figure: Takes a run, gives a number; if not given, the p99 of `offer`.
-        offer: Whose failures count; the victim's, if not given.
+        offer: Whose p99, and whose failures count; if not given, the first victim's, and all.
         refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
             does not count as failed, and their number is said.
         unit: What the figure is measured in; "%" shows a share as percents.
@@ -73,28 +94,26 @@ def lower(
     Raises:
         LabError: There are no runs, or not as many after as before.
     """
-
-    def p99(run: Run) -> float:
-        return run.latency(offer).p99
-
-    def failed(runs: list[Run], refusal: str = refusal) -> int:
-        return sum(run.failed(offer or run.victim, refusal) for run in runs)
-
     both = partners(before, after)
     befores, afters = (
         [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
     )
-    pairs = [(ends_of(figure or p99, b), ends_of(figure or p99, a)) for b, a in both]
+    whose = offer or (befores[0].victim if befores else None)  # the same one's, on both sides
+    it = figure or (lambda run: run.latency(whose).p99)
+    chances = partial(_other_chances, alone=len(both) == 1)
+    pairs = [(ends_of(it, b, chances), ends_of(it, a, chances)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
-    remark = f"; {failed(afters, '') - failed(afters):,} refused" if refusal else ""
+    more, surely, remark = more_failed(befores, afters, offer, refusal)
     if invalid := invalid_in([*befores, *afters]):
         true, false, why = False, False, invalid
-    elif failed(afters) > failed(befores):
-        true, false = False, not why
-        remark += f"; {failed(afters):,} failed, {failed(befores):,} before"
+    elif more:
+        true, false = False, surely and not why
+        why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
+    elif not why and median_low(ratios) >= times:
+        why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark
     return decide(claim, true, false, f"{spread(ratios)}, {said}" if comparable else said, why)
@@ -114,6 +133,27 @@ def similar(
     Partners have met the same machine: both are taken as seen, and both as undisturbed.
     """
     return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
+
+
+def more_failed(
+    befores: Sequence[Run], afters: Sequence[Run], offer: str | None, refusal: str = ""
+) -> tuple[bool, bool, str]:
+    """Whether a larger share failed after (of one offer, or of all); surely so; and in words."""
+    was, now = (sum(run.failed(offer, refusal) for run in runs) for runs in (befores, afters))
+    before, after = (
+        sum(int(run.requests.offer.isin([offer] if offer else run.offers).sum()) for run in runs)
+        for runs in (befores, afters)
+    )
+
+    def beyond(failed: int) -> bool:
+        expected = failed * after / max(1, before)
+        return now > expected + 3 * math.sqrt(expected)
+
+    refused = sum(run.failed(offer) for run in afters) - now
+    said = f"; {refused:,} refused" if refusal else ""
+    if beyond(was):
+        said += f"; {now:,} of {after:,} failed, {was:,} of {before:,} before"
+    return beyond(was), beyond(was + 1), said
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:

@@ -63,11 +63,6 @@ class Run:
         return self.offers[0]
 
     @property
-    def debug(self) -> bool:
-        """Whether asyncio's debug mode was on: then no latency here is the service's."""
-        return self.invalid == DEBUG
-
-    @property
     def noise_ms(self) -> float:
         """How late the machine woke a thread that only sleeps (p99), apart from its pauses."""
         return self.machine.late(0.99)
@@ -82,8 +77,9 @@ class Run:
     def undisturbed(self) -> Run:
         """This run as a machine that is never late may have shown it: the other end of each figure.
 
-        What met a pause of the machine, or came while that was being made up for (as long again),
-        is left out; what a gauge said then is NaN. Stalls no longer than the machine was late at
+        What met a pause of the machine, or came while that was being made up for (as long again,
+        and until a victim that comes is served as quickly as they were before the first pause), is
+        left out; what a gauge said then is NaN. Stalls no longer than the machine was late at
         the worst are left out, too. Every time becomes shorter. A request is woken about five
         times, so one request in a hundred meets what one wake-up in five hundred meets: the p99
         becomes shorter by twice (as two may be late) the lateness that one wake-up in five hundred
@@ -91,7 +87,17 @@ class Run:
         """
         import numpy as np
 
-        made_up = [(begin, 2 * end - begin) for begin, end in self.machine.pauses]
+        victims = self.requests[(self.requests.offer == self.victim) & self.requests.error.isna()]
+        came, took = victims.intended_s, victims.latency_ms
+        first = min((begin for begin, _ in self.machine.pauses), default=0.0)
+        earlier = took[came + took / 1e3 < first]
+        quick = came[took <= 1.5 * (earlier if len(earlier) else took).median()]
+
+        def until(begin: float, end: float) -> float:
+            never = math.inf if came.max() >= end else 0.0
+            return max(2 * end - begin, min(quick[quick >= end], default=never))
+
+        made_up = [(begin, until(begin, end)) for begin, end in self.machine.pauses]
 
         def met_a_pause(start: Any, end: Any) -> Any:
             met = np.zeros_like(start, dtype=bool)

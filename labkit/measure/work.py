@@ -10,19 +10,34 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from labkit.errors import LabError
-from labkit.measure.load import Load, Span, table_of
+from labkit.measure.load import Load, Request, Span
 from labkit.measure.machine import Machine
 from labkit.measure.run import DEBUG, Run
 from labkit.measure.selector import FineSelector
 from labkit.probe import Frame, Probe, users_frame, walk
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Scenario = Callable[[Load], Awaitable[object]]
 
 # A run shows what was logged. Without a handler, logging would print it in the cell as well.
 _SILENT = logging.NullHandler()
 logging.getLogger("labkit.probe").addHandler(_SILENT)
+
+
+def table_of(requests: list[Request]) -> pd.DataFrame:
+    """The requests as in `Run.requests`."""
+    import pandas as pd
+
+    rows = [(r.offer, r.intended, r.started, r.error, r.finished) for r in requests]
+    table = pd.DataFrame(rows, columns=["offer", "intended_s", "started_s", "error", "finished"])
+    table["latency_ms"] = 1e3 * (table.finished - table.intended_s)
+    table["service_ms"] = 1e3 * (table.finished - table.started_s)
+    return table.drop(columns="finished")
 
 
 class Work:
@@ -65,6 +80,12 @@ class Work:
             raise LabError(
                 f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
                 f"    await load.run(seconds=4)"
+            )
+        if not self.load.over:
+            raise LabError(
+                f"The scenario {self._name!r} ended before its load did: something cut "
+                f"`await load.run(seconds={self.load.seconds:g})` short, a timeout or a task that "
+                f"was not awaited. Expected: a scenario that waits until load.run() returns."
             )
 
     def _keep_warning(self, record: logging.LogRecord) -> bool:

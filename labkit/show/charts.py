@@ -8,7 +8,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure import DOUBT, Run, ms, partners, spread, typical
+from labkit.measure import DOUBT, Run, more_failed, ms, partners, spread, typical
 from labkit.show.figures import BLUE, INK, lay_over, lines, logarithmic, panels, save, shade
 from labkit.show.tables import summary
 
@@ -53,16 +53,17 @@ def compare(
         predicted: The p99 that the reader expected after the repair (ms), if any.
     """
     pairs: list[tuple[Run, Run]] = partners(before, after)
-    offer = offer or pairs[0][0].victim
+    named, offer = offer, offer or pairs[0][0].victim
     ratios = [b.latency(offer).p99 / a.latency(offer).p99 for b, a in pairs]
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
     title = title or _change(b, a, offer, ratios)
-    if a.failed(offer) > b.failed(offer):
-        title += f"; but {a.failed(offer):,} failed, and {b.failed(offer):,} before"
+    title += more_failed([b], [a], named)[2].replace("; ", "; but ")
     if trouble := next((r.machine.trouble for r in (b, a) if r.machine.pauses), ""):
         title += f"; but {trouble}"
+    if invalid := a.invalid or b.invalid:
+        title += f"; but {invalid}"
     figure, [above, below] = panels(height=5.4, rows=2)
     _draw_requests([above, below], {f"before: {b.name}": b, f"after: {a.name}": a}, offer)
     guess = lay_over(below, predicted, "ms")

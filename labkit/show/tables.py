@@ -49,7 +49,7 @@ def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:
     columns = ["run", "completed", "failed", *times, "stalls", "longest stall (ms)"]
     rows = []
     for run in runs:
-        name = f"{run.name} (debug mode was on)" if run.debug else run.name
+        name = f"{run.name} ({run.invalid})" if run.invalid else run.name
         latency, failed = run.latency(offer), run.failed(offer or run.victim)
         longest = max((stall.duration_ms for stall in run.stalls), default=0.0)
         took = latency.p50, latency.p99, latency.max

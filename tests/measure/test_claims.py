@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,8 +23,9 @@ from labkit import (
     verify,
 )
 from labkit.measure.claims import Claim
-from labkit.measure.load import Request, Span, table_of
+from labkit.measure.load import Request, Span
 from labkit.measure.run import DEBUG
+from labkit.measure.work import table_of
 
 
 def lookups(*latencies_ms: float) -> list[Request]:
@@ -164,6 +166,46 @@ def test_what_one_pause_of_the_machine_did_is_neither_held_nor_broken(pause: flo
     assert held(400, [a_run(*[100.0] * 300)] * 3, [paused] * 3) is False
 
 
+def test_what_a_pause_left_waiting_is_its_doing_until_the_queue_has_gone() -> None:
+    waiting = [max(1.0, 400 - 4 * i) for i in range(200)]  # for one second after a pause of 0.4 s
+    paused = a_run(*[1.0] * 100, *waiting, *[1.0] * 100, pauses=[(1.0, 1.4)])
+    quiet = a_run(*[1.0] * 400)
+    assert paused.undisturbed.latency().max == pytest.approx(1)
+    assert held(2, [paused] * 3, [quiet] * 3) is None
+    assert held(20, [a_run(*[100.0] * 400)] * 3, [paused] * 3) is None
+    to_the_end = a_run(*[1.0] * 100, *waiting[:90], pauses=[(1.0, 1.4)])
+    assert len(to_the_end.undisturbed.requests) == 100
+
+
+def test_one_moment_is_no_effect_and_breaks_none_in_a_single_pair() -> None:
+    quiet, slow = [1.0] * 400, [100.0] * 400
+    for start in range(100, 150, 7):
+        shortly, long = quiet.copy(), quiet.copy()
+        shortly[start : start + 30] = [300.0 - 10 * i for i in range(30)]
+        long[start : start + 100] = [1000.0 - 10 * i for i in range(100)]
+        found = claim(5, a_run(*shortly), a_run(*quiet))
+        assert found.held is None
+        assert found.why.startswith("a few requests, or a single moment, may have made")
+        assert held(5, [a_run(*shortly), *[a_run(*quiet)] * 2], [a_run(*quiet)] * 3) is not True
+        assert held(5, a_run(*long), a_run(*quiet)) is True
+        assert held(5, a_run(*slow), a_run(*shortly)) is None
+    often = [40.0 if i % 100 < 15 else 1.0 for i in range(400)]
+    assert held(5, a_run(*often), a_run(*quiet)) is True
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3])
+def test_what_a_few_requests_met_by_chance_is_no_effect(pairs: int) -> None:
+    def some_slow(count: int) -> Run:
+        slow = set(random.Random(3).sample(range(400), count))
+        return a_run(*[100.0 if i in slow else 1.0 for i in range(400)])
+
+    assert some_slow(5).latency().p99 == pytest.approx(100)
+    assert held(5, [some_slow(5)] * pairs, [some_slow(3)] * pairs) is None
+    assert held(5, [some_slow(40)] * pairs, [some_slow(0)] * pairs) is True
+    cold = a_run(300, *[1.0] * 49)  # the first one of few imports something
+    assert held(5, [cold] * pairs, [a_run(*[1.0] * 50)] * pairs) is None
+
+
 def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
     paused = a_run(100, 90, pauses=[(0.0, 0.3)])
     assert held(20, [paused] * 3, [a_run(1)] * 3) is None
@@ -204,16 +246,79 @@ def failing(count: int, *latencies_ms: float) -> Run:
 def test_nothing_is_lower_where_more_requests_fail_than_before() -> None:
     found = claim(20, [a_run(50)] * 3, [failing(98, 1.0, 1.0)] * 3)
     assert found.held is False
-    assert found.figure.endswith("; 294 failed, 0 before")
+    assert found.figure.endswith("; 294 of 300 failed, 0 of 3 before")
     assert held(20, [failing(98, 50)] * 3, [failing(98, 1.0)] * 3) is True
     assert held(20, [a_run(50)] * 3, [failing(3)] * 3) is False  # none was answered at all
+
+
+def with_audits(lookup_ms: float, audits: int, failed: int) -> Run:
+    audit = [Request("audit", i, i, i + 0.06, None) for i in range(audits)]
+    down = [Request("audit", 0, 0, 0.001, "RuntimeError: down")] * failed
+    return a_run(requests=[*lookups(*[lookup_ms] * 100), *audit, *down])
+
+
+def test_whoever_fails_at_once_has_not_been_repaired() -> None:
+    before, after = with_audits(50.0, 20, 0), with_audits(1.0, 0, 20)
+    found = claim(10, [before] * 3, [after] * 3)
+    assert (found.held, found.why) == (False, "")
+    assert found.figure.endswith("; 60 of 360 failed, 0 of 360 before")
+    assert lower("the lookups'", 10, before, after, offer="lookup").held is True
+    audits = lower("the audits'", 10, before, after, lambda run: run.latency("audit").p99)
+    assert audits.held is not True
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((4, 200), (4, 12), False),
+        ((2, 100), (6, 300), True),
+        ((2, 100), (8, 100), None),  # not for sure
+        ((0, 100), (1, 100), None),
+        ((0, 100), (20, 100), False),
+        ((20, 100), (0, 100), True),
+    ],
+)
+def test_failures_are_compared_by_their_shares(
+    before: tuple[int, int], after: tuple[int, int], expected: bool | None
+) -> None:
+    was, now = (
+        failing(failed, *[latency] * (asked - failed))
+        for latency, (failed, asked) in ((60.0, before), (1.0, after))
+    )
+    assert held(10, was, now) is expected
+
+
+def test_the_same_offer_is_compared_on_both_sides() -> None:
+    pings = [Request("ping", i / 10, i / 10, i / 10 + 0.001, None) for i in range(40)]
+    before = a_run(requests=[*lookups(*[60.0] * 100), *pings])
+    after = a_run(requests=[*pings, *lookups(*[60.0] * 100)], offers=("ping", "lookup"))
+    assert held(10, before, after) is False
+    with pytest.raises(LabError, match="There is no offer 'lookup'"):
+        claim(10, before, a_run(requests=pings, offers=("ping",)))
+
+
+def test_at_most_says_how_many_failed_and_is_inconclusive_where_all_did() -> None:
+    def p99(run: Run) -> float:
+        return run.latency().p99
+
+    found = at_most("short", 40, p99, failing(9, 1.0), unit="ms")
+    assert (found.held, found.figure) == (True, "1.0 ms; 9 of 10 failed")
+    found = at_most("short", 40, p99, failing(9))
+    assert (found.held, found.why) == (None, "there is no figure: nothing was answered")
+
+
+def test_runs_may_be_given_by_a_generator() -> None:
+    paused = a_run(51, pauses=[(0.0, 0.3)])
+    assert at_most("short", 50, lambda r: r.latency().p99, (it for it in [paused])).held is None
+    assert none("no request", lambda r: r.requests, (it for it in [paused])).held is None
+    assert exactly("none", 0, lambda r: len(r.requests), (it for it in [paused])).held is None
 
 
 def test_what_is_refused_on_purpose_is_said_and_has_not_failed() -> None:
     others = [Request("report", 0, 0, 0.001, "ValueError: no such order")]
     refused = [Request("lookup", 0, 0, 0.001, "Overloaded: come back later")] * 7
     refusing = a_run(requests=[*lookups(1.0), *refused, *others])
-    found = lower("it is lower", 20, THREE, [refusing] * 3, refusal="Overloaded")
+    found = lower("it is lower", 20, THREE, [refusing] * 3, offer="lookup", refusal="Overloaded")
     assert found.held is True
     assert found.figure.endswith("; 21 refused")
 

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -23,6 +24,7 @@ from labkit.display import diverted
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure import machine as machine_module
+from labkit.measure.run import DEBUG
 from tests.stalls import unless_busy
 
 
@@ -210,9 +212,9 @@ async def debugged(load: Load) -> None:
 
 def test_debug_mode_is_said_beside_the_latencies() -> None:
     run = measure(debugged)
-    assert run.debug
+    assert run.invalid == DEBUG
     assert str(run).endswith("; asyncio's debug mode was on: these are not your service's times")
-    assert not measure(short).debug
+    assert not measure(short).invalid
 
 
 def test_slow_callback_warnings_are_caught() -> None:
@@ -247,8 +249,8 @@ def test_debug_mode_is_noticed_though_it_is_on_only_while_the_load_begins_or_end
         asyncio.get_running_loop().call_later(0.1, asyncio.get_running_loop().set_debug, True)
         await short(load)
 
-    assert measure(at_its_begin).debug
-    assert measure(at_its_end).debug
+    assert measure(at_its_begin).invalid == DEBUG
+    assert measure(at_its_end).invalid == DEBUG
 
 
 def test_a_tracer_is_said_beside_the_latencies() -> None:
@@ -400,6 +402,24 @@ def test_a_mistake_in_the_scenario_keeps_its_own_words() -> None:
 
     with pytest.raises(LabError, match=r"^offer\('lookup'\) was given rate=0\. Expected"):
         measure(mistaken)
+
+
+def test_a_load_that_was_cut_short_is_no_measurement() -> None:
+    async def impatient(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await load.run(seconds=0.5)
+
+    async def forgetful(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        task = asyncio.create_task(load.run(seconds=0.5))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+
+    for scenario in (impatient, forgetful):
+        with pytest.raises(LabError, match=r"ended before its load did(.|\n)*run\(seconds=0.5\)"):
+            measure(scenario)
 
 
 def test_a_scenario_that_never_runs_the_load_is_told() -> None:

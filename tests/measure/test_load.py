@@ -323,6 +323,14 @@ def test_gauges_are_read_while_the_load_runs() -> None:
     assert all(0 <= reading["at_s"] <= load.elapsed for reading in load.readings)
 
 
+@pytest.mark.parametrize("name", ["idle", "at_s"])
+def test_two_gauges_of_one_name_are_refused(name: str) -> None:
+    load = Load()
+    load.gauge("idle", lambda: 0)
+    with pytest.raises(LabError, match=rf"gauge\('{name}'\) cannot be used: the name is taken"):
+        load.gauge(name, lambda: 5)
+
+
 def test_a_gauge_is_not_read_in_step_with_the_requests() -> None:
     busy = 0
 

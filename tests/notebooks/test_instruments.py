@@ -12,6 +12,7 @@ from instruments.saturation import saturate, sweep
 from instruments.story import Run, Steps, on_one_connection, outcome
 
 import labkit as lab
+from labkit.measure.run import DEBUG
 from labkit.server import Dsn
 
 
@@ -57,7 +58,7 @@ def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories
         await load.run(seconds=0.3)
 
     run = lab.measure(in_debug_mode(scenario))
-    assert run.debug
+    assert run.invalid == DEBUG
     assert "scenario, in debug mode" == run.name
     warnings = slow_callbacks(run, "long")
     assert 3 == len(warnings)

@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,8 +291,20 @@ def test_a_comparison_says_in_its_title_that_more_fail(
     labkit.compare(BEFORE, a_run(1.0, requests=LOOKUPS[:2] + failed))
     said, _ = picture(notebook)
     assert said.startswith(
-        "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 failed, and 0 before"
+        "lookup: p99 from 100 to 1.0 ms, 100× lower; but 98 of 100 failed, 0 of 100 before"
     )
+
+
+def test_a_comparison_says_in_its_title_that_a_run_was_profiled_or_others_fail(
+    notebook: Notebook,
+) -> None:
+    profiled = replace(AFTER, invalid="a tracer or a profiler was on")
+    down = [Request("audit", 0.2, 0.2, 0.201, "RuntimeError: down")] * 4
+    labkit.compare(profiled, a_run(1.0, requests=LOOKUPS + down))
+    said, _ = picture(notebook)
+    title = said.split(". Before:")[0]
+    assert "; but 4 of " in title
+    assert title.endswith("; but a tracer or a profiler was on")
 
 
 def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) -> None:
@@ -320,7 +333,7 @@ def test_a_summary_has_a_row_for_each_run(notebook: Notebook) -> None:
         "run completed failed p50 (ms) p99 (ms) max (ms) stalls longest stall (ms)",
         "legacy 100 0 1 100 120 2 120",
         "repaired 100 0 1 2.01 3 0 0",
-        "debugged (debug mode was on) 1 0 4 4 4 0 0",
+        "debugged (asyncio's debug mode was on) 1 0 4 4 4 0 0",
     ]
 
 
