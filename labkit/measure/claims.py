@@ -14,7 +14,7 @@ may have been, and at its best. What chance can do moves these ends further apar
 the requests, drawn by lot, might have been all. Of three pairs or more the one in the middle
 decides that a claim held, and it is broken only if no pair reaches it. Fewer carry less: the ratio
 of two may be off by a tenth, that of a single pair by a quarter. And one pair must not rest on one
-moment: its ends are also those without the requests that began within any 0.4 s.
+moment: its ends are also those without the requests that began within any 0.35 s.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
 the offer that is named): whoever got no answer was not served sooner. Chance explains three times

@@ -29,7 +29,7 @@ Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 _LOTS = 4  # how often the halves are drawn
-_MOMENT = 0.4  # s; what began within it may all have met one thing
+_MOMENT = 0.35  # s; what began within it may all have met one thing
 
 
 def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
@@ -42,7 +42,7 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
         for half in (0, 1):
             twice = [np.resize(rows[min(half, len(rows) - 1) :: 2], len(rows)) for rows in drawn]
             yield replace(run, requests=run.requests.iloc[sorted(chain(*twice))])
-    for begin in np.arange(0, run.seconds, _MOMENT / 4) if alone else ():
+    for begin in np.arange(0, run.seconds, _MOMENT / 7) if alone else ():
         requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
         spans = run.spans[run.spans.request.isin([-1, *requests.index])]
         yield replace(run, requests=requests, spans=spans)
