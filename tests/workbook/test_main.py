@@ -124,15 +124,18 @@ def outcome(dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     (checkout.root / "notebooks").mkdir()
     (checkout.root / "notebooks" / "legacy.py").write_text("SLOW = True")
-    (checkout.root.parent / "outside.txt").write_text("nobody's business")
+    outside = checkout.root.parent / "outside.txt"
+    outside.write_text("nobody's business")
+    (checkout.root / "notebooks" / "BESIDE.md").write_text(
+        f"# Beside\n\n[outside](../../outside.txt), [by its path]({outside.as_posix()})"
+    )
     code = checkout.root / "notebooks" / "code"
     (code / ".ipynb_checkpoints").mkdir(parents=True)
     (code / "shown.py").write_text("SHOWN = True")
     (code / ".hidden.py").write_text("HIDDEN = True")
     checkout.add(
         "00_held",
-        "# Start *here*\n\n[next](01_broken.ipynb), [a file](legacy.py), [a folder](code)\n\n"
-        f"[outside](../../outside.txt), [by its path]({checkout.root.parent / 'outside.txt'})",
+        "# Start *here*\n\n[next](01_broken.ipynb), [a file](legacy.py), [a folder](code)",
         SHOW,
         "show('a run', data={'run': before})\nshow('a run', data={'run': after})",
         "show('a pair', data={'pair': [before, after]})\nclaim(True, sys.executable)",
