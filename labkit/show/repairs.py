@@ -80,8 +80,11 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
 def how_changed(pair: Pair) -> str:
     """How p99 changed, in words."""
     before, after = _p99(pair)
-    if math.isnan(ratio := before / after):
+    if math.isnan(before + after):
         return "none completed"
+    if not before or not after:  # 0.0: shorter than the figures' last digit
+        return "too short to compare"
+    ratio = before / after
     if 1 / DOUBT[1] < ratio < DOUBT[1]:
         return "unchanged"
     return spread([ratio], "lower") if ratio > 1 else spread([1 / ratio], "higher")

@@ -11,4 +11,9 @@ nb_execution_mode = "off"
 myst_enable_extensions: list[str] = []  # a $ begins no formula
 myst_heading_anchors = 3
 myst_heading_slug_func = "labkit.workbook.pages.anchor"
-myst_url_schemes = {"http": None, "https": None, "checkout": "../notebooks/{{path}}#{{fragment}}"}
+myst_url_schemes = {
+    "http": None,
+    "https": None,
+    "checkout": "../notebooks/{{path}}#{{fragment}}",
+    "earlier": "{{path}}.html#{{fragment}}",  # the page of an earlier run
+}

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from labkit.show.repairs import Strip, draw_repairs, how_changed, names
-from labkit.workbook.report import Result, in_ms
+from labkit.workbook.report import Result, in_ms, in_sum
 
 MARKUP = re.compile(r"([\\`*_\[\]<>|])")  # of Markdown, in the name of a run
 PAGE = """# Each repair, before and after
 
-**SAID** Each line is a repair: how long the slowest of a hundred requests takes (p99), before and
-after.
+**SAID** For each repair: how long the slowest of a hundred requests takes (p99), before and after.
 
 ``````{raw} html
 PICTURE
@@ -42,9 +41,7 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
         cells = ["<br>".join(MARKUP.sub(r"\\\1", one) for one in repairs) for repairs in told]
         rows.append([f"[{result.title}]({result.notebook}.ipynb)", verdict, *cells])
         said += f"{result.title}: {verdict}. {'; '.join(told[0])} "
-    well = sum(result.verdict.startswith("✔") for result in results)
-    page = PAGE.replace("SAID", f"{well} of {len(results)} notebooks ran, and all they claim held.")
-    page = page.replace("PICTURE", draw_repairs(strips, said))
+    page = PAGE.replace("SAID", in_sum(results)).replace("PICTURE", draw_repairs(strips, said))
     return page.replace("TABLE", "\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
 
@@ -31,10 +32,15 @@ TREE = "\n```{toctree}\n:hidden:\n\n"
 def pages(directory: Path) -> None:
     """Write the site of the notebooks as they are committed: nothing is executed.
 
+    Args:
+        directory: A new one, an empty one, or one with an earlier site.
+
     Raises:
-        LabError: A notebook cannot be read, or the site cannot be built.
+        LabError: A notebook cannot be read, the site cannot be built, or the directory has
+            something else in it.
         OSError: The directory cannot be written.
     """
+    refuse_others_files(directory, "pages.css")
     notebooks = read()
     first = overview(as_committed(notebooks))
     write({path.name: notebook for path, notebook in notebooks.items()}, first, directory)
@@ -42,15 +48,18 @@ def pages(directory: Path) -> None:
 
 
 def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) -> str:
-    """Write the site of some executed notebooks. Pages of others stay as they are.
+    """Write the site of some executed notebooks.
+
+    Pages of other notebooks, from an earlier run, stay, and these link to them; the first page, the
+    contents and the search know only the notebooks of this run.
 
     Args:
-        notebooks: By the names of their files. Their pictures are changed into HTML.
+        notebooks: By the names of their files. They are changed into what the site shows.
         first: The first page, as Markdown.
         directory: Where the site goes.
 
     Returns:
-        What Sphinx warned of.
+        What Sphinx warned of: for the tests, as a reader can do nothing about it.
 
     Raises:
         LabError: The site cannot be built.
@@ -58,20 +67,19 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
     """
     root = exercises.notebooks()
     texts = {path.name: path.read_text("utf-8") for path in root.glob("*.md")}
-    for name, notebook in notebooks.items():
-        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-            _describe(output)
-        texts[name] = json.dumps(notebook)
+    names = {*texts, *notebooks}
     with tempfile.TemporaryDirectory() as place:
         source, built = Path(place, "source"), Path(place, "built")
 
         def target(found: re.Match[str]) -> str:
-            path = root / found[1]
-            if found[1] in texts or not path.exists():
+            link, path = found[1], root / found[1]
+            inside = path.resolve().is_relative_to(root.parent.resolve())
+            if link in names or link.startswith("/") or not (inside and path.exists()):
                 return found[0]
-            if path.suffix == ".ipynb":  # it was not run
-                return f"](checkout:{found[1]}"
-            page = source / f"{os.path.normpath(f'/{found[1]}')[1:]}.md"
+            if path.suffix == ".ipynb":  # it was not run now
+                earlier = (directory / f"{path.stem}.html").exists()
+                return f"](earlier:{path.stem}" if earlier else f"](checkout:{link}"
+            page = source / f"{os.path.normpath(f'/{link}')[1:]}.md"
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(_listing(path), "utf-8")
             return found[0]
@@ -79,7 +87,17 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
         source.mkdir()
         for name, text in texts.items():
             (source / name).write_text(LINK.sub(target, text), "utf-8")
-        tree = TREE + "\n".join(sorted(texts, key=lambda name: (name != "QUIZ.md", name)))
+        paths = _paths()
+        for name, notebook in notebooks.items():
+            for cell in notebook.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = LINK.sub(target, cell.source)
+                elif cell.cell_type == "code":
+                    cell.outputs = [_without(paths, output) for output in cell.outputs]
+                    for output in cell.outputs:
+                        _describe(output)
+            (source / name).write_text(json.dumps(notebook), "utf-8")
+        tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-jauto", "-c", str(Path(__file__).parent)]
         done = subprocess.run(
@@ -93,11 +111,39 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
         if done.returncode:
             told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
             raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
-        for page in built.rglob("*.html"):
-            page.write_text(_without_paths(page.read_text("utf-8")), "utf-8")
-        only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
-        shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
+        publish(built, directory)
     return done.stderr
+
+
+def refuse_others_files(directory: Path, style: str) -> None:
+    """Find out whether Sphinx's pages may be written into a directory.
+
+    Args:
+        directory: A new one, an empty one, or one with earlier pages.
+        style: The style sheet by which earlier pages are known.
+
+    Raises:
+        LabError: The directory has something else in it.
+    """
+    earlier = (directory / "_static" / style).exists()
+    if directory.exists() and any(directory.iterdir()) and not earlier:
+        raise LabError(
+            f"{directory} has something else in it. Expected a new directory, or one that this "
+            "command made earlier. To do: name another one."
+        )
+
+
+def publish(built: Path, directory: Path) -> None:
+    """Copy what Sphinx has built, without what only Sphinx needs.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+    only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
+    try:
+        shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
+    except shutil.Error as error:  # a list, with an entry for each file
+        raise OSError(error.args[0][0][2]) from None
 
 
 def anchor(heading: str) -> str:
@@ -108,13 +154,14 @@ def anchor(heading: str) -> str:
 def _listing(path: Path) -> str:
     """A page that shows a file, or each that lies in a folder."""
     page = f"---\norphan: true\nnosearch: true\n---\n# {path.name}\n"
-    for file in sorted(path.glob("*.*")) if path.is_dir() else [path]:
+    shown = [file for file in sorted(path.glob("[!.]*.*")) if file.is_file()]
+    for file in shown if path.is_dir() else [path]:
         page += f"\n## {file.name}\n" if path.is_dir() else ""
         page += f"\n``````{file.suffix[1:]}\n{file.read_text('utf-8', 'replace')}\n``````\n"
     return page
 
 
-def _describe(output: NotebookNode) -> None:
+def _describe(output: dict[str, Any]) -> None:
     """Write a picture as HTML, with its text: MyST-NB would leave that out."""
     data, look = output.get("data", {}), output.get("metadata", {}).get("image/png", {})
     if "image/png" in data:
@@ -123,8 +170,19 @@ def _describe(output: NotebookNode) -> None:
         data["text/html"] = f'<img src="{url}" alt="{text}" width="{look.get("width", "")}">'
 
 
-def _without_paths(html: str) -> str:
+def _paths() -> re.Pattern[str]:
     """Where the workbook lies on this machine is nobody's business; in a picture, it is chance."""
-    roots = (exercises.notebooks().parent, sys.prefix, sys.base_prefix, tempfile.gettempdir())
-    here = "|".join(re.escape(f"{root}{os.sep}") for root in roots)
-    return re.sub(rf"(?<![\w+/])({here})", "", html)
+    roots = [str(exercises.notebooks().parent), sys.prefix, sys.base_prefix, tempfile.gettempdir()]
+    plain = {f"{root}{os.sep}" for root in (*roots, *map(os.path.realpath, roots))}
+    spelled = plain | {escape(root, quote=False) for root in plain} | {repr(p)[1:-1] for p in plain}
+    longest_first = sorted(spelled, key=len, reverse=True)  # one may lie in another
+    return re.compile(rf"(?<![\w+/])({'|'.join(map(re.escape, longest_first))})")
+
+
+def _without(paths: re.Pattern[str], output: Any) -> Any:
+    """An output, or a part of one, without these paths."""
+    if isinstance(output, dict):
+        return {key: _without(paths, part) for key, part in output.items()}
+    if isinstance(output, list):
+        return [_without(paths, part) for part in output]
+    return paths.sub("", output) if isinstance(output, str) else output

@@ -14,13 +14,15 @@ from markdown_it import MarkdownIt
 
 from labkit import exercises
 
-# It is printed as it is seen: no PDF without a browser that is installed. The last three are where
-# Windows and macOS have it; Edge comes with Windows.
+# It is printed as it is seen: no PDF without a browser that is installed. Windows and macOS
+# have it at these places; Edge comes with Windows.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
 _PLACES = (
     r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 _SHEET = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>The asyncpg stall workbook: cheat sheet</title>
@@ -55,16 +57,20 @@ def print_pages(pages: Mapping[Path, str]) -> None:
     browser = next(filter(None, map(shutil.which, (*_NAMES, *_PLACES))), None)
     for pdf, page in pages.items():
         pdf.unlink(missing_ok=True)
-        # A profile of its own: a browser that is open already would take the page, and print none.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            command = [browser or "", "--headless", f"--user-data-dir={profile}", "--no-first-run"]
-            command += ["--no-sandbox"]  # as root there is none, and these pages are ours
-            command += ["--disable-gpu", "--no-pdf-header-footer"]
-            command += ["--virtual-time-budget=10000", f"--print-to-pdf={pdf.resolve()}", page]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                if browser:
-                    subprocess.run(command, capture_output=True, timeout=60)
+        if browser:
+            _print(browser, page, pdf)
         if pdf.exists():
             print(f"As PDF: {pdf}")
         else:
             print(f"For {pdf.name}, open {page} in Chrome, Chromium or Edge and print it as PDF.")
+
+
+def _print(browser: str, page: str, pdf: Path) -> None:
+    # A profile of its own: a browser that is open already would take the page, and print none.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [browser, "--headless", f"--user-data-dir={profile}", "--no-first-run"]
+        command += ["--no-sandbox"]  # as root there is none, and these pages are ours
+        command += ["--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=10000"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command += [f"--print-to-pdf={pdf.resolve()}", page]
+            subprocess.run(command, capture_output=True, timeout=60)

@@ -103,6 +103,12 @@ def in_ms(pair: Sequence[Figures], key: str = "p99_ms") -> str:
     return " → ".join("none" if run[key] is None else ms(run[key]) for run in pair)
 
 
+def in_sum(results: Sequence[Result]) -> str:
+    """How many of the notebooks are well, in a sentence."""
+    well = sum(result.verdict.startswith("✔") for result in results)
+    return f"In {well} of {len(results)} notebooks every claim held."
+
+
 def print_scoreboard(results: Sequence[Result]) -> None:
     """Print each pair and each claim, notebook by notebook, to stdout."""
     console = Console(**PLAIN)

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from labkit.workbook.report import (
     as_committed,
     collect,
     headings,
+    in_sum,
     print_scoreboard,
     read,
     title_of,
@@ -53,8 +55,11 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         KeyboardInterrupt: Ctrl-C; the kernel has been shut down.
     """
     notebooks = read(only)
+    directory = exercises.notebooks().parent / "runs"
+    directory.mkdir(exist_ok=True)
+    tempfile.TemporaryFile(dir=directory).close()  # find out now, rather than after minutes
     if report is not None:
-        report.open("a").close()  # find out now, rather than after minutes
+        report.open("a").close()
     database()  # holds the embedded server until the last kernel is gone: it starts once
     results, executed = _execute_all(notebooks)
     if report is not None:
@@ -62,13 +67,12 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print_scoreboard(results)
     try:
-        directory = exercises.notebooks().parent / "runs"
         write(executed, overview(results, as_committed(notebooks)), directory)
         print(f"\nAs pages: {directory / 'index.html'}")
     except Exception as error:  # the verdicts are told all the same
         print(f"\nThere are no new pages: {error}")
+    print(in_sum(results))
     unwell = [result for result in results if not result.verdict.startswith("✔")]
-    print(f"{len(results) - len(unwell)} of {len(results)} notebooks ran, and all they claim held.")
     for result in unwell:
         claims = [claim["claim"] for claim in result.claims if claim["held"] is not True]
         print(f"{result.notebook}: {result.verdict}: {'; '.join(claims) or 'see above'}")

@@ -19,6 +19,8 @@ import nbformat
 from labkit import exercises
 from labkit.errors import LabError
 from labkit.workbook import printed
+from labkit.workbook.pages import anchor, publish, refuse_others_files
+from labkit.workbook.report import headings
 
 # Of the guide: what to predict, the heading that the chart stands under, and one sentence.
 _ROW = re.compile(r"^\| (.+) \| \[.+\]\((\d\d_\w+\.ipynb)#(.+)\) \| (.+) \|$", re.MULTILINE)
@@ -48,19 +50,17 @@ def slides(directory: Path) -> None:
         directory: A new one, an empty one, or one with earlier slides.
 
     Raises:
-        LabError: The directory has something else in it, or a notebook has no such chart.
+        LabError: The directory has something else in it, or a notebook has no such chart, or
+            FACILITATOR.md says nothing about it.
         OSError: The directory cannot be written.
     """
-    earlier = (directory / "_static" / "slides.css").exists()
-    if directory.exists() and any(directory.iterdir()) and not earlier:
-        raise LabError(
-            f"{directory} has something else in it. Expected a new directory, or earlier slides: "
-            "name another one."
-        )
-    with tempfile.TemporaryDirectory() as source:
-        _write(Path(source))
-        directory.mkdir(parents=True, exist_ok=True)
-        _build(Path(source), directory.resolve())
+    refuse_others_files(directory, "slides.css")
+    with tempfile.TemporaryDirectory() as place:
+        source, built = Path(place, "source"), Path(place, "built")
+        source.mkdir()
+        _write(source)
+        _build(source, built)
+        publish(built, directory)
     printed.write_sheet(directory / "cheatsheet.html")
     print(f"Open {directory / 'index.html'}: the arrow keys move on, S opens the speaker's notes.")
     place = directory.resolve().as_uri()
@@ -74,18 +74,25 @@ def _write(source: Path) -> None:
     guide = (notebooks / "FACILITATOR.md").read_text("utf-8")
     say = dict(_SAY.findall(guide))
     deck = "# The asyncpg stall workbook\n\nWrite your prediction down. Then look.\n"
-    deck += _notes(say["At the start"])
+    deck += _notes(say.get("At the start", ""))
     for predict, notebook, heading, sentence in _ROW.findall(guide):
         number = notebook[:2]
         cells = nbformat.read(notebooks / notebook, as_version=4).cells  # type: ignore[no-untyped-call]
-        title, question = _QUESTION.findall(cells[0].source)[0]
+        asked, told = _QUESTION.search(cells[0].source), say.get(number)
+        if not (asked and told):
+            raise LabError(
+                f"There can be no slide for {notebook}. Expected “**The question.**” in its first "
+                f"cell, and a line with **{number}.** under “What to say” in FACILITATOR.md. "
+                "To do: restore them."
+            )
+        title, question = asked.groups()
         alt, png = _chart(cells, heading, notebook)
         (source / f"{number}.png").write_bytes(png)
         deck += f"\n## {title}\n\n{question}\n\n> **Predict.** {predict}\n"
         deck += _notes(f"Then: {alt}")
         deck += f"\n## {sentence}\n\n```{{image}} {number}.png\n:class: r-stretch\n"
         deck += f":alt: {json.dumps(alt, ensure_ascii=False)}\n```\n"
-        deck += _notes(say[number])
+        deck += _notes(told)
     (source / "index.md").write_text(deck, "utf-8")
 
 
@@ -97,10 +104,9 @@ def _chart(cells: list[Any], heading: str, notebook: str) -> tuple[str, bytes]:
     """The text and the picture of the chart that lays the prediction over a result."""
     here = ""
     for cell in cells:
-        if cell.cell_type == "markdown":
-            here = [here, *re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)][-1]
-        elif here.replace(" ", "-") == heading and "predicted=predicted" in cell.source:
-            for output in cell.outputs:
+        here = [here, *headings(cell)][-1]
+        if anchor(here) == heading and "predicted=predicted" in cell.source:
+            for output in cell.get("outputs", ()):
                 if png := output.get("data", {}).get("image/png"):
                     return output.metadata["image/png"]["alt"], base64.b64decode(png)
     raise LabError(
@@ -109,12 +115,12 @@ def _chart(cells: list[Any], heading: str, notebook: str) -> tuple[str, bytes]:
     )
 
 
-def _build(source: Path, directory: Path) -> None:
+def _build(source: Path, built: Path) -> None:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     said = io.StringIO()
     with patch_docutils(), docutils_namespace():
-        Sphinx(source, None, directory, source / "tmp", "revealjs", _CONF, None, said).build()
+        Sphinx(source, None, built, source / "tmp", "revealjs", _CONF, None, said).build()
     if said.getvalue():
         raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {said.getvalue()}")

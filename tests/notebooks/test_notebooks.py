@@ -50,6 +50,15 @@ def test_its_outputs_tell_nothing_of_the_machine(path: Path) -> None:
 
 
 @each_notebook
+def test_it_was_executed_without_the_controls_that_only_a_running_kernel_can_draw(
+    path: Path,
+) -> None:
+    assert "widgets" not in read(path).metadata
+    kinds = {kind for output in outputs(path) for kind in output.get("data", {})}
+    assert [] == [kind for kind in kinds if "widget-view" in kind]
+
+
+@each_notebook
 def test_every_chart_has_a_text_that_says_the_same(path: Path) -> None:
     charts = [output for output in outputs(path) if "image/png" in output.get("data", {})]
     assert charts

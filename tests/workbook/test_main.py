@@ -124,9 +124,18 @@ def outcome(dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     (checkout.root / "notebooks").mkdir()
     (checkout.root / "notebooks" / "legacy.py").write_text("SLOW = True")
+    outside = checkout.root.parent / "outside.txt"
+    outside.write_text("nobody's business")
+    (checkout.root / "notebooks" / "BESIDE.md").write_text(
+        f"# Beside\n\n[outside](../../outside.txt), [by its path]({outside.as_posix()})"
+    )
+    code = checkout.root / "notebooks" / "code"
+    (code / ".ipynb_checkpoints").mkdir(parents=True)
+    (code / "shown.py").write_text("SHOWN = True")
+    (code / ".hidden.py").write_text("HIDDEN = True")
     checkout.add(
         "00_held",
-        "# Start *here*\n\n[next](01_broken.ipynb), [a file](legacy.py)",
+        "# Start *here*\n\n[next](01_broken.ipynb), [a file](legacy.py), [a folder](code)",
         SHOW,
         "show('a run', data={'run': before})\nshow('a run', data={'run': after})",
         "show('a pair', data={'pair': [before, after]})\nclaim(True, sys.executable)",
@@ -157,7 +166,9 @@ def outcome(dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     (shadow / "kernel.json").write_text(json.dumps(spec))
 
     def notebooks() -> dict[Path, bytes]:
-        return {p: p.read_bytes() for p in (checkout.root / "notebooks").rglob("*")}
+        return {
+            p: p.read_bytes() for p in (checkout.root / "notebooks").rglob("*.*") if p.is_file()
+        }
 
     earlier = notebooks()
     report, shadowing = str(checkout.root / "report.json"), str(checkout.root / "shadow")
@@ -272,6 +283,14 @@ def test_a_page_links_to_pages_and_to_files_beside_the_notebooks(outcome: Outcom
     links = re.findall(r'href="([^"#]+)"', outcome.page("00_held"))
     assert {"index.html", "01_broken.html", "legacy.py.html"} <= {*links}
     assert "SLOW" in outcome.page("legacy.py")
+    assert "SHOWN" in outcome.page("code")
+    assert "HIDDEN" not in outcome.page("code")
+
+
+def test_nothing_outside_of_the_checkout_is_published(outcome: Outcome) -> None:
+    made = [path for path in (outcome.checkout.root / "runs").rglob("*") if path.is_file()]
+    assert [] == [path for path in made if b"nobody's business" in path.read_bytes()]
+    assert ["outside.txt"] == [p.name for p in outcome.checkout.root.parent.glob("outside*")]
 
 
 def test_the_pages_name_no_path_and_load_nothing_from_the_network(outcome: Outcome) -> None:
@@ -304,19 +323,24 @@ os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONP
 """
 
 
-@pytest.mark.parametrize(
-    ("setup", "told"), [(NO_THEME, "of another furo"), ("open('runs', 'w').close()", "runs'")]
-)
-def test_verdicts_are_told_where_there_can_be_no_pages(
-    checkout: Checkout, setup: str, told: str
-) -> None:
+def test_verdicts_are_told_where_there_can_be_no_pages(checkout: Checkout) -> None:
     checkout.add("00_held", "# Held", SHOW, "claim(True)")
-    process = checkout.labkit("run", setup=f"import os\nos.chdir({str(checkout.root)!r})\n{setup}")
+    setup = f"import os\nos.chdir({str(checkout.root)!r})\n{NO_THEME}"
+    process = checkout.labkit("run", setup=setup)
     assert process.returncode == 0
     assert "There are no new pages: " in process.stdout
-    assert told in process.stdout
-    assert process.stdout.endswith("1 of 1 notebooks ran, and all they claim held.\n")
+    assert "of another furo" in process.stdout
+    assert process.stdout.endswith("In 1 of 1 notebooks every claim held.\n")
     assert "Traceback" not in process.stderr
+
+
+def test_where_pages_cannot_be_written_nothing_is_executed(checkout: Checkout) -> None:
+    checkout.add("00_held", "# Held", SHOW, "claim(True)")
+    (checkout.root / "runs").write_text("a file")
+    process = checkout.labkit("run")
+    assert (2, "") == (process.returncode, process.stdout)
+    assert f"{checkout.root / 'runs'} cannot be used: File exists. Expected" in process.stderr
+    assert 1 == len(process.stderr.splitlines())
 
 
 def test_pages_are_made_of_what_is_committed_without_a_database(checkout: Checkout) -> None:
@@ -333,7 +357,7 @@ def test_all_held_is_exit_status_0_also_where_the_output_has_no_tick(outcome: Ou
     process = outcome.checkout.labkit("run", "--only", "00", PYTHONIOENCODING="ascii")
     assert process.returncode == 0
     assert "? held" in process.stdout
-    assert process.stdout.endswith("1 of 1 notebooks ran, and all they claim held.\n")
+    assert process.stdout.endswith("In 1 of 1 notebooks every claim held.\n")
     # What an earlier run wrote of the other notebooks is still there.
     assert (outcome.checkout.root / "runs" / "01_broken.html").exists()
 

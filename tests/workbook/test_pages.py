@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 import yaml
+from nbformat import from_dict
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from labkit import exercises
+from labkit import LabError, exercises
 from labkit.workbook.overview import overview
-from labkit.workbook.pages import write
+from labkit.workbook.pages import pages, write
 from labkit.workbook.report import Result, as_committed, read
 from tests.notebooks.test_browser import CHROMIUM, FLAGS, serious
 
@@ -123,10 +126,34 @@ def test_nothing_is_loaded_from_the_network(site: Site) -> None:
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text("utf-8"))
 
 
-def test_no_page_names_a_path_of_the_machine(site: Site) -> None:
-    for page in site.pages.values():
-        for path in (ROOT, sys.prefix, tempfile.gettempdir()):
-            assert f"{path}/" not in re.sub('"data:[^"]*"', "", page.text)
+def test_no_page_and_no_index_names_a_path_that_a_notebook_has_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "base_prefix", os.path.join(os.sep, "opt", "R&D"))
+    [(path, notebook)] = read(["01"]).items()
+    bases = str(ROOT), sys.base_prefix, os.path.realpath(tempfile.gettempdir())
+    for number, base in enumerate(bases):
+        shown = os.path.join(base, f"shown{number}.py")
+        data = {"text/plain": shown, "text/html": f"<p>{escape(shown)}</p>"}
+        kinds: list[dict[str, Any]] = [
+            {"output_type": "stream", "name": "stdout", "text": f"{shown!r}\n{shown}\n"},
+            {"output_type": "display_data", "metadata": {}, "data": data},
+        ]
+        notebook.cells[-2].outputs += map(from_dict, kinds)
+    write({path.name: notebook}, "# First\n", tmp_path / "runs")
+    for file in (tmp_path / "runs").glob("*.*"):
+        text = re.sub('"data:[^"]*"', "", file.read_text("utf-8"))
+        for told in (ROOT, "R&D", "R&amp;D", tempfile.gettempdir()):
+            assert f"{told}{os.sep}" not in text
+    page = (tmp_path / "runs" / f"{path.stem}.html").read_text("utf-8")
+    assert all(f"shown{number}.py" in page for number in range(3))
+
+
+def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(LabError, match="has something else in it"):
+        pages(tmp_path)
+    assert ["index.html"] == [file.name for file in tmp_path.iterdir()]
 
 
 def test_every_picture_has_the_text_that_the_notebook_gave_it(site: Site) -> None:
@@ -159,7 +186,7 @@ def test_the_first_page_sets_this_machines_figures_beside_the_committed_ones() -
     results = [ran("a", 118.0, 2.0, held=False), ran("b", 10.0, 9.9), ran("c"), ran("d", 5.0, None)]
     committed = [ran("a", 100.0, 4.0), ran("b", 8.0, 16.0), ran("c"), ran("d", 5.0, 1.0)]
     page = overview(results, committed)
-    assert "**3 of 4 notebooks ran, and all they claim held.**" in page
+    assert "**In 3 of 4 notebooks every claim held.**" in page
     rows = [row for row in page.splitlines() if row.startswith("| [")]
     pair = "run 0 → run 1: "
     assert [
@@ -173,13 +200,24 @@ def test_the_first_page_sets_this_machines_figures_beside_the_committed_ones() -
     ] == rows
 
 
+def test_figures_of_zero_are_no_ratio() -> None:
+    assert "too short to compare" in overview([ran("a", 118.0, 0.0)])
+    assert "too short to compare" in overview([ran("a", 0.0, 2.0)])
+
+
 def test_a_page_of_one_notebook_leads_to_the_others_where_they_lie(tmp_path: Path) -> None:
+    earlier = tmp_path / "runs" / "02_set_up_the_pool.html"
+    earlier.parent.mkdir()
+    earlier.write_text("of an earlier run")
     notebooks = read(["01"])
     first = overview(as_committed(notebooks))
     executed = {path.name: notebook for path, notebook in notebooks.items()}
     assert "" == write(executed, first, tmp_path / "runs")
-    page = Html(tmp_path / "runs" / "01_detect_loop_blocking.html")
-    assert "../notebooks/00_start_here.ipynb" in [urldefrag(link)[0] for link in page.links]
+    pages = [Html(page) for page in (tmp_path / "runs").glob("*.html")]
+    links = {urldefrag(link)[0] for page in pages for link in page.links}
+    assert {"../notebooks/00_start_here.ipynb", "02_set_up_the_pool.html"} <= links
+    assert "../notebooks/02_set_up_the_pool.ipynb" not in links
+    assert "of an earlier run" == earlier.read_text()
     assert not (tmp_path / "runs" / "00_start_here.html").exists()
 
 
