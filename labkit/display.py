@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import numbers
 import os
@@ -36,7 +37,8 @@ def call_interruptibly(work: Callable[[], object]) -> None:
     """Call it where the stop button reaches it: in the main thread, as a cell.
 
     JupyterLab has a widget's messages handled in another thread, which no interrupt reaches; there
-    this returns at once.
+    this returns at once. Elsewhere (VS Code) a message waits until this ends: a second press of a
+    button does it again.
     """
 
     def interruptible() -> None:
@@ -116,6 +118,14 @@ def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     top = "".join(f'<th scope="col" style="text-align:left">{escape(str(h))}</th>' for h in head)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def as_img(bundle: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """A picture that was shown, as HTML: there it keeps its text."""
+    alt, width = escape(bundle["text/plain"]), metadata["image/png"]["width"]
+    png = base64.b64encode(bundle["image/png"]).decode()
+    src = f"data:image/png;base64,{png}"
+    return f'<img alt="{alt}" width="{width}" style="max-width: 100%" src="{src}">'
 
 
 def number(value: float) -> str:

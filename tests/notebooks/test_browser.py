@@ -295,10 +295,16 @@ def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, addres
     shows(
         r"110 by pencil; [\d.]+ measured\. The knobs: freeze \(ms\) 120.*lookups per second 200\.$"
     )
-    assert [] == serious(lab.page, within=".jp-OutputArea-output")
+    expect(told).to_have_text("Turn a knob, look at the prediction, and measure.")
+    for theme in "Dark", "Light":
+        lab.choose("Settings", "Theme", f"JupyterLab {theme}$")
+        light = str(theme == "Light").lower()
+        expect(lab.page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+        assert [] == serious(lab.page, within=".jp-OutputArea-output")
     handle.focus()
     lab.page.keyboard.press("ArrowRight")
     shows(r"120 by pencil; not measured yet.* freeze \(ms\) 130.* Before: 110 by pencil; [\d.]+ m")
+    expect(turned.get_by_role("alert")).to_contain_text("120 by pencil; not measured yet")
     measure.focus()
     lab.page.keyboard.press("Space")
     expect(told).to_contain_text("loop lag")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import sys
 import threading
+from math import inf, nan
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -13,20 +15,27 @@ from typing import Any
 import ipywidgets
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 
 import labkit
 from labkit import LabError, Load, Run
 from labkit.display import UNATTENDED
+from labkit.show.figures import save
 from labkit.show.knobs import Figures, Knobs, controls
 from labkit.workbook.kernel import execute
 from tests.measure.test_claims import Notebook
 
+Drawn = list[Figure]
 RANGES = {"pause_ms": (10, 50, 10), "rate": (20, 40, 20)}
 
 
 async def pausing(load: Load, pause_ms: int = 20, rate: int = 40) -> None:
     load.offer("lookup", lambda: asyncio.sleep(pause_ms / 1e3), rate=rate)
     await load.run(seconds=0.2)
+
+
+async def unmeasured(load: Load, pause_ms: int = 20, rate: int = 40) -> None:
+    pytest.fail("it was measured")
 
 
 def pause(pause_ms: int, rate: int) -> float:
@@ -43,6 +52,19 @@ class Jupyter(Notebook):
     def _display(self, bundle: dict[str, Any], **options: Any) -> Any:
         self.shown.append((bundle, options["metadata"]))
         return SimpleNamespace(update=self._display)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """The figures behind the pictures."""
+    figures: Drawn = []
+
+    def keep(figure: Figure, title: str, said: str) -> None:
+        save(figure, title, said)
+        figures.append(figure)
+
+    monkeypatch.setattr(sys.modules[Knobs.__module__], "save", keep)
+    return figures
 
 
 @pytest.fixture
@@ -164,6 +186,55 @@ def test_several_figures_are_drawn_by_their_names() -> None:
     assert "p50 (ms): 10 half, 20 all by pencil; 1" in panel.picture
 
 
+@pytest.mark.parametrize("gives", [3, {"half": 3}, {"half": 1, "whole": 2}])
+def test_figures_by_other_names_than_the_predictions_are_refused(gives: Any) -> None:
+    panel = Panel(predict=lambda pause_ms, rate: {"half": 1, "all": 2}, read=lambda run: gives)
+    panel.button.click()
+    assert "by predict&#x27;s names" in panel.said
+    assert "not measured yet" in panel.picture
+
+
+def test_a_figure_is_drawn_at_its_name_in_whatever_order(drawn: Drawn) -> None:
+    panel = Panel(
+        predict=lambda pause_ms, rate: {"low": 1, "high": 50},
+        read=lambda run: {"high": 51, "low": 2},
+    )
+    panel.button.click()
+    lines: list[Any] = [*drawn[-1].axes[0].lines]
+    dots = {line.get_label(): line.get_ydata() for line in lines}
+    assert ([2], [51]) == (dots["measured low"], dots["measured high"])
+
+
+def test_the_legend_shows_the_first_of_several_lines_and_of_several_ghosts(drawn: Drawn) -> None:
+    both = {"low": 1, "high": 50}
+    panel = Panel(predict=lambda pause_ms, rate: both, read=lambda run: both)
+    panel.button.click()
+    panel.rate.value = 20
+    panel.button.click()
+    [legend] = drawn[-1].legends
+    handles: list[Any] = legend.legend_handles
+    looks = {
+        it.get_label(): (it.get_linestyle(), it.get_marker(), it.get_alpha()) for it in handles
+    }
+    assert (":", "D", 1) == looks["by pencil: a formula, not measured"]
+    assert ("None", "o", 0.3) == looks["measured before"]
+    assert ("None", "s", 1) == looks["measured high"]
+
+
+def test_a_run_without_the_figure_is_told_in_words() -> None:
+    panel = Panel(read=lambda run: nan)
+    panel.button.click()
+    assert "p50 (ms): 20 by pencil; no figure measured" in panel.picture
+
+
+def test_a_turned_knob_is_told_to_a_screen_reader() -> None:
+    panel = Panel()
+    assert "Turn a knob" in panel.said
+    panel.pause.value = 50
+    assert 'role="alert"' in panel.said
+    assert "p50 (ms): 50 by pencil; not measured yet<" in panel.said
+
+
 def test_a_second_press_while_it_measures_does_nothing() -> None:
     def read(run: Run) -> float:
         panel.button.click()
@@ -207,13 +278,28 @@ def test_the_stop_button_ends_a_measurement_and_the_next_one_works() -> None:
 @pytest.mark.parametrize(
     ("ranges", "wanted"),
     [
-        ({"paws": (10, 50, 10)}, r"given paws=\(10, 50, 10\): lowest, highest, step"),
-        ({"pause_ms": (15, 55, 10)}, r"async def scenario\(load, pause_ms=15\)"),
+        ({"paws": (10, 50, 10)}, r"'paws': \(10, 50, 10\)}. Expected whole numbers: lowest, high"),
+        ({"pause_ms": (15, 55, 10)}, "and a default there"),
+        ({"pause_ms": (50, 10, 10)}, "cannot turn {'pause_ms'"),
+        ({"pause_ms": (10, 50, 0)}, "cannot turn {'pause_ms'"),
+        ({"pause_ms": (10.0, 50.0, 10.0)}, "cannot turn {'pause_ms'"),
+        ({}, "cannot turn nothing"),
     ],
 )
-def test_a_knob_that_the_scenario_does_not_have_is_refused(ranges: Any, wanted: str) -> None:
+def test_a_knob_that_cannot_be_turned_is_refused(ranges: Any, wanted: str) -> None:
     with pytest.raises(LabError, match=wanted):
-        labkit.knobs(pausing, predict=pause, read=p50, unit="p50 (ms)", **ranges)
+        labkit.knobs(unmeasured, predict=pause, read=p50, unit="p50 (ms)", **ranges)
+
+
+@pytest.mark.parametrize("gives", [nan, inf, -1, None])
+def test_a_prediction_that_cannot_be_drawn_at_some_setting_is_refused_before_measuring(
+    gives: Any,
+) -> None:
+    def predict(pause_ms: int, rate: int) -> Any:
+        return gives if pause_ms == 50 else pause_ms
+
+    with pytest.raises(LabError, match=r"predict gave .* at {'pause_ms': 50, 'rate': 20}"):
+        labkit.knobs(unmeasured, predict=predict, read=p50, unit="p50 (ms)", **RANGES)
 
 
 def test_each_slider_has_a_name_and_steps() -> None:
