@@ -54,7 +54,7 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
     contents and the search know only the notebooks of this run.
 
     Args:
-        notebooks: By the names of their files. They are changed into what the site shows.
+        notebooks: By the names of their files.
         first: The first page, as Markdown.
         directory: Where the site goes.
 
@@ -89,14 +89,13 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         paths = _paths()
         for name, notebook in notebooks.items():
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = LINK.sub(target, cell.source)
-                elif cell.cell_type == "code":
-                    cell.outputs = [_without(paths, output) for output in cell.outputs]
-                    for output in cell.outputs:
-                        _describe(output)
-            (source / name).write_text(json.dumps(notebook), "utf-8")
+            shown = _without(paths, notebook)
+            for cell in shown["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = LINK.sub(target, cell["source"])
+                for output in cell.get("outputs", ()):
+                    _describe(output)
+            (source / name).write_text(json.dumps(shown), "utf-8")
         tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-jauto", "-c", str(Path(__file__).parent)]
@@ -179,10 +178,10 @@ def _paths() -> re.Pattern[str]:
     return re.compile(rf"(?<![\w+/])({'|'.join(map(re.escape, longest_first))})")
 
 
-def _without(paths: re.Pattern[str], output: Any) -> Any:
-    """An output, or a part of one, without these paths."""
-    if isinstance(output, dict):
-        return {key: _without(paths, part) for key, part in output.items()}
-    if isinstance(output, list):
-        return [_without(paths, part) for part in output]
-    return paths.sub("", output) if isinstance(output, str) else output
+def _without(paths: re.Pattern[str], it: Any) -> Any:
+    """A copy of a notebook, or of a part of one, without these paths."""
+    if isinstance(it, dict):
+        return {key: _without(paths, part) for key, part in it.items()}
+    if isinstance(it, list):
+        return [_without(paths, part) for part in it]
+    return paths.sub("", it) if isinstance(it, str) else it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import sys
@@ -72,7 +71,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     root, notebooks = tmp_path_factory.mktemp("site") / "new", read()
     first = overview(as_committed(notebooks))
-    executed = {path.name: copy.deepcopy(notebook) for path, notebook in notebooks.items()}
+    executed = {path.name: notebook for path, notebook in notebooks.items()}
     warnings = write(executed, first, root)
     pages = {page.relative_to(root).as_posix(): Html(page) for page in root.rglob("*.html")}
     return Site(root, warnings, pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -110,7 +111,7 @@ def test_it_leaves_only_what_a_browser_needs_and_no_path_of_where_it_was_made(ma
     assert {"cheatsheet.html", "index.html", "_static", "_images"} == left
     for file in made.place.rglob("*"):
         if file.suffix in (".html", ".css", ".js", ".json"):
-            assert f"{tempfile.gettempdir()}/" not in file.read_text("utf-8")
+            assert tempfile.gettempdir() + os.sep not in file.read_text("utf-8")
 
 
 def test_earlier_slides_are_made_anew_and_nothing_else_is_touched(tmp_path: Path) -> None:
