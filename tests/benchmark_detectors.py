@@ -35,8 +35,8 @@ try:
     from tests.stalls import KINDS, Detector, Outcome, Report, outcome, outcomes, probe
 except ModuleNotFoundError as missing:
     sys.exit(
-        f"{missing.name} is not installed. Expected what the tests need: "
-        'pip install -r requirements.txt -e ".[test]" aiocop pyleak'
+        f"{missing.name} is not installed. Expected what the tests need, and two more: "
+        "pip install -r tests/requirements.txt aiocop pyleak"
     )
 
 MS = 10  # what counts as a stall

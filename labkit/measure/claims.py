@@ -2,23 +2,24 @@
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added; half of that, where no processor
-was idle). A claim
+out, and every time is shorter by what its lateness can have added, and halved if no processor was
+idle). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;
 - is inconclusive otherwise, and says why.
 
-A ratio is taken at its worst, the least that one side may have been over the most that the other
-may have been, and at its best. What chance can do moves these ends further apart: either half of
-the requests, drawn by lot, might have been all. Of three pairs or more the one in the middle
-decides that a claim held, and it is broken only if no pair reaches it. Fewer carry less: the ratio
-of two may be off by a tenth, that of a single pair by a quarter. And one pair must not rest on one
-moment: its ends are also those without the requests that began within any 0.35 s.
+A ratio is taken at its worst (the least that the run before may have shown, divided by the most
+that the run after may have shown) and at its best (the opposite). What chance can do moves these
+ends further apart: either half of the requests, drawn by lot, might have been all. Of three pairs
+or more the one in the middle decides that a claim held, and it is broken only if no pair reaches
+it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by a quarter.
+And one pair must not rest on one moment: its ends are also those without the requests that began
+within any 0.35 s. That two are alike is held by the ratios as seen and on a quiet machine.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
-the offer that is named): whoever got no answer was not served sooner. Chance explains three times
-the square root of the number that the share before lets expect. "At most" says how many failed.
+the offer that is named): whoever got no answer was not served sooner. If the share
+before lets expect N failures, up to 3·√N more can be chance. "At most" says how many failed.
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
 has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile

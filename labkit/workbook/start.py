@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -14,7 +15,11 @@ from labkit.errors import LabError
 from labkit.workbook.copy import lost_modules, update
 
 FIRST = "00_start_here.ipynb"
-NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}'
+DEFAULTS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    # QUIZ.md folds its answers away, and its source does not.
+    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+}
 
 
 def start(no_browser: bool = False, ip: str | None = None) -> Never:
@@ -71,7 +76,9 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         options.append(f"--ServerApp.ip={ip}")
     with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
         (Path(config) / "labconfig").mkdir()
-        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(NO_NEWS)
+        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(
+            json.dumps(DEFAULTS)
+        )
         places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
         os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
         LabApp.launch_instance(options)

@@ -489,6 +489,9 @@ def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout
             assert sys.executable == kernels["python3"]["spec"]["argv"][0]
             news = get("/lab/api/settings/@jupyterlab/apputils-extension:notification")
             assert news["schema"]["properties"]["fetchNews"]["default"] == "false"
+            viewers = get("/lab/api/settings/@jupyterlab/docmanager-extension:plugin")["schema"]
+            shown = viewers["properties"]["defaultViewers"]["default"]
+            assert {"markdown": "Markdown Preview"} == shown
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=20)
         finally:
