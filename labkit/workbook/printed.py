@@ -28,12 +28,17 @@ _SHEET = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>The asyncpg stall workbook: cheat sheet</title>
 <style>
 @page { size: A4 landscape; margin: 7mm }
-body { font: 7.1pt/1.15 Arial, Helvetica, sans-serif; color: #222; background: white; margin: 0 }
-h1 { font-size: 11pt; margin: 0 } h2 { font-size: 9pt; margin: 2pt 0 0 } p { margin: 0 }
+body { font: 7.1pt/1.15 Arial, Helvetica, sans-serif; color: #222; background: white; margin: 0;
+ width: 283mm }
+h1 { font-size: 1.5em; margin: 0 } h2 { font-size: 1.25em; margin: 2pt 0 0 } p { margin: 0 }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .2pt 3pt; border-bottom: .4pt solid #bbb }
-ul { columns: 3; list-style: none; margin: 0; padding: 0 } code { font-size: 6.6pt }
-</style></head><body><main>BODY</main></body></html>
+ul { columns: 3; list-style: none; margin: 0; padding: 0 } code { font-size: .93em }
+</style></head><body><main>BODY</main><script>
+// Until it fits on the page (210 - 14 mm), whatever fonts there are; 96 pixels are 25.4 mm.
+for (let pt = 7.1; document.body.offsetHeight > 195 * 96 / 25.4 && pt > 5; pt -= 0.1)
+ document.body.style.fontSize = pt + "pt"
+</script></body></html>
 """
 
 

@@ -196,7 +196,7 @@ def test_nothing_is_left_however_the_kernel_ends(
     with kernel(dsn, *options) as (started, service):
         assert len(service) >= 1 + len(options)
         started.send_signal(how)
-        until(lambda: not any(runs(p) for p in service), seconds=10)
+        until(lambda: not any(runs(p) for p in service))
 
 
 @posix_only

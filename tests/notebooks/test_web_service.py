@@ -15,6 +15,7 @@ from web_service.settings import PARTS, Settings, from_environment
 
 from labkit.server import Dsn
 from tests.notebooks.served import ask, sessions
+from tests.stalls import unless_busy
 
 LOOPS = ["asyncio"] + ["uvloop"] * (sys.platform != "win32")
 
@@ -136,11 +137,15 @@ def test_two_workers_have_a_probe_and_a_pool_each(dsn: Dsn, nothing_is_left: Non
 
 
 def test_the_tests_of_the_endpoints_fail_on_the_sick_service_alone(dsn: Dsn) -> None:
-    found = testing.run_on({"sick": (), "sound": PARTS}, dsn)
-    by_probe = {
-        key[2] for key, outcome in found.items() if outcome == "FAILED" and "probe" in key[1]
-    }
-    assert {*PARTS} == by_probe
+    def by_probe(found: testing.Outcomes) -> set[str]:
+        return {key[2] for key, it in found.items() if it == "FAILED" and "probe" in key[1]}
+
+    # A fixture accuses nobody of time for which the machine kept the process from running.
+    found = unless_busy(
+        lambda: testing.run_on({"sick": (), "sound": PARTS}, dsn),
+        lambda found: by_probe(found) == {*PARTS},
+    )
+    assert {*PARTS} == by_probe(found)
     others = {
         key for key, outcome in found.items() if outcome == "FAILED" and "probe" not in key[1]
     }

@@ -19,6 +19,7 @@ from labkit import Frame, Probe, Stall
 from labkit.exercises import notebooks
 from labkit.probe import ADVICE, Part, Summary, attach, log
 from labkit.probe.summary import Rows, count
+from tests.stalls import unless_busy
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
 
@@ -246,12 +247,18 @@ def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
     )
     command = [*PROBE, "--json", str(out), str(script)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert [("blocked", 1)] == stalls_of(json.loads(out.read_text())), said
+
+    def once() -> tuple[list[tuple[str, int]], str]:
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        return stalls_of(json.loads(out.read_text())), said
+
+    # A probe that was kept from running all the while accuses nobody.
+    stalls, said = unless_busy(once, lambda found: found[0] == [("blocked", 1)])
+    assert [("blocked", 1)] == stalls, said
     assert "master.py:5 in main" in said
 
 
@@ -356,21 +363,27 @@ def test_attach_watches_a_process_that_runs() -> None:
 
 
 def test_a_probe_that_is_entered_again_tells_again() -> None:
-    told: list[Stall] = []
-    probe = Probe(threshold_ms=20, on_stall=told.append)
-
-    async def main() -> None:
+    async def stall(probe: Probe) -> None:
         with probe:
             await asyncio.sleep(0.02)
             time.sleep(0.05)
             await asyncio.sleep(0.02)
 
-    for entries in (1, 2, 3):
-        asyncio.run(main())
-        until = time.monotonic() + 10
-        while len(told) < len(probe.stalls) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert entries <= len(probe.stalls) == len(told)
+    def after_each_entry() -> list[tuple[int, int]]:
+        told: list[Stall] = []
+        probe, found = Probe(threshold_ms=20, on_stall=told.append), []
+        for _ in range(3):
+            asyncio.run(stall(probe))
+            until = time.monotonic() + 10
+            while len(told) < len(probe.stalls) and time.monotonic() < until:
+                time.sleep(0.01)
+            found.append((len(probe.stalls), len(told)))
+        return found
+
+    def good(found: list[tuple[int, int]]) -> bool:
+        return all(n <= stalls == told for n, (stalls, told) in enumerate(found, 1))
+
+    assert good(found := unless_busy(after_each_entry, good)), found
 
 
 def test_a_loop_that_waits_is_not_busy_whoever_asks() -> None:

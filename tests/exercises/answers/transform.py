@@ -272,7 +272,7 @@ CASES = [
     Case(
         asks_psycopg2,
         "not yet",
-        r"waited \d times without `await`: \d+ ms, blocked, at .*cursor\.execute",
+        r"waited \d times without `await`: \d+ ms, blocked, at .*cursor",
         by_the_clock=True,
     ),
     Case(
