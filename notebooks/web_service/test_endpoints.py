@@ -18,7 +18,7 @@ from web_service.client import ask
 from web_service.process import free_port
 from web_service.settings import PARTS, from_environment
 
-THRESHOLD_MS = 25
+THRESHOLD_MS = 15
 # The last is no part, but payments whose collector answers at once.
 each_endpoint = pytest.mark.parametrize("endpoint", [*PARTS, "payments, quick"])
 
