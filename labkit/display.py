@@ -121,10 +121,12 @@ def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def as_img(bundle: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """A picture that was shown, as HTML: there it keeps its text."""
-    alt, width = escape(bundle["text/plain"]), metadata["image/png"]["width"]
-    png = base64.b64encode(bundle["image/png"]).decode()
-    src = f"data:image/png;base64,{png}"
+    """A picture that was shown, or is kept in a notebook, as HTML: there it keeps its text."""
+    look, png = metadata.get("image/png", {}), bundle["image/png"]
+    alt, width = escape(bundle.get("text/plain", "")), look.get("width", "")
+    if isinstance(png, bytes):
+        png = base64.b64encode(png).decode()
+    src = f"data:image/png;base64,{png.strip()}"
     return f'<img alt="{alt}" width="{width}" style="max-width: 100%" src="{src}">'
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from playwright.sync_api import Browser
 
 from labkit.exercises import find_lessons
 from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
+from tests.browser import opened
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.
 if sys.platform != "win32" and os.getpid() == 1 and (child := os.fork()):
@@ -136,3 +138,9 @@ def the_server_runs(request: pytest.FixtureRequest, session_home: Path) -> None:
     """
     if "dsn" in request.fixturenames:
         embedded.start()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with opened() as chromium:
+        yield chromium

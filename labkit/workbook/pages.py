@@ -21,6 +21,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 from labkit import exercises
+from labkit.display import as_img
 from labkit.errors import LabError
 from labkit.workbook.overview import overview
 from labkit.workbook.report import as_committed, read
@@ -94,24 +95,14 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
                 if cell["cell_type"] == "markdown":
                     cell["source"] = LINK.sub(target, cell["source"])
                 for output in cell.get("outputs", ()):
-                    _describe(output)
+                    if "image/png" in (data := output.get("data", {})):  # else without its text
+                        data["text/html"] = as_img(data, output["metadata"])
             (source / name).write_text(json.dumps(shown), "utf-8")
         tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
-        sphinx = [sys.executable, "-m", "sphinx", "-q", "-jauto", "-c", str(Path(__file__).parent)]
-        done = subprocess.run(
-            [*sphinx, "-d", "doctrees", "source", "built"],
-            cwd=place,
-            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if done.returncode:
-            told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
-            raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
+        warnings = run_sphinx(place, "-c", str(Path(__file__).parent))
         publish(built, directory)
-    return done.stderr
+    return warnings
 
 
 def refuse_others_files(directory: Path, style: str) -> None:
@@ -130,6 +121,26 @@ def refuse_others_files(directory: Path, style: str) -> None:
             f"{directory} has something else in it. Expected a new directory, or one that this "
             "command made earlier. To do: name another one."
         )
+
+
+def run_sphinx(place: str, *options: str) -> str:
+    """Build the pages of the folder `source` in another, `built`; returns what Sphinx warned of.
+
+    Raises:
+        LabError: Sphinx has failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-jauto", "-ddoctrees", *options, "source", "built"],
+        cwd=place,
+        env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
+        raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
+    return done.stderr
 
 
 def publish(built: Path, directory: Path) -> None:
@@ -158,15 +169,6 @@ def _listing(path: Path) -> str:
         page += f"\n## {file.name}\n" if path.is_dir() else ""
         page += f"\n``````{file.suffix[1:]}\n{file.read_text('utf-8', 'replace')}\n``````\n"
     return page
-
-
-def _describe(output: dict[str, Any]) -> None:
-    """Write a picture as HTML, with its text: MyST-NB would leave that out."""
-    data, look = output.get("data", {}), output.get("metadata", {}).get("image/png", {})
-    if "image/png" in data:
-        url = f"data:image/png;base64,{data['image/png'].strip()}"
-        text = escape(look.get("alt", data.get("text/plain", "")))
-        data["text/html"] = f'<img src="{url}" alt="{text}" width="{look.get("width", "")}">'
 
 
 def _paths() -> re.Pattern[str]:

@@ -121,9 +121,10 @@ def print_scoreboard(results: Sequence[Result]) -> None:
             pairs.add_row(name, *times, stalls)
         claims = Table("verdict", "claim", "figure", box=SIMPLE)
         for claim in result.claims:
-            claims.add_row(VERDICT[claim["held"]], claim["claim"], claim["figure"])
+            figure = "; ".join(filter(None, (claim["figure"], claim.get("why"))))
+            claims.add_row(VERDICT[claim["held"]], claim["claim"], figure)
         console.print(*(table for table in (pairs, claims) if table.row_count), end="")
         if result.error is not None:
             console.print(result.error, soft_wrap=True)
         if result.verdict == VERDICT[None]:
-            console.print("inconclusive: this machine is busy; run it again when it is quiet")
+            console.print("inconclusive: run it again when this machine is quiet")

@@ -7,7 +7,6 @@ question and the chart stand in the notebook. reveal.js shows them, and comes wi
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import tempfile
@@ -19,7 +18,7 @@ import nbformat
 from labkit import exercises
 from labkit.errors import LabError
 from labkit.workbook import printed
-from labkit.workbook.pages import anchor, publish, refuse_others_files
+from labkit.workbook.pages import anchor, publish, refuse_others_files, run_sphinx
 from labkit.workbook.report import headings
 
 # Of the guide: what to predict, the heading that the chart stands under, and one sentence.
@@ -59,13 +58,16 @@ def slides(directory: Path) -> None:
         source, built = Path(place, "source"), Path(place, "built")
         source.mkdir()
         _write(source)
-        _build(source, built)
+        conf = [f"{name} = {value!r}\n" for name, value in _CONF.items()]
+        (source / "conf.py").write_text("".join(conf), "utf-8")
+        if warnings := run_sphinx(place, "-b", "revealjs"):
+            raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {warnings}")
         publish(built, directory)
     printed.write_sheet(directory / "cheatsheet.html")
     print(f"Open {directory / 'index.html'}: the arrow keys move on, S opens the speaker's notes.")
-    place = directory.resolve().as_uri()
+    address = directory.resolve().as_uri()
     pages = {"slides.pdf": "index.html?print-pdf", "cheatsheet.pdf": "cheatsheet.html"}
-    printed.print_pages({directory / pdf: f"{place}/{page}" for pdf, page in pages.items()})
+    printed.print_pages({directory / pdf: f"{address}/{page}" for pdf, page in pages.items()})
 
 
 def _write(source: Path) -> None:
@@ -113,14 +115,3 @@ def _chart(cells: list[Any], heading: str, notebook: str) -> tuple[str, bytes]:
         f"{notebook} has no chart with a prediction under {heading.replace('-', ' ')!r}. Expected "
         "the notebook as it is committed, with its outputs. To do: restore it."
     )
-
-
-def _build(source: Path, built: Path) -> None:
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace, patch_docutils
-
-    said = io.StringIO()
-    with patch_docutils(), docutils_namespace():
-        Sphinx(source, None, built, source / "tmp", "revealjs", _CONF, None, said).build()
-    if said.getvalue():
-        raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {said.getvalue()}")

@@ -16,16 +16,14 @@ from typing import Any
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from labkit import exercises
+from tests.browser import in_a_browser, serious
 
-BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-CHROMIUM = next(filter(None, BROWSERS), None)
 pytestmark = [
     pytest.mark.usefixtures("dsn"),  # keeps the server running between the kernels
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt install chromium)"),
+    in_a_browser,
     pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process"),
 ]
 ROOT, NAME = exercises.notebooks().parent, "01_detect_loop_blocking.ipynb"
@@ -45,15 +43,6 @@ PARTS = (
     "# report.hint()",
 )
 CHARTS = ".jp-OutputArea img"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",  # nothing is asked of anybody
-    "--disable-component-update",
-]
 # All cells are in the page, not only those that can be seen just now.
 SETTINGS = {"notebook-extension/tracker": '{"windowingMode": "none"}'}
 WATCH = r"""() => {
@@ -159,14 +148,6 @@ def address(checkout: Path) -> Iterator[str]:
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -342,20 +323,6 @@ def test_in_a_dark_theme_charts_keep_their_white_card_and_words_their_contrast(
     for chart in lab.page.locator(CHARTS).all():
         assert [255, 255, 255, 255] == chart.evaluate(CORNER)
     assert [] == serious(lab.page, within=".jp-OutputArea-output", rule="color-contrast")
-
-
-def serious(tab: Page, within: str | None = None, rule: str | None = None) -> list[str]:
-    """What axe finds that keeps somebody from reading a page, or a part of it."""
-    options = {"resultTypes": ["violations"], "preload": False} | (
-        {"runOnly": [rule]} if rule else {}
-    )
-    found = Axe().run(tab, within, options).response["violations"]
-    return [
-        f"{violation['id']}: {violation['help']}: {node['html']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
 
 
 def read(path: Path) -> Any:

@@ -207,7 +207,7 @@ def test_the_scoreboard_shows_pairs_and_claims_within_80_columns(outcome: Outcom
 
 
 def test_the_scoreboard_says_what_to_do_about_a_busy_machine(outcome: Outcome) -> None:
-    advice = "inconclusive: this machine is busy; run it again when it is quiet"
+    advice = "inconclusive: run it again when this machine is quiet"
     assert advice in outcome.section("03_busy")
     assert outcome.process.stdout.count(advice) == 1
 

@@ -17,15 +17,14 @@ from urllib.parse import unquote, urldefrag
 import pytest
 import yaml
 from nbformat import from_dict
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from labkit import LabError, exercises
 from labkit.workbook.overview import overview
 from labkit.workbook.pages import pages, write
 from labkit.workbook.report import Result, as_committed, read
-from tests.notebooks.test_browser import CHROMIUM, FLAGS, serious
+from tests.browser import in_a_browser, serious
 
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 ROOT = exercises.notebooks().parent
 THEMES = "light", "dark"
 
@@ -227,14 +226,6 @@ def test_the_workflow_publishes_what_the_documented_command_makes() -> None:
     assert f"\n{install} && " in (ROOT / "README.md").read_text("utf-8")
     assert f"\n`{command}` makes the site" in (ROOT / ".github/CONTRIBUTING.md").read_text("utf-8")
     assert command.split()[-1] in [step.get("with", {}).get("path") for step in steps]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=THEMES)

@@ -15,16 +15,15 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from labkit import LabError, exercises
 from labkit.workbook import printed
 from labkit.workbook.slides import slides
-from tests.notebooks.test_browser import CHROMIUM, FLAGS, serious
+from tests.browser import in_a_browser, serious
 
 NOTEBOOKS = exercises.notebooks()
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 SLIDES = 1 + 2 * len(NAMES)
 
 
@@ -42,14 +41,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=180)
     assert (0, "") == (done.returncode, done.stderr)
     return Made(place, done.stdout)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 class Slide(NamedTuple):
