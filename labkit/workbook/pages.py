@@ -100,7 +100,7 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             (source / name).write_text(json.dumps(shown), "utf-8")
         tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
-        warnings = run_sphinx(place, "-c", str(Path(__file__).parent))
+        warnings = run_sphinx(place, "-jauto", "-c", str(Path(__file__).parent))
         publish(built, directory)
     return warnings
 
@@ -130,7 +130,7 @@ def run_sphinx(place: str, *options: str) -> str:
         LabError: Sphinx has failed.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-jauto", "-ddoctrees", *options, "source", "built"],
+        [sys.executable, "-m", "sphinx", "-q", "-ddoctrees", *options, "source", "built"],
         cwd=place,
         env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
         capture_output=True,

@@ -273,9 +273,10 @@ def test_a_page_has_a_title_a_language_and_text_for_its_pictures(outcome: Outcom
     page = outcome.page("00_held")
     assert re.search('<html [^>]*lang="en"', page)
     assert "<title>Start here - The asyncpg stall workbook</title>" in page
+    [picture] = re.findall("<img[^>]*>", page)
     url = f"data:image/png;base64,{PIXEL}"
-    assert [f'<img src="{url}" alt="A &quot;chart&quot;" width="0">'] == re.findall(
-        "<img[^>]*>", page
+    assert all(
+        f'{it}"' in picture for it in (f'src="{url}', 'alt="A &quot;chart&quot;', 'width="0')
     )
 
 
