@@ -7,18 +7,22 @@ import contextlib
 import gc
 import inspect
 import math
+import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from time import perf_counter
+from time import perf_counter, sleep
+from weakref import WeakSet
 
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
 from labkit.measure.run import Run
 from labkit.measure.work import Scenario, Work
-from labkit.probe import Frame, users_frame
+from labkit.probe import Frame, thread_cpu, users_frame, walk
 
 _stopped: list[Work] = []  # and not yet at an end
+_outlived = WeakSet[threading.Thread]()  # the scenarios that started them
 
 _BARS, _BAR, _HEIGHTS = 20, 0.1, "▁▂▃▄▅▆▇█"  # how many, seconds each, how high
 
@@ -71,12 +75,13 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     refuse_patched_asyncio()
     if where := left_behind():
         raise LabError(
-            f"Nothing was measured: a scenario that was stopped still runs, at {where}, and would "
-            f"slow down this one. Wait until it has ended, or restart the kernel."
+            f"Nothing was measured: an earlier scenario still runs, at {where}, and would slow "
+            f"down this one. Wait until it has ended, or restart the kernel."
         )
     name = name or getattr(scenario, "__name__", "scenario").replace("_", " ")
     work, progress, began = Work(scenario, name, threshold_ms), Progress(), perf_counter()
     limit, runs = _limit.get((math.inf, []))
+    earlier = {*threading.enumerate(), work.thread}
     # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
     gc.collect()
     gc.freeze()
@@ -102,6 +107,7 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
         raise Stopped(f"{name} was stopped{left}.") from None
     finally:
         gc.unfreeze()
+        _outlived.update(set(threading.enumerate()) - earlier)
     if work.error is not None:
         progress.update(f"{name}: failed", last=True)
         raise _explained(name, work.error) from None
@@ -159,9 +165,27 @@ def refuse_patched_asyncio() -> None:
 
 
 def left_behind() -> str | None:
-    """Where a scenario that was stopped still runs; None if none does."""
+    """Where an earlier scenario still runs, or computes in a thread that it left; None if none."""
     _stopped[:] = [work for work in _stopped if not work.done.wait(0.5)]  # it may be on its way out
-    return f"{_stopped[0].stands_at()}" if _stopped else None
+    if _stopped:
+        return f"{_stopped[0].stands_at()}"
+    until = perf_counter() + 0.5  # the same for a thread
+    while (at_work := _at_work()) and perf_counter() < until:
+        pass
+    return at_work
+
+
+def _at_work() -> str | None:
+    """Where a thread computes that outlived its scenario. One that waits for work does no harm."""
+    left = {thread: thread_cpu(thread.native_id) for thread in _outlived if thread.is_alive()}
+    if any(left.values()):
+        sleep(0.02)
+    for thread, before in left.items():
+        now = thread_cpu(thread.native_id)
+        if before is not None and now is not None and now - before > 0.005:
+            frame = users_frame(walk(sys._current_frames().get(thread.ident or 0)))
+            return f"{frame or 'a line that is not known'}, in the thread {thread.name!r}"
+    return None
 
 
 def _explained(name: str, error: BaseException) -> LabError:

@@ -133,17 +133,15 @@ class Load:
     def span(self, name: str) -> Iterator[None]:
         """Time a part of a request: `with load.span("acquire"): ...`.
 
-        Raises:
-            LabError: The load does not run yet.
+        What began before `run`, as the opening of a pool does, is no part of one, and is not kept.
         """
-        if not self.started:
-            raise LabError(f"span({name!r}) came before run(). Spans time parts of requests.")
         start = perf_counter()
         try:
             yield
         finally:
-            took = 1e3 * (perf_counter() - start)
-            self.spans.append(Span(_current.get(), name, start - self.began, took))
+            if start >= self.began:  # never, as long as that is NaN
+                took = 1e3 * (perf_counter() - start)
+                self.spans.append(Span(_current.get(), name, start - self.began, took))
 
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.

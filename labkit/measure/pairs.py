@@ -57,10 +57,11 @@ def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool
 
 
 def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
-    """The same, where the ratios are claimed to be between 1 / times and times."""
-    seen, _, risen = _fallen(pairs, 1 / times, doubt)
-    _, _, fallen = _fallen([(a, b) for b, a in pairs], 1 / times, doubt)
-    quiet = [_over(b.quiet, a.quiet) for b, a in pairs]
+    """The same, of what came after to what was before: it lies between 1 / times and times."""
+    turned = [(a, b) for b, a in pairs]
+    _, _, risen = _fallen(pairs, 1 / times, doubt)
+    seen, _, fallen = _fallen(turned, 1 / times, doubt)
+    quiet = [_over(a.quiet, b.quiet) for a, b in turned]
     true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
     return seen, true, risen or fallen
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import bisect_left
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple, Self
@@ -28,6 +29,7 @@ class Hold(NamedTuple):
     since: float
     line: Frame | None
     task: str
+    use: AbstractContextManager[object]  # entered; ends when the connection is given back
 
     def __str__(self) -> str:
         return f"{perf_counter() - self.since:.1f} s, borrowed at {self.line}, in {self.task!r}"
@@ -36,6 +38,11 @@ class Hold(NamedTuple):
 class PoolMeter:
     """Meters a pool from `with` to the end of the block, on the pool's loop.
 
+    Args:
+        pool: An open pool.
+        span: Gives what is entered around each wait ("acquire") and each use ("connection"), as
+            `load.span` does.
+
     Attributes:
         waits: Times from `acquire()` to a connection, or to giving up, in seconds.
         buckets: How many of them were up to each of `WAITS`; the last counts the longer ones.
@@ -43,10 +50,12 @@ class PoolMeter:
         waiting: How many tasks wait for a connection now.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(
+        self, pool: Any, span: Callable[[str], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self.waits, self.buckets, self.waited_s = Histogram(), [0] * (len(WAITS) + 1), 0.0
         self.waiting = 0
-        self._pool, self._class = pool, type(pool)
+        self._pool, self._class, self._span = pool, type(pool), span
         self._held: dict[int, Hold] = {}
 
     def __enter__(self) -> Self:
@@ -66,15 +75,18 @@ class PoolMeter:
             try:
                 await original.release(pool, connection, **options)
             finally:
-                meter._held.pop(id(connection), None)
+                if hold := meter._held.pop(id(connection), None):
+                    hold.use.__exit__(None, None, None)
 
         methods = {"__slots__": (), "acquire": acquire, "release": release}
         self._pool.__class__ = type(original.__name__, (original,), methods)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the pool its own class back."""
+        """Give the pool its own class back; what is still in use ends here for the spans."""
         self._pool.__class__ = self._class
+        while self._held:
+            self._held.popitem()[1].use.__exit__(None, None, None)
 
     @property
     def longest(self) -> Hold | None:
@@ -106,14 +118,17 @@ class _Acquired:
         meter, began, task = self.meter, perf_counter(), asyncio.current_task()
         meter.waiting += 1
         try:
-            self.connection = await self.asked
+            with meter._span("acquire"):
+                self.connection = await self.asked
         finally:
             meter.waiting -= 1
             meter.waits.add(waited := perf_counter() - began)
             meter.waited_s += waited
             meter.buckets[bisect_left(WAITS, waited)] += 1
         name = task.get_name() if task else ""
-        meter._held[id(self.connection)] = Hold(perf_counter(), self.line, name)
+        use = meter._span("connection")
+        use.__enter__()
+        meter._held[id(self.connection)] = Hold(perf_counter(), self.line, name, use)
         return self.connection
 
     async def __aexit__(self, *_: object) -> None:

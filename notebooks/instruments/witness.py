@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
@@ -63,7 +63,7 @@ def watch_connects(load: lab.Load) -> AbstractContextManager[object]:
     dial = loop.create_connection
 
     async def timed_dial(*args: Any, **kwargs: Any) -> Any:
-        with load.span("connect") if load.started else nullcontext():
+        with load.span("connect"):
             return await dial(*args, **kwargs)
 
     return patch.object(loop, "create_connection", timed_dial)

@@ -9,6 +9,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
+from labkit.probe.pool import PoolMeter
 from mystery.deck import Part
 from mystery.service import open_service
 
@@ -26,7 +27,7 @@ def under_load(
     sessions = max(part.card.sessions for part in parts)
 
     async def scenario(load: Any) -> None:
-        async with open_service(dsn, load.span, sessions) as service:
+        async with open_service(dsn, sessions) as service:
             load.gauge("idle", service.pool.get_idle_size)
             load.offer("lookup", service.lookup, rate=100)
             for part in parts:
@@ -34,7 +35,8 @@ def under_load(
                 call = partial(getattr(modules[module], function), service)
                 timed = partial(in_steps, call, steps.setdefault(part.name, []))
                 load.offer(part.name, timed, rate=part.rate, burst=part.card.burst)
-            await load.run(seconds=seconds)
+            with PoolMeter(service.pool, load.span):
+                await load.run(seconds=seconds)
 
     return scenario
 

@@ -1,42 +1,32 @@
 """The service's database: one pool, opened at start-up."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
 POOL_SIZE = 10
 PATIENCE = 5  # seconds, for a connection and for an answer
 
-Stopwatch = Callable[[str], AbstractContextManager[object]]
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What every module is given. The stopwatch is the service's metrics."""
+    """What every module is given."""
 
     dsn: str
     pool: asyncpg.Pool
-    stopwatch: Stopwatch
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Borrow a connection, and time the wait for it."""
-        with self.stopwatch("acquire"):
-            async with asyncio.timeout(PATIENCE):
-                connection = await self.pool.acquire()
-        try:
-            yield connection
-        finally:
-            await self.pool.release(connection)
+    def connection(self) -> Any:
+        """Borrow a connection: to be entered, as what `pool.acquire()` gives."""
+        return self.pool.acquire(timeout=PATIENCE)
 
 
 @asynccontextmanager
-async def open_database(dsn: str, stopwatch: Stopwatch = nullcontext) -> AsyncIterator[Database]:
+async def open_database(dsn: str) -> AsyncIterator[Database]:
     """Keep the pool open for as long as the service runs."""
     async with asyncpg.create_pool(
         dsn, min_size=POOL_SIZE, max_size=POOL_SIZE, command_timeout=PATIENCE
     ) as pool:
-        yield Database(dsn, pool, stopwatch)
+        yield Database(dsn, pool)

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -632,6 +633,32 @@ def test_nothing_is_measured_while_what_was_stopped_still_runs() -> None:
         pass
     assert measure(short).latency().count == 20
     assert not experiment._stopped  # and nothing keeps it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody else tells a thread's CPU time")
+@pytest.mark.parametrize("start", ["executor", "thread"])
+def test_nothing_is_measured_while_a_thread_that_a_scenario_left_still_computes(start: str) -> None:
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(1_000))
+
+    async def leaving(load: Load) -> None:
+        load.offer("lookup", no_op, rate=100)
+        await load.run(seconds=0.2)
+        if start == "thread":
+            threading.Thread(target=compute, daemon=True).start()
+        else:
+            ThreadPoolExecutor(thread_name_prefix="reports").submit(compute)
+
+    measure(leaving)
+    try:
+        with pytest.raises(LabError, match=r"still runs, at .* in compute, in the thread '.+'"):
+            measure(short)
+    finally:
+        over.set()
+    assert measure(short).latency().count == 20  # an idle thread is nobody's harm
 
 
 def spin_for_ever() -> None:

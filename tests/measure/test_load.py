@@ -564,12 +564,21 @@ def test_a_rate_too_low_for_the_time_is_refused() -> None:
         run(load_of(0.1, ("lookup", no_op, 1)))
 
 
-def test_a_span_before_the_run_is_refused() -> None:
-    with (
-        pytest.raises(LabError, match=r"span\('connect'\) came before run\(\)"),
-        Load().span("connect"),
-    ):
-        pass
+def test_what_began_before_the_run_is_no_part_of_a_request() -> None:
+    async def request() -> None:
+        with load.span("query"):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        with load.span("opening"), load.span("held for ever"):
+            pass
+        load.offer("lookup", request, rate=10)
+        with load.span("held for ever"):
+            await load.run(seconds=0.2)
+
+    load = Load()
+    run(main())
+    assert [span.span for span in load.spans] == ["query"] * 2
 
 
 def test_a_request_that_somebody_cancels_is_not_called_unfinished() -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from time import monotonic
@@ -132,7 +131,7 @@ def test_no_source_tells_what_it_is_in_the_deck(deck: Any) -> None:
 async def before_and_after(dsn: str, names: list[str]) -> list[tuple[Any, Any]]:
     from mystery import blockers, repairs, service
 
-    async with service.open_service(dsn, lambda _: nullcontext(), sessions=10) as opened:
+    async with service.open_service(dsn, sessions=10) as opened:
         decks = blockers, repairs
         return [tuple([await getattr(deck, name)(opened) for deck in decks]) for name in names]
 

@@ -16,6 +16,7 @@ from instruments import witness
 
 import labkit as lab
 from labkit.exercises import notebooks
+from labkit.probe.pool import PoolMeter
 from labkit.server import Dsn
 
 FAULTY, REPAIRED = "orders_service", "orders_service_repaired"
@@ -121,7 +122,7 @@ def measured(package: str, dsn: Dsn, name: str, rate: float, burst: int = 1) -> 
     service = compose(package)
 
     async def scenario(load: lab.Load) -> None:
-        async with service.db.open_database(dsn, load.span) as db:
+        async with service.db.open_database(dsn) as db:
             request = {
                 "audit": lambda: service.audit.audit(db, 42),
                 "fees": lambda: service.fees.fees(db),
@@ -131,7 +132,7 @@ def measured(package: str, dsn: Dsn, name: str, rate: float, burst: int = 1) -> 
             load.offer("lookup", lambda: service.lookups.amount(db, 7), rate=50)
             load.offer(name, request, rate=rate, burst=burst)
             load.gauge("idle", db.pool.get_idle_size)
-            with witness.watch_connects(load):
+            with PoolMeter(db.pool, load.span), witness.watch_connects(load):
                 await load.run(seconds=1)
 
     return lab.measure(scenario)

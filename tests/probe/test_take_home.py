@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -53,6 +55,37 @@ def test_the_meter_refuses_what_is_no_pool() -> None:
     wanted = r"was given a list\. Expected a pool"
     with pytest.raises(labkit.LabError, match=wanted), PoolMeter([]):
         pass
+
+
+def test_the_meter_enters_a_span_around_each_wait_and_each_use(dsn: Dsn) -> None:
+    said: list[str] = []
+
+    @contextlib.contextmanager
+    def span(name: str) -> Iterator[None]:
+        said.append(f"{name} begins")
+        try:
+            yield
+        finally:
+            said.append(f"{name} ends")
+
+    wait, use = ["acquire begins", "acquire ends"], ["connection begins", "connection ends"]
+
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+            with PoolMeter(pool, span):
+                await pool.fetchval("SELECT 1")
+                assert wait + use == said
+                async with pool.acquire():
+                    with pytest.raises(TimeoutError):
+                        await pool.acquire(timeout=0.05)
+                    assert [*wait, use[0], *wait] == said[4:]
+                assert use[1] == said[-1]
+                connection = await pool.acquire()  # still out when the block ends
+            assert use[1] == said[-1]
+            await pool.release(connection)
+            assert said.count(use[0]) == said.count(use[1]) == 3
+
+    asyncio.run(main())
 
 
 def test_no_stalls_lets_a_free_loop_pass(no_stalls: Any) -> None:  # noqa: F811
