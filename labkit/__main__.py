@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔
-    # However it is told to end, the kernels are shut down.
-    # A shell that starts this in the background has SIGINT ignored; to be ended is to be stopped.
+    # SIGTERM does what Ctrl-C does: the kernels are shut down. Ctrl-C counts even where the
+    # shell has it ignored, as for a program in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     parser = argparse.ArgumentParser("labkit", description="The asyncpg stall workbook.")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"{error.filename or 'A file'} cannot be used: {error.strerror or error}. Expected an "
             "existing directory with room, in which you may write. To do: name another one, or "
-            "make room, or run this as the user whose it is.",
+            "make room, or run this as its owner.",
             file=sys.stderr,
         )
         return 2

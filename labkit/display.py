@@ -36,9 +36,9 @@ def attended() -> bool:
 def call_interruptibly(work: Callable[[], object]) -> None:
     """Call it where the stop button reaches it: in the main thread, as a cell.
 
-    JupyterLab has a widget's messages handled in another thread, which no interrupt reaches; there
-    this returns at once. Elsewhere (VS Code) a message waits until this ends: a second press of a
-    button does it again.
+    JupyterLab handles a widget's messages in another thread, which no interrupt reaches: there,
+    this returns at once. Elsewhere (VS Code), messages wait until this ends: a second press of a
+    button is handled then.
     """
 
     def interruptible() -> None:
@@ -145,8 +145,8 @@ class Progress:
     def update(self, text: str, *, last: bool = False, data: dict[str, Any] | None = None) -> None:
         """Replace the line; `data` as for `show`."""
         bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
-        if instead := _instead.get():
-            instead(bundle, metadata)
+        if _instead.get() or (last and not in_notebook()):
+            put(bundle, metadata)
         elif in_notebook():
             from IPython.display import display
 
@@ -155,5 +155,3 @@ class Progress:
                 self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
             else:
                 self._handle.update(bundle, raw=True, metadata=metadata)
-        elif last:
-            print(text)

@@ -102,7 +102,7 @@ class Exercise:
             )
         verdict = self._judged(answer)
         failed = progress.record(self.name, verdict.outcome)
-        return replace(verdict, progress=f"{progress.solved(progress.EXERCISES)} {failed}".strip())
+        return replace(verdict, progress=f"{progress.solved()} {failed}".strip())
 
     def _judged(self, answer: Callable[..., Any]) -> Verdict:
         if _is_a_stub(answer):
@@ -143,8 +143,8 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> Not
         run: Where it was seen.
         least_ms: How late the machine must have been to bring about the same by itself.
         seen: What was seen, in a sentence.
-        over: How many times its limit it was, if it grows with the time that computing takes.
-            Where no processor is idle, that may be twice as long.
+        over: How many times its limit the figure was, if it grows with computing time, which
+            may be twice as long where no processor is idle.
     """
     late = ""
     if run.machine.starved and over < 2:
@@ -188,7 +188,7 @@ def find_lessons() -> None:
 def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., Any]:
     """Break off each call that has not ended in time, and note where it waited.
 
-    What can be awaited is all that is asked of an answer: it may be decorated, or an object.
+    An answer need only return what can be awaited: it may be decorated, or an object.
     """
 
     @functools.wraps(answer)

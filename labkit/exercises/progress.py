@@ -6,7 +6,6 @@ Each that was tried has a file of its name in the user's data directory; nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 # A notebook may get another number: what is solved is recorded by the exercise's name.
@@ -29,8 +28,9 @@ def place() -> Path:
     import platformdirs  # here, so that who takes the probe home need not have it
 
     home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
+    path = Path(home).expanduser()
     # A relative place counts from the user's home directory, as for the embedded server.
-    return (Path.home() / Path(home).expanduser()).resolve() / "progress"
+    return (path if path.is_absolute() else Path.home() / path).resolve() / "progress"
 
 
 def read() -> dict[str, bool]:
@@ -59,9 +59,9 @@ def record(exercise: str, outcome: str) -> str:
     return ""
 
 
-def solved(exercises: Iterable[str]) -> str:
-    """How many of these exercises are solved, and which, in a sentence."""
-    every, entries = list(exercises), read()
-    done = [name for name in every if entries.get(name)]
+def solved() -> str:
+    """How many exercises are solved, and which, in a sentence."""
+    entries = read()
+    done = [name for name in EXERCISES if entries.get(name)]
     which = f" ({', '.join(done)})" if done else ""
-    return f"Solved so far: {len(done)} of {len(every)}{which}."
+    return f"Solved so far: {len(done)} of {len(EXERCISES)}{which}."

@@ -69,9 +69,9 @@ class Ends(NamedTuple):
 def ends_of(
     figure: Figure, measured: Run | float, others: Callable[[Run], Iterable[Run]] = lambda run: ()
 ) -> Ends:
-    """A figure of a run at both ends of the rule; a plain number is known as it is.
+    """A figure of a run at both ends of the rule; a plain number has no ends.
 
-    `others` gives what else a run might have been.
+    `others` gives what chance might have made of a run.
     """
     if not isinstance(measured, Run):
         return Ends(measured, measured, measured, measured)

@@ -21,7 +21,7 @@ from labkit.measure.run import Run
 from labkit.measure.work import Scenario, Work
 from labkit.probe import Frame, thread_cpu, users_frame, walk
 
-_stopped: list[Work] = []  # and not yet at an end
+_stopped: list[Work] = []  # but still running
 _outlived = WeakSet[threading.Thread]()  # the scenarios that started them
 
 _BARS, _BAR, _HEIGHTS = 20, 0.1, "▁▂▃▄▅▆▇█"  # how many, seconds each, how high
@@ -35,11 +35,7 @@ class TooLong(LabError):  # noqa: N818 (it says what happened)
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[list[Run]]:
-    """End each scenario that is measured inside the block after some seconds, by TooLong.
-
-    Yields:
-        A list to which each run is added.
-    """
+    """End each scenario that is measured inside after so long, by TooLong; yields their runs."""
     runs: list[Run] = []
     token = _limit.set((seconds, runs))
     try:
@@ -137,7 +133,7 @@ def lag_strip(lag: Sequence[tuple[float, float]], now: float, full_ms: float) ->
 def measure_pairs(
     before: Scenario, after: Scenario, *, times: int = 3, threshold_ms: float = 50.0
 ) -> tuple[list[Run], list[Run]]:
-    """Measure two scenarios in turn, several times, so that a machine's mood meets both alike.
+    """Measure two scenarios in turn, several times, so that a busy moment meets both alike.
 
     Which of them comes first alternates. Returns the runs before and the runs after.
     """

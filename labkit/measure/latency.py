@@ -12,7 +12,7 @@ class Latency:
 
     Attributes:
         count: How many requests were answered.
-        unanswered: How many were not when they were cancelled: they count with their wait.
+        unanswered: How many had no answer when they were cancelled: their wait counts.
     """
 
     count: int

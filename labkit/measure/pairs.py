@@ -158,7 +158,7 @@ def more_failed(
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
-    """Each that was measured before, beside the one that was measured next to it after.
+    """Pairs: what was measured before, and its partner that was measured after.
 
     Raises:
         LabError: There are none, or one has no partner.

@@ -77,13 +77,12 @@ class Run:
     def undisturbed(self) -> Run:
         """This run as a machine that is never late may have shown it: the other end of each figure.
 
-        What met a pause of the machine, or came while that was being made up for (as long again,
-        and until a victim that comes is served as quickly as they were before the first pause), is
-        left out; what a gauge said then is NaN. Stalls no longer than the machine was late at
-        the worst are left out, too. Every time becomes shorter. A request is woken about five
-        times, so one request in a hundred meets what one wake-up in five hundred meets: the p99
-        becomes shorter by twice (as two may be late) the lateness that one wake-up in five hundred
-        had, and every other rank by its own.
+        What met a pause of the machine is left out, and what came while the service caught up (as
+        long again, and until a victim is served as quickly as before the first pause); gauges are
+        NaN then. Stalls no longer than the machine was late at the worst are left out, too. Every
+        time becomes shorter. A request is woken about five times, so one request in a hundred meets
+        what one wake-up in five hundred meets: the p99 becomes shorter by twice (as two may be
+        late) the lateness that one wake-up in five hundred had, and every other rank by its own.
         """
         import numpy as np
 
@@ -106,7 +105,7 @@ class Run:
             return met
 
         def shorten(times: pd.Series) -> pd.Series:
-            """The shortest by what lateness the luckiest met, the longest by the worst."""
+            """The shortest time loses the least lateness, the longest time the most."""
             rarer = (1 - times.rank(method="first") / (len(times) + 1)) / _WAKE_UPS
             late = self.machine.late_ms or [0.0]
             added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
@@ -208,11 +207,8 @@ class Run:
     def hurt(self, stall: Stall) -> tuple[int, float]:
         """How many requests a stall held up, and for how long (ms) they waited in all for it."""
         begin, end = stall.start_s, stall.start_s + stall.duration_ms / 1e3
-        intended, ends = (
-            self.requests.intended_s,
-            self.requests.intended_s + self.requests.latency_ms / 1e3,
-        )
-        waits = ends.clip(upper=end) - intended.clip(lower=begin)
+        intended, took = self.requests.intended_s, self.requests.latency_ms / 1e3
+        waits = (intended + took).clip(upper=end) - intended.clip(lower=begin)
         return int((waits > 0).sum()), 1e3 * float(waits[waits > 0].sum())
 
     @property
@@ -220,13 +216,8 @@ class Run:
         """The loop's stalls in words."""
         if not self.stalls:
             return "no stall"
-        longest = ms(max(stall.duration_ms for stall in self.stalls))
-        many = len(self.stalls) > 1
-        return (
-            f"{len(self.stalls)} stalls, the longest {longest} ms"
-            if many
-            else f"1 stall of {longest} ms"
-        )
+        n, longest = len(self.stalls), ms(max(stall.duration_ms for stall in self.stalls))
+        return f"{n} stalls, the longest {longest} ms" if n > 1 else f"1 stall of {longest} ms"
 
     def __repr__(self) -> str:
         """One line."""

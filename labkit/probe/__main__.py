@@ -25,6 +25,8 @@ from labkit.probe.watch import Probe
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
        python -m labkit.probe why [CAUSE]"""
+# The page does not come along with the probe.
+_WHY = "{}:\n{}\n(In the stall workbook: notebooks/CHEATSHEET.md#{})"
 
 
 def main() -> None:
@@ -32,7 +34,8 @@ def main() -> None:
     if sys.argv[1:2] == ["why"]:
         asked = " ".join(sys.argv[2:])
         found = [cause for cause in ADVICE if asked in cause] or ADVICE
-        print("\n\n".join(f"{cause}:\n{ADVICE[cause]}\n{_sheet(cause)}" for cause in found))
+        told = (_WHY.format(cause, ADVICE[cause], cause.replace(" ", "-")) for cause in found)
+        print("\n\n".join(told))
         return
     parser = argparse.ArgumentParser("labkit.probe", usage=_USAGE)
     parser.add_argument("--threshold-ms", type=float, default=50.0, help="what counts as a stall")
@@ -90,11 +93,6 @@ def run(options: argparse.Namespace) -> None:
         script = os.path.abspath(sys.argv[0])
         sys.path[0] = os.path.dirname(script)
         runpy.run_path(script, run_name="__main__")
-
-
-def _sheet(cause: str) -> str:
-    """Where the workbook shows a cause. The page does not come along with the probe."""
-    return f"(In the stall workbook: notebooks/CHEATSHEET.md#{cause.replace(' ', '-')})"
 
 
 def _report(found: list[dict[str, Any]], file: str | None) -> None:

@@ -66,7 +66,7 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
         for path, mode in (folder, 0o755), (script, 0o644), (answer, 0o666):
             os.chmod(path, mode)  # the process may be another user's
         try:
-            if os.name == "posix":  # elsewhere, it would end it
+            if os.name == "posix":  # on Windows, this ends it
                 os.kill(pid, 0)
             sys.remote_exec(pid, str(script))
         except (ProcessLookupError, OverflowError):

@@ -101,7 +101,7 @@ def users_frame(stack: Stack) -> Frame | None:
 
 
 def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
-    """That frame; or, where it only awaits a library's coroutine, the library's, and then that."""
+    """The frame at work; and the user's frame, if that only awaits it (a library's coroutine)."""
     runs = [i for i, frame in enumerate(stack) if _runs_callbacks(frame)]
     inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not _below(f.file, _LABKIT)]
     own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
@@ -148,7 +148,7 @@ def _below(file: str, directory: str) -> bool:
 
 
 def _label(file: str) -> str:
-    """A file's name; for a notebook's cell, which has a file in name only, its number."""
+    """A file's name; for a notebook's cell, which is in no file, the cell's number."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     cell = shell.compile.format_code_name(file) if shell else None

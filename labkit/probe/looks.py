@@ -28,7 +28,7 @@ _DEBUGGERS = {"bdb.py", "pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.p
 
 
 class Sampler(threading.Thread):
-    """The probe's thread. All its reading of other threads is done here, and no handler's work."""
+    """The probe's thread. It alone reads other threads; no handler of the user's runs here."""
 
     def __init__(self, probe: Probe) -> None:
         super().__init__(name="labkit-probe", daemon=True)
@@ -148,7 +148,7 @@ class Sampler(threading.Thread):
                 self._probe._teller.warn(text)
 
     def _judge_ended(self, m: Measured, who: Place | None) -> list[Iteration]:
-        """Divide the last of the time of those that ended before this reading, and judge them."""
+        """Divide what is left of iterations that ended before this reading, and judge them."""
         over, ended = self._timer.over, []
         while over and over[0].end <= m.at:
             seen = over.popleft()
@@ -158,7 +158,7 @@ class Sampler(threading.Thread):
         return ended
 
     def _kept_while_waiting(self, m: Measured, who: Place | None) -> None:
-        """The loop waited for sockets, one was ready, and it could not come back to it."""
+        """The loop waited for sockets, one was ready, but the loop could not run."""
         asked = m.kept if m.loop_runs is None else m.loop_runs * sys.getswitchinterval()
         kept = min(m.kept, asked)
         if kept >= self._timer.threshold:

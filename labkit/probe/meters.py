@@ -25,7 +25,7 @@ except ImportError:  # macOS, Windows
     _COUNTS = False
 
 _LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebody
-_VERY_LATE = 0.003  # s; or, if the process did nothing meanwhile, by the machine
+_VERY_LATE = 0.003  # s; so late, and no CPU time used: the machine kept it
 
 
 class Measured(NamedTuple):
@@ -53,7 +53,7 @@ def thread_cpu(native_id: int | None) -> float | None:
 
 
 class Meters:
-    """Reads what has happened since the last reading. Of the sampler's thread, and used on it."""
+    """Reads what has happened since the last reading. For the sampler's thread only."""
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread, self._file = loop_thread, -1
@@ -77,7 +77,7 @@ class Meters:
         waits, self._waits = self._waits, _waits() if _COUNTS else 0
         late, kept, stopped = max(0.0, took - asked), 0.0, 0.0
         if late > _LATE:
-            # One of the waits was its sleep. With a garbage collection, it was itself that kept it.
+            # One of the waits was its sleep. Its own CPU time is a garbage collection's.
             waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
             kept = max(0.0, min(late, waited if _COUNTS else cpu))
             if cpu > late / 20:  # whoever has it runs, or the machine keeps that thread waiting

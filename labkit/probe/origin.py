@@ -14,15 +14,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
-from labkit.probe.frames import (
-    Frame,
-    Stack,
-    at_work,
-    is_users,
-    source,
-    users_frame,
-    walk,
-)
+from labkit.probe.frames import Frame, Stack, at_work, is_users, source, users_frame, walk
 
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
@@ -35,7 +27,7 @@ class Place(NamedTuple):
     stack: Stack = ()
     task: str | None = None  # its name, if somebody gave it one
     thread: str | None = None  # None: the loop's own
-    awaited_at: Frame | None = None  # the user's line that waits for it, if none of them did it
+    awaited_at: Frame | None = None  # the user's line that awaits it, if no user's line did it
 
     @property
     def line(self) -> Frame | None:
@@ -45,7 +37,7 @@ class Place(NamedTuple):
 
     @property
     def frame(self) -> Frame | None:
-        """The line at work; none that runs a loop which is no Python (uvloop's), in a thread."""
+        """The line at work; in a thread, never the line that runs a compiled loop (uvloop)."""
         runs = [i for i, f in enumerate(self.stack) if self.thread and _RUNS_A_LOOP(source(f))]
         return at_work(self.stack[runs[-1] + 1 :] if runs else self.stack)[0]
 

@@ -98,7 +98,7 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
 
     Args:
         suspects: Those that ran meanwhile.
-        kept: For how long somebody had the interpreter, in seconds; the loop's thread, too.
+        kept: For how long the sampler waited for the interpreter, in seconds.
         others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
             since is in it.
     """

@@ -38,7 +38,7 @@ class Timer:
         self.loop: asyncio.AbstractEventLoop
         self.thread = 0  # the loop's
         self.entered = 0.0  # when it began; one that begins again goes on counting from there
-        self.watched = self.waited = 0.0  # for how long (s) so far; and the loop had nothing to do
+        self.watched = self.waited = 0.0  # for how long (s), in all; and with nothing to do
         self.waits_from = math.inf  # when the wait that goes on began
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
@@ -55,7 +55,7 @@ class Timer:
         self.wait_files = {__file__, selectors.__file__}  # where the loop waits
         # The greenlet in which the loop runs. Weakly: one that outlives its thread crashes Python.
         self._greenlet: Callable[[], Any] = lambda: None
-        # A heartbeat's stall began up to so long (s) before the beat that it made late was due.
+        # A stall that makes a beat late may have begun so long (s) before the beat was due.
         self._unsure = 0.0
         self._undo: Callable[[], None]
 

@@ -32,7 +32,7 @@ class Iteration:
 
     since: float  # when it began, or should have begun
     clock: float = 0.0  # the CPU clock of the loop's thread at the last look
-    woken_late: bool = False  # it began when select() should have returned, and did not
+    woken_late: bool = False  # then, select() should have returned, and did not
     end: float = 0.0  # when it was over, if it is
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
@@ -78,14 +78,14 @@ class Iteration:
         machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
         rest -= machine
         kept = m.kept >= min(rest / 2, 0.6 * interval)
-        if not waits and m.stopped * part > 2 * rest:  # it may have begun before it was felt
+        if not waits and m.stopped * part > 2 * rest:  # the stop may have begun earlier
             self.shares["unknown", place] += rest
         elif asked and kept:
             cause = _STARVED if who else "unknown"
             if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
                 cause, who = "collecting garbage", who or Place()
             self.shares[cause, who or place] += rest
-        elif waits:  # it should have come back, and nobody kept it
+        elif waits:  # no thread kept the loop: the machine did
             machine += rest
         else:
             known = self.place is not None and (told or not kept)

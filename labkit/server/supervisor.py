@@ -83,7 +83,7 @@ def _start(home: Path, settings: str) -> int:
     data = home / "server" / "data"
     if not data.exists():
         _make(home)
-    # Nobody's, or another program's: PostgreSQL would believe it and refuse to start.
+    # The pid is nobody's or another program's; PostgreSQL might refuse to start.
     (data / "postmaster.pid").unlink(missing_ok=True)
     conf, deadline = data / "labkit.conf", time.monotonic() + 60
     earlier = re.search(r"port = (\d+)", conf.read_text()) if conf.exists() else None

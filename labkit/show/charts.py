@@ -40,7 +40,6 @@ def compare(
     after: Run | Sequence[Run],
     *,
     offer: str | None = None,
-    title: str | None = None,
     predicted: float | None = None,
 ) -> None:
     """Chart two runs below each other on the same axes, with a table, and the same in words.
@@ -49,7 +48,6 @@ def compare(
         before: A run, or several; the pair with the median ratio is drawn.
         after: As many, each taken next to its partner.
         offer: Which requests; the victim's if not given.
-        title: The chart's message; if not given, how p99 changed.
         predicted: The p99 that the reader expected after the repair (ms), if any.
     """
     pairs: list[tuple[Run, Run]] = partners(before, after)
@@ -58,7 +56,7 @@ def compare(
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
-    title = title or _change(b, a, offer, ratios)
+    title = _change(b, a, offer, ratios)
     title += more_failed([b], [a], named)[2].replace("; ", "; but ")
     if trouble := next((r.machine.trouble for r in (b, a) if r.machine.pauses), ""):
         title += f"; but {trouble}"

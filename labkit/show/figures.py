@@ -27,11 +27,7 @@ _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp sc
 
 
 def bars(
-    values: Mapping[str, float],
-    *,
-    title: str,
-    unit: str,
-    predicted: Sequence[float] | None = None,
+    values: Mapping[str, float], *, title: str, unit: str, predicted: Sequence[float] | None = None
 ) -> None:
     """Chart one figure for each of several things.
 
@@ -136,7 +132,7 @@ def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
 
 
 def panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A card of its own colour: as readable in a dark theme as in a light one."""
+    """A figure on white, and its panels: readable in dark themes and in light."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

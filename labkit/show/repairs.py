@@ -15,19 +15,12 @@ Pair = Sequence[dict[str, Any]]  # the figures of a run before, and of one after
 
 
 class Strip(NamedTuple):
-    """A repair, or a lesson without one.
+    """A repair, or a lesson without one."""
 
-    Attributes:
-        lesson: Its title.
-        verdict: What became of the lesson.
-        pair: What was measured.
-        earlier: What was measured in an earlier run.
-    """
-
-    lesson: str
-    verdict: str
+    lesson: str  # its title
+    verdict: str  # what became of the lesson
     pair: Pair | None
-    earlier: Pair | None
+    earlier: Pair | None  # what was measured in an earlier run
 
 
 def draw_repairs(strips: Sequence[Strip], text: str) -> str:

@@ -19,26 +19,19 @@ def stalls(run: Run) -> None:
     """
     import pandas as pd
 
-    rows: dict[tuple[str, ...], list[tuple[float, int, float]]] = {}
-    for stall in run.stalls:
-        where = str(stall.frame or "no look found it")
-        rows.setdefault((where, stall.source, stall.cause), []).append(
-            (stall.duration_ms, *run.hurt(stall))
-        )
-    table = pd.DataFrame(
-        [
-            (*key, len(row), max(row)[0], *(sum(column) for column in zip(*row, strict=True)))
-            for key, row in rows.items()
-        ],
-        columns=[
-            *("line", "source", "cause", "stalls", "longest (ms)", "in all (ms)"),
-            *("held up", "waited (ms)"),
-        ],
-    ).sort_values(["waited (ms)", "in all (ms)"], ascending=False)
-    if table.empty:
+    if not run.stalls:
         show(f"{run.name}: nothing held the loop.")
-    else:
-        show_table(table)
+        return
+    key, sums = ["line", "source", "cause"], ["in all (ms)", "held up", "waited (ms)"]
+    rows = [
+        (str(it.frame or "no look found it"), it.source, it.cause, it.duration_ms, *run.hurt(it))
+        for it in run.stalls
+    ]
+    by_line = pd.DataFrame(rows, columns=[*key, *sums]).groupby(key, sort=False)
+    table = by_line[sums].sum()
+    table.insert(0, "stalls", by_line.size())
+    table.insert(1, "longest (ms)", by_line["in all (ms)"].max())
+    show_table(table.reset_index().sort_values(["waited (ms)", "in all (ms)"], ascending=False))
 
 
 def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:

@@ -104,7 +104,7 @@ def locked(checkout: Path, machine: Mapping[str, str] | None = None) -> list[Req
 
 
 def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:
-    """Return what the lock asks of the first releases of that Python, and what else of the last.
+    """Return the lock's pins for a Python's first release, and what its last one adds.
 
     pip evaluates markers for the machine that it runs on, whatever `--platform` says; and uv for
     one release of a Python, while laptops have several.

@@ -110,10 +110,8 @@ def machine() -> Iterator[Finding]:
     quiet = late <= LATE_MS and not machine.pauses and idle >= IDLE
     seen = f"at rest, it wakes a thread {ms(late)} ms late (p99), and {idle:.0%} of its processors "
     seen += f"are idle; {machine.trouble}" if machine.trouble else "are idle"
-    todo = (
-        f"It is busy: expected {LATE_MS:.0f} ms and {IDLE:.0%}, or verdicts may be inconclusive. "
-    )
-    todo += "To do: close other programs, and run this again"
+    todo = f"It is busy: expected up to {LATE_MS:.0f} ms late, and {IDLE:.0%} idle, or verdicts may "
+    todo += "be inconclusive. To do: close other programs, and run this again"
     yield Finding("machine", quiet or None, seen, todo)
 
 
@@ -134,9 +132,9 @@ def packages() -> Iterator[Finding]:
 
 
 def server() -> Iterator[Finding]:
-    """See which PostgreSQL it would be, and whether the lab can work there.
+    """See which PostgreSQL the lab would take, and whether it can work there.
 
-    The private one is started if it would be that; nothing is changed on another.
+    If that is the private one, it is started; nothing is changed on another.
     """
     refuse_patched_asyncio()  # on Python 3.14 and later, nothing could be asked
     dsn, which = choose()

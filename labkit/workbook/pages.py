@@ -172,7 +172,7 @@ def _listing(path: Path) -> str:
 
 
 def _paths() -> re.Pattern[str]:
-    """Where the workbook lies on this machine is nobody's business; in a picture, it is chance."""
+    """A pattern of this machine's paths, which are private; it matches nothing in a picture."""
     roots = [str(exercises.notebooks().parent), sys.prefix, sys.base_prefix, tempfile.gettempdir()]
     plain = {f"{root}{os.sep}" for root in (*roots, *map(os.path.realpath, roots))}
     spelled = plain | {escape(root, quote=False) for root in plain} | {repr(p)[1:-1] for p in plain}

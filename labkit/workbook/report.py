@@ -64,7 +64,7 @@ def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
 
 
 def as_committed(notebooks: Mapping[Path, NotebookNode]) -> list[Result]:
-    """What the outputs say that notebooks were read with."""
+    """The results that the notebooks' own outputs tell."""
     results = []
     for path, notebook in notebooks.items():
         results.append(Result(path.stem, title_of(path, notebook)))
@@ -86,15 +86,10 @@ def headings(cell: NotebookNode) -> list[str]:
 
 def collect(notebook: NotebookNode, result: Result) -> None:
     """Take the figures from the outputs' metadata: see `labkit.display.show`."""
-
-    def plain(run: Figures) -> Figures:
-        # Jupyter's messages are JSON, which knows no NaN: on its way here it became a string.
-        return {k: None if k != "name" and v in ("nan", "inf") else v for k, v in run.items()}
-
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         data = output.get("metadata", {}).get("labkit", {})
-        result.runs += [plain(data["run"])] if "run" in data else []
-        result.pairs += [[plain(run) for run in data["pair"]]] if "pair" in data else []
+        result.runs += [data["run"]] if "run" in data else []
+        result.pairs += [data["pair"]] if "pair" in data else []
         result.claims += data.get("claims", ())
 
 

@@ -57,7 +57,7 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
     for notebook, modules in lost_modules(copy).items():
         print(f"Your {notebook} imports {', '.join(modules)}, which is not found.")
         print(
-            "If the workbook has moved it: rename yours, start again, take your answers over.",
+            "If the workbook moved it: rename your notebook, start again, copy your answers.",
             flush=True,
         )
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
@@ -70,10 +70,8 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         "--ServerApp.answer_yes=True",  # Ctrl-C asks nothing
         "--ServerApp.allow_root=True",  # as in a container
     ]
-    if no_browser:
-        options.append("--no-browser")
-    if ip is not None:
-        options.append(f"--ServerApp.ip={ip}")
+    options += ["--no-browser"] * no_browser
+    options += [] if ip is None else [f"--ServerApp.ip={ip}"]
     with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
         (Path(config) / "labconfig").mkdir()
         (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(

@@ -33,5 +33,5 @@ def status(report: Path | None = None) -> None:
         for row in found:
             mark = "✔ " if row["state"] == "solved" else ""
             print(f"{row['notebook']:<32} {row['exercise']:<12} {mark}{row['state']}")
-        print(progress.solved(progress.EXERCISES))
+        print(progress.solved())
         print(f"This is kept in {progress.place()}, and sent nowhere.")

@@ -188,7 +188,7 @@ def test_reset_forgets_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert {} == progress.read()
     reset([], yes=True)
     assert "Nothing to forget" in capsys.readouterr().out
-    assert f"Solved so far: 0 of {len(EVERY)}." == progress.solved(EVERY)
+    assert f"Solved so far: 0 of {len(EVERY)}." == progress.solved()
 
 
 def test_reset_asks_first_and_does_nothing_if_nobody_answers() -> None:

@@ -376,7 +376,7 @@ def test_a_home_that_nobody_can_reach_is_told_in_words(home: Path, kernel: Begin
     one = kernel()
     said = one.start()
     assert "Permission denied" in said
-    assert "nobody (who runs it for root)" in said
+    assert "the user nobody (for root)" in said
     assert "LABKIT_HOME" in said
 
 

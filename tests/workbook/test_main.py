@@ -42,7 +42,7 @@ import base64, os, sys
 from labkit.display import show
 def figures(name, p50, p99, stalls):
     return {"name": name, "requests": 800, "errors": 1, "p50_ms": p50, "p99_ms": p99,
-            "max_ms": 1.1 * p99, "stalls": stalls, "lag_max_ms": 9.5}
+            "max_ms": p99 and 1.1 * p99, "stalls": stalls, "lag_max_ms": 9.5}
 before, after = figures("legacy [sic]", 0.81, 118.0, 4), figures("repaired", 0.75, 2.1, 0)
 def claim(held, figure="56 times"):
     claims = [{"claim": "p99 is 20 times lower", "held": held, "figure": figure}]
@@ -155,9 +155,9 @@ def outcome(dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     checkout.add("04_raises", "# Raises", SHOW, "show('a', data={'run': before})", *cells)
     lab_error = "import labkit\nraise labkit.LabError('The rate is 0. Expected more.')"
     checkout.add("05_lab_error", "# Lab error", lab_error)
-    nan = "show('a run', data={'run': figures('none completed', float('nan'), float('nan'), 0)})"
-    pair = "show('a pair', data={'pair': [before, figures('none', *[float('nan')] * 2, 0)]})"
-    checkout.add("06_nan", SHOW, nan, pair)
+    nan = "show('a run', data={'run': figures('none completed', None, None, 0)})"
+    pair = "show('a pair', data={'pair': [before, figures('none', None, None, 0)]})"
+    checkout.add("06_none", SHOW, nan, pair)
     checkout.add("not_a_lesson", "1 / 0")
     # A kernel of the same name as ours, which cannot even start.
     shadow = checkout.root / "shadow" / "kernels" / "python3"
@@ -187,7 +187,7 @@ def test_each_notebook_is_reported_in_a_line_and_nothing_else_is_on_stderr(
         "03_busy … N s, ? inconclusive (inconclusive at first: p99 is 20 times lower)",
         "04_raises … N s, ✘ raised",
         "05_lab_error … N s, ✘ raised",
-        "06_nan … N s, ✔ ran",
+        "06_none … N s, ✔ ran",
     ]
     assert outcome.process.returncode == 1
 
@@ -202,7 +202,7 @@ def test_the_scoreboard_shows_pairs_and_claims_within_80_columns(outcome: Outcom
         "inconclusive p99",
         "held p99",
     ]
-    assert "118 → none" in outcome.section("06_nan")
+    assert "118 → none" in outcome.section("06_none")
     assert max(map(len, rows[1:-1])) <= 80  # but for the database's line, and the path
 
 
@@ -229,7 +229,7 @@ def test_an_exception_is_told_with_its_step_and_last_lines_and_the_next_notebook
     assert len(error.splitlines()) <= 6
     assert "ZeroDivisionError: division by zero" in outcome.section("04_raises")
     assert [118.0] == [run["p99_ms"] for run in outcome.report["04_raises"]["runs"]]
-    assert outcome.report["06_nan"]["error"] is None
+    assert outcome.report["06_none"]["error"] is None
 
 
 def test_outputs_of_an_earlier_run_do_not_count_where_a_notebook_raised(outcome: Outcome) -> None:
@@ -244,7 +244,7 @@ def test_a_lab_error_is_told_in_its_own_words_alone(outcome: Outcome) -> None:
 
 
 def test_the_json_has_figures_claims_and_no_nan(outcome: Outcome) -> None:
-    held, nan = outcome.report["00_held"], outcome.report["06_nan"]
+    held, nan = outcome.report["00_held"], outcome.report["06_none"]
     assert {"name": "repaired", "requests": 800, "errors": 1, "stalls": 0} | {
         "p50_ms": 0.75,
         "p99_ms": 2.1,

@@ -18,8 +18,5 @@ if "LABKIT_PROBE" in os.environ:
 
         _threshold, _, _folder = os.environ["LABKIT_PROBE"].partition(" ")
         watch_every_loop(float(_threshold), _folder)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a child with another Python, or without labkit: not watched
+    except (Exception, SystemExit) as error:  # as with another Python, or without labkit
         print(f"labkit.probe: process {os.getpid()} is not watched: {error}", file=sys.stderr)
