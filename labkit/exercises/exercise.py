@@ -93,12 +93,12 @@ class Exercise:
         when `LIMIT` is over: an answer that never ends does not keep the notebook.
 
         Raises:
-            LabError: An earlier answer still runs: the next would be judged falsely.
+            LabError: An earlier answer or scenario still runs: this one would be judged falsely.
         """
         if where := left_behind():
             raise LabError(
-                f"This answer was not checked: an earlier one still runs, at {where}. Expected "
-                f"that it has ended. Wait for that, or restart the kernel."
+                f"This answer was not checked: an earlier answer or scenario still runs, at "
+                f"{where}. Expected that it has ended. Wait for that, or restart the kernel."
             )
         verdict = self._judged(answer)
         failed = progress.record(self.name, verdict.outcome)

@@ -69,7 +69,7 @@ class Ends(NamedTuple):
 def ends_of(
     figure: Figure, measured: Run | float, others: Callable[[Run], Iterable[Run]] = lambda run: ()
 ) -> Ends:
-    """A figure of a run at both ends of the rule; a plain number has no ends.
+    """A figure of a run at both ends of the rule; both ends of a plain number are that number.
 
     `others` gives what chance might have made of a run.
     """

@@ -166,7 +166,8 @@ def left_behind() -> str | None:
     if _stopped:
         return f"{_stopped[0].stands_at()}"
     until = perf_counter() + 0.5  # the same for a thread
-    while (at_work := _at_work()) and perf_counter() < until:
+    # Asked twice: where others have the processors, a thread may get none for a moment.
+    while (at_work := _at_work() or _at_work()) and perf_counter() < until:
         pass
     return at_work
 

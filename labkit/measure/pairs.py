@@ -57,7 +57,7 @@ def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool
 
 
 def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
-    """The same, of what came after to what was before: it lies between 1 / times and times."""
+    """The ratios after / before; whether they lie between 1 / times and times; surely not."""
     turned = [(a, b) for b, a in pairs]
     _, _, risen = _fallen(pairs, 1 / times, doubt)
     seen, _, fallen = _fallen(turned, 1 / times, doubt)
@@ -113,7 +113,7 @@ def lower(
         why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
-    elif not why and median_low(ratios) >= times:
+    elif not why and not 1 / times < median_low(ratios) < times:
         why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark

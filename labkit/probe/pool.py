@@ -125,6 +125,8 @@ class _Acquired:
             meter.waits.add(waited := perf_counter() - began)
             meter.waited_s += waited
             meter.buckets[bisect_left(WAITS, waited)] += 1
+        if type(self.pool) is meter._class:  # the block has ended meanwhile
+            return self.connection
         name = task.get_name() if task else ""
         use = meter._span("connection")
         use.__enter__()

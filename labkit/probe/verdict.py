@@ -32,7 +32,7 @@ class Iteration:
 
     since: float  # when it began, or should have begun
     clock: float = 0.0  # the CPU clock of the loop's thread at the last look
-    woken_late: bool = False  # then, select() should have returned, and did not
+    woken_late: bool = False  # at `since`, select() should have returned, and did not
     end: float = 0.0  # when it was over, if it is
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it

@@ -22,7 +22,7 @@ REMEDIES = {
     "^42501": "a role that owns the schema labkit, or may make it where there is none. To do: name "
     "that role, or let the database's owner run GRANT CREATE ON DATABASE … TO …",
     "^53100": "room for about 100 MB on the server's disk. To do: make room there",
-    "^53300": "about 50 free connections. To do: end other programs, or raise the limit",
+    "^53300": "about 50 free connections. To do: close those of other programs, or raise the limit",
     "^25006": "a server and role that may write. To do: name such a one",
     "^57P03": "one that has started, and is not stopping. To do: wait, and run this again",
     "ClientConfiguration.*root certificate": "the certificate of the authority that the server's "

@@ -110,8 +110,8 @@ def machine() -> Iterator[Finding]:
     quiet = late <= LATE_MS and not machine.pauses and idle >= IDLE
     seen = f"at rest, it wakes a thread {ms(late)} ms late (p99), and {idle:.0%} of its processors "
     seen += f"are idle; {machine.trouble}" if machine.trouble else "are idle"
-    todo = f"It is busy: expected up to {LATE_MS:.0f} ms late, and {IDLE:.0%} idle, or verdicts may "
-    todo += "be inconclusive. To do: close other programs, and run this again"
+    todo = f"It is busy: expected at most {LATE_MS:.0f} ms, and at least {IDLE:.0%}, or verdicts "
+    todo += "may be inconclusive. To do: close other programs, and run this again"
     yield Finding("machine", quiet or None, seen, todo)
 
 

@@ -176,7 +176,7 @@ def test_an_answer_is_judged_by_what_it_does(
     if case.answer is never_gives_the_loop_back:
         assert "It was broken off." in said, "it takes the processor from everything after it"
     if case.answer is sleeps_in_c:
-        again = r"not checked: an earlier one still runs, at .* in sleeps_in_c"
+        again = r"not checked: an earlier answer or scenario still runs, at .* in sleeps_in_c"
         assert re.search(again, said), said
 
 

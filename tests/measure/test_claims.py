@@ -393,6 +393,10 @@ def stalls(*starts: float) -> tuple[Stall, ...]:
     return tuple(Stall(at, 80, "blocked", FRAME, (FRAME,), 3, False, 1, None) for at in starts)
 
 
+def test_alike_shows_how_many_times_what_it_was_it_is() -> None:
+    assert similar("it is as it was", 3, [100.0] * 3, [50.0] * 3).figure.startswith("0.5×")
+
+
 def test_exactly_is_equal_or_broken() -> None:
     assert exactly("nine of nine", 9, 9) == Claim("nine of nine", True, "9 of 9")
     assert exactly("nine of nine", 9, 8) == Claim("nine of nine", False, "8 of 9")

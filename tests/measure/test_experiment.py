@@ -650,15 +650,18 @@ def test_nothing_is_measured_while_a_thread_that_a_scenario_left_still_computes(
         if start == "thread":
             threading.Thread(target=compute, daemon=True).start()
         else:
-            ThreadPoolExecutor(thread_name_prefix="reports").submit(compute)
+            executor.submit(compute)
 
-    measure(leaving)
-    try:
-        with pytest.raises(LabError, match=r"still runs, at .* in compute, in the thread '.+'"):
-            measure(short)
-    finally:
-        over.set()
-    assert measure(short).latency().count == 20  # an idle thread is nobody's harm
+    with ThreadPoolExecutor(1, "reports") as executor:
+        measure(leaving)
+        try:
+            with pytest.raises(LabError, match=r"still runs, at .* in compute, in the thread '.+'"):
+                measure(short)
+        finally:
+            over.set()
+        idle = any(thread.name == "reports_0" for thread in threading.enumerate())
+        assert idle == (start == "executor")
+        assert measure(short).latency().count == 20  # which does no harm
 
 
 def spin_for_ever() -> None:

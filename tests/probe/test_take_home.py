@@ -72,7 +72,7 @@ def test_the_meter_enters_a_span_around_each_wait_and_each_use(dsn: Dsn) -> None
 
     async def main() -> None:
         async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
-            with PoolMeter(pool, span):
+            with PoolMeter(pool, span) as meter:
                 await pool.fetchval("SELECT 1")
                 assert wait + use == said
                 async with pool.acquire():
@@ -81,9 +81,13 @@ def test_the_meter_enters_a_span_around_each_wait_and_each_use(dsn: Dsn) -> None
                     assert [*wait, use[0], *wait] == said[4:]
                 assert use[1] == said[-1]
                 connection = await pool.acquire()  # still out when the block ends
+                late = asyncio.create_task(pool.fetchval("SELECT 1"))  # and this still waits
+                await asyncio.sleep(0.01)
             assert use[1] == said[-1]
             await pool.release(connection)
+            await late
             assert said.count(use[0]) == said.count(use[1]) == 3
+            assert meter.longest is None
 
     asyncio.run(main())
 

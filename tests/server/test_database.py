@@ -594,7 +594,7 @@ def test_a_role_without_a_free_connection_is_refused(
     run(dsn, f"ALTER ROLE {role} CONNECTION LIMIT 0")
     said = refused(other)
     assert "too many connections for role" in said
-    assert "end other programs, or raise the limit" in said
+    assert "close those of other programs, or raise the limit" in said
 
 
 def test_a_read_only_role_is_refused(dsn: Dsn, other: str, refused: Callable[[str], str]) -> None:

@@ -176,7 +176,7 @@ def test_a_busy_machine_is_told() -> None:
             stack.callback(hog.kill)
         (found,) = doctor.machine()
     assert found.well is None, found
-    assert "It is busy: expected up to 5 ms late, and 25% idle" in str(found)
+    assert "It is busy: expected at most 5 ms, and at least 25%" in str(found)
 
 
 @locked
