@@ -9,7 +9,6 @@ import sys
 if not (3, 11) <= sys.version_info < (3, 16):  # before what an older Python cannot read
     sys.exit("labkit needs Python 3.11 to 3.15, and this is {}.{}.".format(*sys.version_info))
 
-from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import Exercise, Verdict
 from labkit.measure import (
@@ -28,7 +27,18 @@ from labkit.measure import (
 )
 from labkit.probe import Frame, Probe, Stall
 from labkit.server import Dsn, database
-from labkit.show import bars, compare, gauges, knobs, lines, show_table, stalls, summary, timeline
+from labkit.show import (
+    bars,
+    compare,
+    gauges,
+    knobs,
+    lines,
+    show,  # from there: the room would otherwise take its place, having the same name
+    show_table,
+    stalls,
+    summary,
+    timeline,
+)
 
 __all__ = [
     "Dsn",

@@ -5,6 +5,7 @@ what is measured. A new kind of picture goes here: `figures.panels` and `figures
 workbook's look and its text.
 """
 
+from labkit.display import show
 from labkit.show.charts import compare, gauges, timeline
 from labkit.show.figures import bars, lines
 from labkit.show.knobs import knobs
@@ -16,6 +17,7 @@ __all__ = [
     "gauges",
     "knobs",
     "lines",
+    "show",
     "show_table",
     "stalls",
     "summary",
