@@ -18,8 +18,8 @@ And one pair must not rest on one moment: its ends are also those without the re
 within any 0.35 s. That two are alike is held by the ratios as seen and on a quiet machine.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
-the offer that is named): whoever got no answer was not served sooner. If the share
-before lets expect N failures, up to 3·√N more can be chance. "At most" says how many failed.
+the offer that is named): whoever got no answer was not served sooner. If the share before lets
+expect N failures, up to 3·√N more can be chance. "At most" says how many failed.
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
 has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile

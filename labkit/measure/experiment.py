@@ -22,7 +22,7 @@ from labkit.measure.work import Scenario, Work
 from labkit.probe import Frame, thread_cpu, users_frame, walk
 
 _stopped: list[Work] = []  # but still running
-_outlived = WeakSet[threading.Thread]()  # the scenarios that started them
+_outlived = WeakSet[threading.Thread]()  # began in a scenario, and were alive at its end
 
 _BARS, _BAR, _HEIGHTS = 20, 0.1, "▁▂▃▄▅▆▇█"  # how many, seconds each, how high
 
