@@ -20,6 +20,8 @@ _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
 _RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
+Where = tuple[Frame | None, str | None]  # a line, and the thread that kept the interpreter there
+
 
 class Place(NamedTuple):
     """Where a share of the time was spent."""
@@ -34,6 +36,11 @@ class Place(NamedTuple):
         """The user's line, if there is any, as a library's work is spread over many lines."""
         frame = users_frame(self.stack)
         return frame if is_users(frame) else self.awaited_at or frame
+
+    @property
+    def where(self) -> Where:
+        """What the looks are counted by."""
+        return self.line, self.thread
 
     @property
     def frame(self) -> Frame | None:

@@ -109,9 +109,9 @@ class Stall:
 
     @property
     def _at(self) -> str:
-        if self.approximate:
-            return "at or shortly before"
-        return "at" if self.share >= _FEW else "e.g. at"
+        if self.share < _FEW:
+            return "e.g. at"
+        return "at or shortly before" if self.approximate else "at"
 
     @property
     def own_ms(self) -> float:

@@ -15,9 +15,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import cast
 
-from labkit.probe.frames import Frame
 from labkit.probe.meters import Measured
-from labkit.probe.origin import Place
+from labkit.probe.origin import Place, Where
 from labkit.probe.stall import MACHINE, OWN_THREADS, Cause, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
@@ -39,10 +38,11 @@ class Iteration:
     place: Place | None = None  # where the last look found the loop
     asks: bool = False  # there, it had been made to let go of the interpreter
     looks: int = 0
-    longest: float = 0.0  # the most that one look stands for
     tasks: set[int] = field(default_factory=set)
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
     shares: Shares = field(default_factory=lambda: defaultdict(float))
+    # The most that one look stands for, by where it found the loop.
+    longest: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
 
@@ -96,7 +96,7 @@ class Iteration:
         self.shares[OWN_THREADS, Place()] += crowded
         self.queued += 0.0 if own else max(0.0, min(queued, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
-        self.longest = max(self.longest, took)
+        self.longest[place.where] = max(self.longest[place.where], took)
         self.until = max(until, self.until)
 
 
@@ -129,16 +129,16 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     place = _costliest(seen, cause)
     there = defaultdict[str, float](float)
     for (other, elsewhere), seconds in seen.shares.items():
-        if (elsewhere.line, elsewhere.thread) == (place.line, place.thread):
+        if elsewhere.where == place.where:
             there[other] += seconds
+    late = seen.longest[place.where] > sum(there.values()) / 2
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
         cause=cast("Cause", cause),
         frame=place.frame,
         samples=seen.looks,
-        approximate=cause not in ("blocked", "unknown")
-        and (seen.longest > busy / 2 or there["blocked"] > 0.1 * busy),
+        approximate=cause not in ("blocked", "unknown") and (late or there["blocked"] > 0.1 * busy),
         share=sum(there.values()) / max(1e-9, busy - machine - totals[OWN_THREADS]),
         tasks=len(seen.tasks),
         also=tuple(
@@ -166,11 +166,11 @@ def _costliest(seen: Iteration, cause: str) -> Place:
     shares = seen.shares.items()
     places = {place: seconds for (other, place), seconds in shares if other == cause}
     places = places or {place: seconds for (_, place), seconds in shares}  # it was moved
-    lines = defaultdict[tuple[Frame | None, str | None], float](float)
+    lines = defaultdict[Where, float](float)
     for place, seconds in places.items():
-        lines[place.line, place.thread] += seconds
+        lines[place.where] += seconds
 
     def cost(place: Place) -> tuple[bool, float, float]:
-        return place.line is not None, lines[place.line, place.thread], places[place]
+        return place.line is not None, lines[place.where], places[place]
 
     return max(places, key=cost, default=Place())

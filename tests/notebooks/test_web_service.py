@@ -27,6 +27,9 @@ FAULTS = {
     "export": ("type_adapter.py", ""),  # pydantic's own
     "payments": ("collector.py", "connection.recv(4)"),
 }
+# The export's lines are in C code that lets a look in only where it begins and ends: at times a
+# look comes too late for it, and says so.
+ASKED = [*FAULTS, *FAULTS, *["export"] * 6]
 TASKS = {
     "credit": "GET /customers/{customer}/credit",
     "sign_in": "POST /sessions",
@@ -45,7 +48,7 @@ def test_each_fault_is_named_by_its_line_and_its_request(
     loop: str, dsn: Dsn, nothing_is_left: None
 ) -> None:
     with process.run(dsn, "--loop", loop, watched=True) as service:
-        ask(service, *FAULTS, *FAULTS)
+        ask(service, *ASKED)
         found = stalls(service)
     for part, (file, source) in FAULTS.items():
         mine = [s for s in found if (s["file"] or "").endswith(file) and source in s["source"]]
@@ -59,7 +62,7 @@ def test_each_fault_is_named_by_its_line_and_its_request(
 def test_repaired_none_of_them_holds_the_loop(loop: str, dsn: Dsn, nothing_is_left: None) -> None:
     with process.run(dsn, "--loop", loop, repaired=PARTS, watched=True) as service:
         before = len(stalls(service))  # of the start
-        ask(service, *FAULTS, *FAULTS)
+        ask(service, *ASKED)
         found = stalls(service)[before:]
     files = {Path(s["file"] or "").name for s in found}
     assert not files & {file for file, _ in FAULTS.values()}, found
@@ -87,7 +90,7 @@ def test_without_an_edit_the_command_names_them_and_sums_up_at_the_end(dsn: Dsn)
     uvicorn = ["-m", "uvicorn", "web_service.app:create_app", "--factory"]
     command = [sys.executable, "-m", "labkit.probe", "--threshold-ms", "20", *uvicorn]
     with process.run(dsn, command=command) as service:
-        ask(service, *FAULTS, *FAULTS)
+        ask(service, *ASKED)
     said = "\n".join(service.log)
     for file, _ in FAULTS.values():
         assert file in said
