@@ -1,7 +1,8 @@
 """labkit: a database, an honest load, a probe of the event loop, charts and checks.
 
-`import labkit as lab` is all that a notebook needs. pandas and matplotlib are imported when they
-are first used, so that a service that takes only the probe home does not pay for them.
+Of labkit, a notebook imports this face (`import labkit as lab`) and, from `labkit.probe`, what
+people take home; no other room. pandas and matplotlib are imported when they are first used, so
+that a service that takes only the probe home does not pay for them.
 """
 
 import sys

@@ -47,6 +47,7 @@ MEASURING = {
     "test_experiment.py",
     "test_fleet.py",
     "test_instruments.py",
+    "test_kinds.py",
     "test_knobs.py",
     "test_load.py",
     "test_mystery.py",
@@ -54,6 +55,8 @@ MEASURING = {
     "test_pitfalls.py",
     "test_probe.py",
     "test_room.py",
+    "test_take_home.py",
+    "test_tools.py",
     "test_web_process.py",
     "test_web_service.py",
 }

@@ -116,7 +116,10 @@ class Probe:
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
         if loop in _watched:
-            raise LabError("This loop is being watched by a probe already: use that one.")
+            raise LabError(
+                "This loop is being watched by a probe already, and it can have one.\n"
+                "Use that one, or leave it first. A test with no_stalls leaves the service's out."
+            )
         sampler = Sampler(self)
         sampler.start()  # before the timer: on a busy machine, this holds the loop itself
         try:

@@ -89,7 +89,8 @@ def _start(home: Path, settings: str) -> int:
     earlier = re.search(r"port = (\d+)", conf.read_text()) if conf.exists() else None
     port = earlier[1] if earlier else ""
     while True:
-        port = port or str(20000 + secrets.randbelow(40000))
+        # Below 32768, where Linux begins to give ports out by itself: it may be asked for again.
+        port = port or str(20000 + secrets.randbelow(12768))
         conf.write_text(f"# Written anew before each start.\n{settings}port = {port}\n")
         conf.chmod(0o644)  # in a directory that only its owner can enter
         for old in data.parent.glob("log*"):

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -158,14 +159,20 @@ def free_port() -> int:
     Raises:
         LabError: There is none.
     """
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            return int(free.getsockname()[1])
-    except OSError as error:
-        raise LabError(
-            f"There is no free port on 127.0.0.1 for the service: {error.strerror or error}. "
-            "Expected one: close programs that hold many connections, and run the cell again."
-        ) from None
+    failed = ""
+    for _ in range(50):
+        # Below 32768, where Linux begins to give out ports: until the service listens, any other
+        # program that asks for one may get this.
+        port = 20_000 + secrets.randbelow(12_768)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError as error:
+            failed = error.strerror or str(error)
+    raise LabError(
+        f"There is no free port on 127.0.0.1 for the service: {failed}. "
+        "Expected one: close programs that hold many connections, and run the cell again."
+    )
 
 
 def _wait_until_up(service: Service) -> None:

@@ -623,7 +623,7 @@ def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
 def test_nothing_is_measured_while_what_was_stopped_still_runs() -> None:
     async def stubborn(load: Load) -> None:
         load.offer("lookup", no_op, rate=100)
-        time.sleep(2.2)
+        time.sleep(3)
 
     with limited(0.2), pytest.raises(TooLong, match="is still held at"):
         measure(stubborn)

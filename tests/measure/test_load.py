@@ -78,7 +78,7 @@ def test_a_stall_each_second_is_in_p99_and_a_naive_measurer_misses_it() -> None:
     def as_predicted(seen: tuple[float, float, int]) -> bool:
         return 95 <= seen[0] <= 135 and seen[1] < 20 and seen[2] == 4
 
-    seen = unless_busy(attempt, as_predicted)
+    seen = unless_busy(attempt, as_predicted, quiet=True)
     assert as_predicted(seen), seen
 
 
@@ -531,10 +531,14 @@ def test_a_lookups_p50_agrees_with_pgbench(
     # the turns are judged.
     def turns() -> tuple[float, float, float]:
         rows = []
-        for _ in range(3):
-            alone = run(asyncpg_alone())
-            latency, late = pgbench(rate=200, seconds=1)
-            ours = measure(lookups).latency().p50
+        for turn in range(5):
+            alone, ours = 0.0, 0.0
+            for ask_alone in (turn % 2 == 0, turn % 2 == 1):  # whichever comes first
+                if ask_alone:
+                    alone = run(asyncpg_alone())
+                    latency, late = pgbench(rate=200, seconds=1)
+                else:
+                    ours = measure(lookups).latency().p50
             driver = alone - (latency - late)
             print(f"{ours=:.3f} {latency=:.3f} {late=:.3f} {driver=:.3f}")
             rows.append((ours / (latency + driver), driver, latency))

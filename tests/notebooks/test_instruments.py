@@ -67,9 +67,9 @@ def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories
 
 def test_each_round_saturates_each_size_with_each_query_and_littles_law_holds(dsn: Dsn) -> None:
     sizes, queries = [1, 4], {"waits": "SELECT pg_sleep(0.02)", "answers": "SELECT 1"}
-    table = asyncio.run(sweep(dsn, queries, sizes, rounds=2))
+    table = asyncio.run(sweep(dsn, queries, sizes, rounds=3))
     seen = sorted(zip(table["the query"], table.connections, table["round"], strict=True))
-    assert sorted((q, size, turn) for q in queries for size in sizes for turn in (0, 1)) == seen
+    assert sorted((q, size, turn) for q in queries for size in sizes for turn in (0, 1, 2)) == seen
     waits = table[table["the query"] == "waits"].groupby("connections").median(numeric_only=True)
     inside = waits["per second"] * waits["held (ms)"] / 1e3
     assert (0.7 * waits["busy, counted"] < inside).all()

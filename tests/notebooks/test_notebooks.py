@@ -75,6 +75,14 @@ def test_its_cells_are_short_and_its_kernel_is_named(path: Path) -> None:
 
 
 @each_notebook
+def test_of_labkit_it_imports_the_face_and_what_people_take_home(path: Path) -> None:
+    code = "\n".join(cell.source for cell in code_cells(path))
+    found = re.findall(r"^\s*(?:import|from) (labkit\S*(?: as \w+)?)", code, re.MULTILINE)
+    taken = {name for name in found if not name.startswith("labkit.probe")}
+    assert {"labkit as lab"} == taken, f"a notebook may import these only, and has: {found}"
+
+
+@each_notebook
 def test_it_has_the_shape_that_every_lesson_has(path: Path) -> None:
     prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     assert re.match(rf"# {path.name[:2]} · \S", prose[0])
@@ -161,8 +169,9 @@ def test_they_leave_nothing_behind_on_the_server(notebooks_report: dict[str, Any
 
 def test_00_shows_the_freeze_to_the_honest_stopwatch_alone(executed: dict[str, Any]) -> None:
     runs = {run["name"]: run for run in executed["00_start_here"]["runs"]}
-    assert 4 <= runs["freezing"]["stalls"]
-    assert runs["healthy"]["p99_ms"] < 95 < runs["freezing"]["p99_ms"]
+    # One pause of the machine may be a stall and the p99 of the healthy one.
+    assert runs["healthy"]["stalls"] < 4 <= runs["freezing"]["stalls"]
+    assert 95 < runs["freezing"]["p99_ms"]
 
 
 def test_01_lowers_the_lookups_p99(executed: dict[str, Any]) -> None:

@@ -221,7 +221,7 @@ def test_the_witness_sees_the_service_by_its_name_and_nothing_is_left(
         nonlocal seen
         async with service.db.open_database(ours) as db, service.pricing.open_pricing(db):
             load.offer("lookup", lambda: service.lookups.amount(db, 7), rate=50)
-            load.offer("audit", lambda: service.audit.audit(db, 42), rate=1)
+            load.offer("audit", lambda: service.audit.audit(db, 42), rate=3)
             with witness.witness(dsn, STATES, name, load) as seen:
                 await load.run(seconds=1)
 

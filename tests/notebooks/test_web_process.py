@@ -99,11 +99,11 @@ def test_a_password_that_is_part_of_a_word_hides_no_other_word(
 def test_a_service_that_does_not_come_up_in_time_is_ended(
     dsn: Dsn, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
 ) -> None:
-    monkeypatch.setattr(process, "PATIENCE", 0.5)
+    monkeypatch.setattr(process, "PATIENCE", 2.0)
     monkeypatch.setattr(process, "GRACE", 0.5)
     code = f"print('I sleep, {dsn[:]}', flush=True); import time; time.sleep(60)"
     with (
-        pytest.raises(labkit.LabError, match=r"(?s)not come up within 0\.5 s.*I sleep") as error,
+        pytest.raises(labkit.LabError, match=r"(?s)not come up within 2 s.*I sleep") as error,
         process.run(dsn, command=[sys.executable, "-c", code]),
     ):
         pass

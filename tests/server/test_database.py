@@ -548,7 +548,10 @@ def test_a_number_in_the_text_is_not_taken_for_an_error_code() -> None:
     assert "Expected a PostgreSQL that listens there" in said
 
 
-def test_an_unknown_host_is_refused(refused: Callable[[str], str]) -> None:
+def test_an_unknown_host_is_refused(
+    refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")  # asyncpg waits for 10 s
     said = refused(f"postgresql://u:{SECRET}@no-such-host.invalid/db")
     assert "no-such-host.invalid:5432" in said
     assert "a host name that resolves" in said

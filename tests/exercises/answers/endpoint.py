@@ -59,9 +59,9 @@ async def keeps_it_later(pool, archive, customer):
 
 
 async def remembers(pool, archive, customer, answers={}):  # noqa: B006
-    if customer not in answers:
-        answers[customer] = await uses_a_thread(pool, archive, customer)
-    return answers[customer]
+    if (archive, customer) not in answers:  # each check has an archive of its own
+        answers[archive, customer] = await uses_a_thread(pool, archive, customer)
+    return answers[archive, customer]
 
 
 async def returns_a_tuple(pool, archive, customer):

@@ -92,8 +92,8 @@ async def reads_only(dsn):
 
 
 async def opens_one_for_ever(dsn):
-    if not the_only:
-        the_only.append(await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5))
+    if not the_only or the_only[0].is_closing():  # by an earlier check
+        the_only[:] = [await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5)]
     return the_only[0]
 
 
@@ -150,7 +150,9 @@ CASES = [
     Case(
         warms_up_by_hand_and_lets_go,
         "not yet",
-        "8 connections were open when .* others were opened .* closes connections that it",
+        # The second, where a pause of the machine comes before its second burst.
+        r"8 connections were open when .* others were opened .* closes connections that it"
+        r"|answered by \d+ connections",
     ),
     Case(changes_its_connections, "not yet", r"and \d+ others were opened in the 2 s after that"),
     Case(
