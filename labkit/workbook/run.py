@@ -52,7 +52,8 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     Raises:
         LabError: No such notebook, or no database.
         OSError: A file cannot be written.
-        KeyboardInterrupt: Ctrl-C; the kernel has been shut down.
+        KeyboardInterrupt: Ctrl-C; the kernel has been shut down, and what was executed before is
+            reported.
     """
     notebooks = read(only)
     directory = exercises.notebooks().parent / "runs"
@@ -67,7 +68,8 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print_scoreboard(results)
     try:
-        write(executed, overview(results, as_committed(notebooks)), directory)
+        done = {path: source for path, source in notebooks.items() if path.name in executed}
+        write(executed, overview(results, as_committed(done)), directory)
         print(f"\nAs pages: {directory / 'index.html'}")
     except Exception as error:  # the verdicts are told all the same
         print(f"\nThere are no new pages: {error}")
@@ -76,6 +78,8 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     for result in unwell:
         claims = [claim["claim"] for claim in result.claims if claim["held"] is not True]
         print(f"{result.notebook}: {result.verdict}: {'; '.join(claims) or 'see above'}")
+    if len(results) < len(notebooks):
+        raise KeyboardInterrupt
     return 1 if unwell else 0
 
 
@@ -84,13 +88,18 @@ def _execute_all(
 ) -> tuple[list[Result], dict[str, NotebookNode]]:
     console, results, executed = Console(stderr=True, soft_wrap=True, **PLAIN), [], {}
     with console.status("", spinner="line") as status:  # seen in a terminal only
-        for path, source in notebooks.items():
-            result, executed[path.name] = _execute(path, source, status)
-            line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
-            if result.unclear:
-                line += f" (inconclusive at first: {'; '.join(result.unclear)})"
-            console.print(line)
-            results.append(result)
+        try:
+            for path, source in notebooks.items():
+                result, executed[path.name] = _execute(path, source, status)
+                line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
+                if result.unclear:
+                    line += f" (inconclusive at first: {'; '.join(result.unclear)})"
+                console.print(line)
+                results.append(result)
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            console.print("Stopping, after a report on what was executed; Ctrl-C leaves it out.")
     return results, executed
 
 

@@ -444,6 +444,27 @@ def test_ctrl_c_shuts_the_kernel_down_and_says_so_in_a_line(
     assert not running.connection_file.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+def test_what_was_executed_before_ctrl_c_is_reported(checkout: Checkout, tmp_path: Path) -> None:
+    begun, report = tmp_path / "begun", tmp_path / "report.json"
+    checkout.add("00_done", "# Done", "print(7)")
+    wait = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)"
+    checkout.add("01_waits", "# Wait", wait)
+    pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    command = checkout.command("run", "--json", str(report))
+    with subprocess.Popen(command, encoding="utf-8", **pipes) as runner:
+        until(begun.exists)
+        runner.send_signal(signal.SIGINT)
+        said, errors = runner.communicate(timeout=60)
+    assert 130 == runner.returncode, errors
+    assert "Stopping, after a report" in errors
+    assert errors.endswith("Stopped.\n")
+    assert "00_done" in said
+    assert ["00_done"] == [one["notebook"] for one in json.loads(report.read_text())["notebooks"]]
+    assert "As pages: " in said
+    assert (checkout.root / "runs" / "00_done.html").exists()
+
+
 def test_the_kernel_of_a_killed_runner_goes_by_itself(running: Running) -> None:
     running.runner.kill()
     _, alive = psutil.wait_procs([running.kernel], timeout=15)
