@@ -75,14 +75,22 @@ def ends_of(
     """
     if not isinstance(measured, Run):
         return Ends(measured, measured, measured, measured)
-    seen, undisturbed = float(figure(measured)), float(figure(measured.undisturbed))
+    seen, undisturbed = float(figure(measured)), of_what_is_left(figure, measured.undisturbed)
     if math.isnan(undisturbed):  # nothing is left of it without what met a pause
         return Ends(seen, 0.0, 0.0, math.inf)
-    might = [float(figure(other)) for other in others(measured)]
+    might = [of_what_is_left(figure, other) for other in others(measured)]
     might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
     # Where no processor was idle, whatever computed may have taken twice as long.
     slower = 2 if measured.machine.starved else 1
     return Ends(seen, min(seen, undisturbed) / slower, min(might) / slower, max(might))
+
+
+def of_what_is_left(figure: Figure, run: Run) -> float:
+    """A figure of a run without what met a pause; NaN if too little is left to make it of."""
+    try:
+        return float(figure(run))
+    except (LookupError, ArithmeticError, ValueError):  # of the whole run, it could be made
+        return math.nan
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:
@@ -124,7 +132,7 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
     runs = _runs(during)
     found = sum(_count(seen(run)) for run in runs)
-    undisturbed = sum(_count(seen(run.undisturbed)) for run in runs)
+    undisturbed = sum(of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs)
     return _certain(claim, not found, f"{found:,.10g}", () if undisturbed > found / 2 else during)
 
 

@@ -212,6 +212,17 @@ def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
     assert held(200, THREE, [paused] * 3) is None
     assert len(paused.undisturbed.requests) == 0
     assert at_most("short", 50, lambda run: run.latency().p99, paused).held is None
+    for impossible in (
+        lambda run: run.requests.groupby("offer").latency_ms.mean()["lookup"],
+        lambda run: run.requests.latency_ms.iloc[0],
+        lambda run: 1 / len(run.requests),
+        lambda run: max(run.requests.latency_ms),
+    ):
+        assert at_most("short", 200, impossible, paused).held is None
+        assert none("none", impossible, paused).held is None
+        assert lower("fewer", 2, paused, paused, impossible).held is None
+    with pytest.raises(KeyError):  # not for lack of requests: a mistake of the cell's own
+        at_most("short", 200, lambda run: run.gauges["none"].max(), a_run(1))
     gauged = a_run(100, readings=[{"at_s": 0.1, "idle": 0.0}], pauses=[(0.0, 9.0)])
     assert at_most("rare", 0.5, lambda run: run.share_of_time("idle", bool), gauged).held is None
 
