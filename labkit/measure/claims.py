@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
@@ -88,8 +89,9 @@ def ends_of(
 def of_what_is_left(figure: Figure, run: Run) -> float:
     """A figure of a run without what met a pause; NaN if too little is left to make it of."""
     try:
-        return float(figure(run))
-    except (LookupError, ArithmeticError, ValueError):  # of the whole run, it could be made
+        with warnings.catch_warnings(action="ignore"):
+            return float(figure(run))
+    except Exception:  # of whatever kind: of the whole run, it could be made
         return math.nan
 
 
@@ -132,7 +134,8 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
     runs = _runs(during)
     found = sum(_count(seen(run)) for run in runs)
-    undisturbed = sum(of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs)
+    left = [of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs]
+    undisturbed = sum(count for count in left if not math.isnan(count))
     return _certain(claim, not found, f"{found:,.10g}", () if undisturbed > found / 2 else during)
 
 

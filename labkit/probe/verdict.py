@@ -41,7 +41,7 @@ class Iteration:
     tasks: set[int] = field(default_factory=set)
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
     shares: Shares = field(default_factory=lambda: defaultdict(float))
-    # The most that one look stands for, by where it found the loop.
+    # The most that one look stands for, by where that time went.
     longest: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
@@ -77,26 +77,33 @@ class Iteration:
         rest -= crowded
         machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
         rest -= machine
+        booked = defaultdict[Where, float](float)
+
+        def book(cause: str, at: Place, seconds: float) -> None:
+            self.shares[cause, at] += seconds
+            booked[at.where] += seconds
+
         kept = m.kept >= min(rest / 2, 0.6 * interval)
         if not waits and m.stopped * part > 2 * rest:  # the stop may have begun earlier
-            self.shares["unknown", place] += rest
+            book("unknown", place, rest)
         elif asked and kept:
             cause = _STARVED if who else "unknown"
             if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
                 cause, who = "collecting garbage", who or Place()
-            self.shares[cause, who or place] += rest
+            book(cause, who or place, rest)
         elif waits:  # no thread kept the loop: the machine did
             machine += rest
         else:
             known = self.place is not None and (told or not kept)
-            self.shares["blocked" if known else "unknown", place] += rest
-        self.shares["collecting garbage", place] += garbage
-        self.shares["computing", place] += ran
-        self.shares[MACHINE, Place()] += machine
-        self.shares[OWN_THREADS, Place()] += crowded
+            book("blocked" if known else "unknown", place, rest)
+        book("collecting garbage", place, garbage)
+        book("computing", place, ran)
+        book(MACHINE, Place(), machine)
+        book(OWN_THREADS, Place(), crowded)
+        for where, seconds in booked.items():
+            self.longest[where] = max(self.longest[where], seconds)
         self.queued += 0.0 if own else max(0.0, min(queued, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
-        self.longest[place.where] = max(self.longest[place.where], took)
         self.until = max(until, self.until)
 
 

@@ -62,45 +62,48 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     if report is not None:
         report.open("a").close()
     database()  # holds the embedded server until the last kernel is gone: it starts once
-    results, executed = _execute_all(notebooks)
+    executed = _execute_all(notebooks)
+    results = [result for result, _ in executed.values()]
+    stopped = len(executed) < len(notebooks)
     if report is not None:
-        data = {"python": sys.version.split()[0], "notebooks": [asdict(r) for r in results]}
+        told = [asdict(result) for result in results]
+        data = {"python": sys.version.split()[0], "stopped": stopped, "notebooks": told}
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print_scoreboard(results)
     try:
-        done = {path: source for path, source in notebooks.items() if path.name in executed}
-        write(executed, overview(results, as_committed(done)), directory)
+        pages = {path.name: notebook for path, (_, notebook) in executed.items()}
+        committed = as_committed({path: notebooks[path] for path in executed})
+        write(pages, overview(results, committed), directory)
         print(f"\nAs pages: {directory / 'index.html'}")
     except Exception as error:  # the verdicts are told all the same
         print(f"\nThere are no new pages: {error}")
-    print(in_sum(results))
+    print(f"Stopped after {len(executed)} of {len(notebooks)}. " * stopped + in_sum(results))
     unwell = [result for result in results if not result.verdict.startswith("✔")]
     for result in unwell:
         claims = [claim["claim"] for claim in result.claims if claim["held"] is not True]
         print(f"{result.notebook}: {result.verdict}: {'; '.join(claims) or 'see above'}")
-    if len(results) < len(notebooks):
+    if stopped:
         raise KeyboardInterrupt
     return 1 if unwell else 0
 
 
-def _execute_all(
-    notebooks: dict[Path, NotebookNode],
-) -> tuple[list[Result], dict[str, NotebookNode]]:
-    console, results, executed = Console(stderr=True, soft_wrap=True, **PLAIN), [], {}
+def _execute_all(notebooks: dict[Path, NotebookNode]) -> dict[Path, tuple[Result, NotebookNode]]:
+    console = Console(stderr=True, soft_wrap=True, **PLAIN)
+    executed: dict[Path, tuple[Result, NotebookNode]] = {}
     with console.status("", spinner="line") as status:  # seen in a terminal only
         try:
             for path, source in notebooks.items():
-                result, executed[path.name] = _execute(path, source, status)
+                executed[path] = _execute(path, source, status)
+                result, _ = executed[path]
                 line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
                 if result.unclear:
                     line += f" (inconclusive at first: {'; '.join(result.unclear)})"
                 console.print(line)
-                results.append(result)
         except KeyboardInterrupt:
-            if not results:
+            if not executed:
                 raise
             console.print("Stopping, after a report on what was executed; Ctrl-C leaves it out.")
-    return results, executed
+    return executed
 
 
 def _execute(path: Path, source: NotebookNode, status: Status) -> tuple[Result, NotebookNode]:

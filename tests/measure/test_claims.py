@@ -217,10 +217,15 @@ def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
         lambda run: run.requests.latency_ms.iloc[0],
         lambda run: 1 / len(run.requests),
         lambda run: max(run.requests.latency_ms),
+        lambda run: len(next(run.requests.itertuples())),
+        lambda run: float(np.float64(len(run.requests)) / len(run.requests)),
     ):
         assert at_most("short", 200, impossible, paused).held is None
         assert none("none", impossible, paused).held is None
         assert lower("fewer", 2, paused, paused, impossible).held is None
+    # What was there in the calm ones was there, whatever is left of the other.
+    seen = none("none", lambda run: int(run.requests.latency_ms.iloc[0] > 0), [*THREE, paused])
+    assert seen.held is False
     with pytest.raises(KeyError):  # not for lack of requests: a mistake of the cell's own
         at_most("short", 200, lambda run: run.gauges["none"].max(), a_run(1))
     gauged = a_run(100, readings=[{"at_s": 0.1, "idle": 0.0}], pauses=[(0.0, 9.0)])

@@ -227,7 +227,8 @@ def test_the_witness_sees_the_service_by_its_name_and_nothing_is_left(
 
     lab.measure(scenario)
     table = witness.by_state(seen)
-    assert 10 <= table.sum(axis=1).max() <= 11  # the pool, and psycopg2's
+    # The pool, psycopg2's, and one of psycopg2's that has not ended yet.
+    assert 10 <= table.sum(axis=1).max() <= 12
     assert 1 <= table.active.max()
     assert len(table) >= 3
     assert 0 == asyncio.run(left_on_the_server(dsn, name))

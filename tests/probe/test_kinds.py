@@ -448,6 +448,30 @@ def test_a_line_that_waits_and_is_seen_again_where_it_computes_is_told_as_approx
     assert ("computing", "at or shortly before") == (stall.cause, stall.at)
 
 
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ([(3, 0.03), (7, 0.031)], "at or shortly before app.py:7"),  # two calls into C
+        ([(3, 0.03), *[(7, 0.005)] * 8], "at app.py:7"),
+        ([(3, 0.005), *[(7, 0.005)] * 2, (7, 0.03)], "at or shortly before app.py:7"),
+    ],
+)
+def test_a_look_that_stands_for_most_of_its_lines_time_came_late(
+    looks: list[tuple[int, float]], expected: str
+) -> None:
+    seen = Iteration(0.0)
+    for line, took in looks:
+        seen.place = Place((Frame("/srv/app.py", line, "handler"),))
+        seen.add(seen.until + took, looked(0.005, 0.0), took, None)
+    assert f"computing, {expected}" in str(judge(seen, 0.05, 0.0))
+
+
+def test_a_look_that_came_late_is_late_for_the_thread_that_kept_the_interpreter() -> None:
+    assert "starved by another thread (hog), at or shortly before hog.py:7" in str(
+        judged(looked(0.09, 0.09), HOG)
+    )
+
+
 def test_of_a_crowd_of_lines_one_is_an_example() -> None:
     seen = Iteration(0.0)
     for i in range(1, 11):

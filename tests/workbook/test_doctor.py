@@ -233,6 +233,7 @@ def test_a_full_disk_is_told() -> None:
     ],
 )
 def test_a_wrong_database_url_is_told(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")
     monkeypatch.setenv("DATABASE_URL", url)
     found = wrong(doctor.server)
     assert said in found

@@ -453,9 +453,12 @@ def test_what_was_executed_before_ctrl_c_is_reported(checkout: Checkout, tmp_pat
     pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = checkout.command("run", "--json", str(report))
     with subprocess.Popen(command, encoding="utf-8", **pipes) as runner:
-        until(begun.exists)
-        runner.send_signal(signal.SIGINT)
-        said, errors = runner.communicate(timeout=60)
+        try:
+            until(begun.exists, 120)
+            runner.send_signal(signal.SIGINT)
+            said, errors = runner.communicate(timeout=120)
+        finally:
+            runner.kill()
     assert 130 == runner.returncode, errors
     assert "Stopping, after a report" in errors
     assert errors.endswith("Stopped.\n")
