@@ -3,7 +3,7 @@
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
 out, and every time is shorter by what its lateness can have added, and halved if no processor was
-idle). A claim
+idle; of a run of which less than a quarter is left, nothing is known). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;
@@ -76,8 +76,10 @@ def ends_of(
     """
     if not isinstance(measured, Run):
         return Ends(measured, measured, measured, measured)
-    seen, undisturbed = float(figure(measured)), of_what_is_left(figure, measured.undisturbed)
-    if math.isnan(undisturbed):  # nothing is left of it without what met a pause
+    seen, left = float(figure(measured)), measured.undisturbed
+    undisturbed = of_what_is_left(figure, left)
+    # Without what met a pause, nothing is left of it, or too little to stand for it.
+    if math.isnan(undisturbed) or len(left.requests) < len(measured.requests) / 4:
         return Ends(seen, 0.0, 0.0, math.inf)
     might = [of_what_is_left(figure, other) for other in others(measured)]
     might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]

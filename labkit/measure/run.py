@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEBUG = "asyncio's debug mode was on"
 _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
+_FEW = 10  # answers are no measure of what is usual
 _AT_ONCE = 2  # of them that may be late in one request
 
 
@@ -88,9 +89,13 @@ class Run:
 
         victims = self.requests[(self.requests.offer == self.victim) & self.requests.error.isna()]
         came, took = victims.intended_s, victims.latency_ms
-        first = min((begin for begin, _ in self.machine.pauses), default=0.0)
+        first = min((begin for begin, end in self.machine.pauses if end > 0), default=0.0)
         earlier = took[came + took / 1e3 < first]
-        quick = came[took <= 1.5 * (earlier if len(earlier) else took).median()]
+        usual = earlier.median()
+        if len(earlier) < _FEW:  # the first ones are slow, too: most must be as quick as the best
+            usual = took.quantile(0.1)
+            usual = usual if (took <= 1.5 * usual).mean() > 0.5 else 0.0
+        quick = came[took <= 1.5 * usual]
 
         def until(begin: float, end: float) -> float:
             never = math.inf if came.max() >= end else 0.0

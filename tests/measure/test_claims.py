@@ -177,6 +177,18 @@ def test_what_a_pause_left_waiting_is_its_doing_until_the_queue_has_gone() -> No
     assert len(to_the_end.undisturbed.requests) == 100
 
 
+@pytest.mark.parametrize("earlier", [[], [30.0], [30.0] * 5])  # a service is slow at first
+def test_what_is_usual_is_not_learnt_from_a_queue_or_from_a_few(earlier: list[float]) -> None:
+    queue = [500.0 - 4 * i for i in range(110)]  # to its end, it waits for what a pause left
+    begin = len(earlier) / 100 + 0.04
+    paused = a_run(*earlier, *queue, pauses=[(begin, begin + 0.5)])
+    assert [held(2, [paused] * n, [a_run(*[3.0] * 110)] * n) for n in (1, 2, 3)] == [None] * 3
+    gone = a_run(*earlier, *queue, *[3.0] * 300, pauses=[(begin, begin + 0.5)])
+    assert len(earlier) + 300 == len(gone.undisturbed.requests)
+    before_it_began = a_run(*[3.0] * 110, pauses=[(-0.2, -0.1)])
+    assert 110 == len(before_it_began.undisturbed.requests)
+
+
 def test_one_moment_is_no_effect_and_breaks_none_in_a_single_pair() -> None:
     quiet, slow = [1.0] * 400, [100.0] * 400
     for start in range(100, 150, 7):
