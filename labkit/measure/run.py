@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DEBUG = "asyncio's debug mode was on"
 _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
-_FEW = 10  # answers are no measure of what is usual
 _AT_ONCE = 2  # of them that may be late in one request
+_FEW = 10  # fewer answers do not tell what is usual
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -185,8 +185,13 @@ def test_what_is_usual_is_not_learnt_from_a_queue_or_from_a_few(earlier: list[fl
     assert [held(2, [paused] * n, [a_run(*[3.0] * 110)] * n) for n in (1, 2, 3)] == [None] * 3
     gone = a_run(*earlier, *queue, *[3.0] * 300, pauses=[(begin, begin + 0.5)])
     assert len(earlier) + 300 == len(gone.undisturbed.requests)
-    before_it_began = a_run(*[3.0] * 110, pauses=[(-0.2, -0.1)])
-    assert 110 == len(before_it_began.undisturbed.requests)
+
+
+def test_a_pause_before_the_load_hides_nothing_of_what_was_usual() -> None:
+    queue = [500.0 - 4 * i for i in range(110)]
+    pauses = [(-0.2, -0.1), (0.24, 0.74)]
+    run = a_run(*[3.0] * 20, *queue, *[3.0] * 60, pauses=pauses)
+    assert 80 == len(run.undisturbed.requests)
 
 
 def test_one_moment_is_no_effect_and_breaks_none_in_a_single_pair() -> None:
