@@ -2,8 +2,8 @@
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added, and halved if no processor was
-idle; of a run of which less than a quarter is left, nothing is known). A claim
+out, and every time is shorter by what its lateness can have added, and a quarter if it had to queue
+for a processor; of a run of which less than a quarter is left, nothing is known). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;
@@ -11,11 +11,11 @@ idle; of a run of which less than a quarter is left, nothing is known). A claim
 
 A ratio is taken at its worst (the least that the run before may have shown, divided by the most
 that the run after may have shown) and at its best (the opposite). What chance can do moves these
-ends further apart: either half of the requests, drawn by lot, might have been all. Of three pairs
-or more the one in the middle decides that a claim held, and it is broken only if no pair reaches
-it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by a quarter.
-And one pair must not rest on one moment: its ends are also those without the requests that began
-within any 0.35 s. That two are alike is held by the ratios as seen and on a quiet machine.
+ends further apart: either half of the requests, drawn by lot, might have been all, and a figure
+must not rest on one moment, so the ends are also those without what began within any 0.35 s. Of
+three pairs or more the one in the middle decides that a claim held, and it is broken only if no
+pair reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by
+a quarter. That two are alike is held by the ratios as seen and on a quiet machine.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
 the offer that is named): whoever got no answer was not served sooner. If the share before lets
@@ -83,8 +83,8 @@ def ends_of(
         return Ends(seen, 0.0, 0.0, math.inf)
     might = [of_what_is_left(figure, other) for other in others(measured)]
     might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
-    # Where no processor was idle, whatever computed may have taken twice as long.
-    slower = 2 if measured.machine.starved else 1
+    # Where it queued for a processor, whatever computed took longer, and what waits for it, too.
+    slower = 4 if measured.machine.starved else 1
     return Ends(seen, min(seen, undisturbed) / slower, min(might) / slower, max(might))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from numbers import Real
 from statistics import median_low
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.measure.claims import (
@@ -24,6 +24,9 @@ from labkit.measure.claims import (
 )
 from labkit.measure.run import Run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
@@ -33,19 +36,29 @@ _MOMENT = 0.35  # s; what began within it may all have met one thing
 
 
 def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
-    """The run with either half of its requests; alone, also without what began in a moment."""
+    """The run with either half of its requests and spans; and without what began in a moment."""
     import numpy as np
 
-    lot, at = np.random.default_rng(0), run.requests.intended_s
-    for _ in range(_LOTS):
-        drawn = [lot.permutation(rows) for rows in run.requests.groupby("offer").indices.values()]
+    lot = np.random.default_rng(0)
+
+    def halves(table: pd.DataFrame, kind: str) -> Iterator[pd.DataFrame]:
+        """Each half of each kind, taken twice."""
+        drawn = [lot.permutation(rows) for rows in table.groupby(kind).indices.values()]
         for half in (0, 1):
             twice = [np.resize(rows[min(half, len(rows) - 1) :: 2], len(rows)) for rows in drawn]
-            yield replace(run, requests=run.requests.iloc[sorted(chain(*twice))])
-    for begin in np.arange(0, run.seconds, _MOMENT / 7) if alone else ():
-        requests = run.requests[(at < begin) | (at >= begin + _MOMENT)]
-        spans = run.spans[run.spans.request.isin([-1, *requests.index])]
-        yield replace(run, requests=requests, spans=spans)
+            yield table.iloc[sorted(chain(*twice))]
+
+    for _ in range(_LOTS):
+        both = halves(run.requests, "offer"), halves(run.spans, "span")
+        for requests, spans in zip(*both, strict=True):
+            yield replace(run, requests=requests, spans=spans)
+    closer = 7 if alone else 3  # than which several pairs need not look
+    for at in np.arange(0, run.seconds, _MOMENT / closer):
+        yield run.without(partial(_began_within, at))
+
+
+def _began_within(moment: float, start: Any, end: Any) -> Any:
+    return (start >= moment) & (start < moment + _MOMENT)
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:

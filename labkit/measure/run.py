@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEBUG = "asyncio's debug mode was on"
 _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
 _AT_ONCE = 2  # of them that may be late in one request
-_FEW = 10  # fewer answers do not tell what is usual
+_IN_A_ROW = 10  # answers; fewer do not tell what is usual, nor that it has come back
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,30 +78,19 @@ class Run:
     def undisturbed(self) -> Run:
         """This run as a machine that is never late may have shown it: the other end of each figure.
 
-        What met a pause of the machine is left out, and what came while the service caught up (as
-        long again, and until a victim is served as quickly as before the first pause); gauges are
-        NaN then. Stalls no longer than the machine was late at the worst are left out, too. Every
-        time becomes shorter. A request is woken about five times, so one request in a hundred meets
-        what one wake-up in five hundred meets: the p99 becomes shorter by twice (as two may be
-        late) the lateness that one wake-up in five hundred had, and every other rank by its own.
+        What met a pause of the machine is left out, and what came while the service caught up: as
+        long again, and until it serves each offer as before (see `_served_as_before`). Stalls no
+        longer than the machine was late at the worst are left out, too. Every time becomes
+        shorter. A request is woken about five times, so one request in a hundred meets what one
+        wake-up in five hundred meets: the p99 becomes shorter by twice (as two may be late) the
+        lateness that one wake-up in five hundred had, and every other rank by its own.
         """
         import numpy as np
 
-        victims = self.requests[(self.requests.offer == self.victim) & self.requests.error.isna()]
-        came, took = victims.intended_s, victims.latency_ms
-        first = min((begin for begin, end in self.machine.pauses if end > 0), default=0.0)
-        earlier = took[came + took / 1e3 < first]
-        usual = earlier.median()
-        if len(earlier) < _FEW:  # the first ones are slow, too: most must be as quick as the best
-            usual = took.quantile(0.1)
-            usual = usual if (took <= 1.5 * usual).mean() > 0.5 else 0.0
-        quick = came[took <= 1.5 * usual]
-
-        def until(begin: float, end: float) -> float:
-            never = math.inf if came.max() >= end else 0.0
-            return max(2 * end - begin, min(quick[quick >= end], default=never))
-
-        made_up = [(begin, until(begin, end)) for begin, end in self.machine.pauses]
+        again = _served_as_before(self)
+        made_up = [(start, max(2 * end - start, again(end))) for start, end in self.machine.pauses]
+        edges = [at for pause in made_up for at in pause]
+        gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
 
         def met_a_pause(start: Any, end: Any) -> Any:
             met = np.zeros_like(start, dtype=bool)
@@ -116,28 +105,37 @@ class Run:
             added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
             return (times - added).clip(lower=0)
 
-        def quiet(table: pd.DataFrame, start: pd.Series, time: str, kind: Any) -> pd.DataFrame:
-            """What met no pause, each kind with its times shortened."""
-            rows = table[~met_a_pause(start, start + table[time] / 1e3)]
-            return rows.assign(**{time: rows.groupby(kind)[time].transform(shorten)})
+        def shorter(table: pd.DataFrame, time: str, kind: Any) -> pd.DataFrame:
+            return table.assign(**{time: table.groupby(kind)[time].transform(shorten)})
 
-        requests = quiet(self.requests, self.requests.intended_s, "latency_ms", "offer")
-        added = self.requests.latency_ms[requests.index] - requests.latency_ms
-        spans = quiet(self.spans, self.spans.start_s, "span_ms", "span")
-        began = self.lag.at_s - self.lag.lag_ms / 1e3
-        edges = [at for pause in made_up for at in pause]
-        gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
-        gauges[met_a_pause(gauges.index, gauges.index)] = math.nan
-        stalls = [s for s in self.stalls if s.duration_ms > self.machine.late(1)]
+        left = replace(self, gauges=gauges).without(met_a_pause)
+        requests = shorter(left.requests, "latency_ms", "offer")
+        added = left.requests.latency_ms - requests.latency_ms
+        return replace(
+            left,
+            stalls=tuple(s for s in left.stalls if s.duration_ms > self.machine.late(1)),
+            requests=requests.assign(service_ms=(requests.service_ms - added).clip(lower=0)),
+            spans=shorter(left.spans, "span_ms", "span"),
+            lag=shorter(left.lag, "lag_ms", lambda row: "lag"),
+        )
+
+    def without(self, met: Callable[[Any, Any], Any]) -> Run:
+        """This run without what was `met(start, end)`, in seconds; gauges are NaN then."""
+
+        def rest(table: pd.DataFrame, start: pd.Series, time: str) -> pd.DataFrame:
+            return table[~met(start, start + table[time] / 1e3)]
+
+        requests = rest(self.requests, self.requests.intended_s, "latency_ms")
+        spans = rest(self.spans, self.spans.start_s, "span_ms")
+        at = self.gauges.index
+        stalls = [(s, s.start_s, s.start_s + s.duration_ms / 1e3) for s in self.stalls]
         return replace(
             self,
-            stalls=tuple(
-                s for s in stalls if not met_a_pause(s.start_s, s.start_s + s.duration_ms / 1e3)
-            ),
-            requests=requests.assign(service_ms=(requests.service_ms - added).clip(lower=0)),
+            stalls=tuple(stall for stall, start, end in stalls if not met(start, end)),
+            requests=requests,
             spans=spans[spans.request.isin([-1, *requests.index])],
-            gauges=gauges,
-            lag=quiet(self.lag, began, "lag_ms", lambda row: "lag"),
+            gauges=self.gauges[~met(at, at)].reindex(at),
+            lag=rest(self.lag, self.lag.at_s - self.lag.lag_ms / 1e3, "lag_ms"),
         )
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
@@ -233,3 +231,30 @@ class Run:
             f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "
             f"{self.latency()}; {self.stalls_in_words}{invalid}"
         )
+
+
+def _served_as_before(run: Run) -> Callable[[float], float]:
+    """From when on each offer is served as before the first pause, asked for after a later one.
+
+    Of ten answers in a row, the median may be 1.5 times what it was (else all are in a queue), and
+    so may the ninth (else a few are). An offer that had fewer than ten answers before does not
+    tell; if the victim had, nothing is known.
+    """
+    first = min((start for start, end in run.machine.pauses if end > 0), default=0.0)
+    answered = run.requests[run.requests.error.isna()]
+    offers = []
+    for offer, mine in answered.groupby("offer"):
+        came, took = mine.intended_s, mine.latency_ms
+        earlier, in_a_row = took[came + took / 1e3 < first], took.rolling(_IN_A_ROW)
+        if len(earlier) >= _IN_A_ROW or offer == run.victim:
+            few = math.nan if len(earlier) < _IN_A_ROW else 1.5
+            well = (in_a_row.quantile(0.5) <= few * earlier.quantile(0.5)) & (
+                in_a_row.quantile(0.9) <= few * earlier.quantile(0.9)
+            )
+            offers.append((came.max(), came.shift(_IN_A_ROW - 1)[well]))
+
+    def again(end: float) -> float:
+        waits = (min(well[well >= end], default=math.inf) for last, well in offers if last >= end)
+        return max(waits, default=0.0)
+
+    return again

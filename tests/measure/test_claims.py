@@ -1,5 +1,6 @@
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -123,32 +124,32 @@ def test_fewer_pairs_than_three_carry_less(ratio: int, pairs: int, expected: boo
 @pytest.mark.parametrize(
     ("noise_before", "noise_after", "expected"),
     [
-        (0, 0, True),  # 100 / 4 = 25
-        (9.9, 0, True),  # at least (100 - 2 * 9.9) / 4 = 20.05
-        (10.1, 0, None),  # 79.8 / 4 = 19.95
-        (0, 1.9, True),  # lateness afterwards can only have made it longer: at least 100 / 4
+        (0, 0, True),  # 10 / 0.4 = 25
+        (0.99, 0, True),  # at least (10 - 2 * 0.99) / 0.4 = 20.05
+        (1.01, 0, None),  # 7.98 / 0.4 = 19.95
+        (0, 0.19, True),  # lateness afterwards can only have made it longer: at least 10 / 0.4
     ],
 )
 def test_what_lateness_can_have_added_before_is_taken_off(
     noise_before: float, noise_after: float, expected: bool | None
 ) -> None:
-    before, after = a_run(100, noise_ms=noise_before), a_run(4, noise_ms=noise_after)
+    before, after = a_run(10, noise_ms=noise_before), a_run(0.4, noise_ms=noise_after)
     assert held(20, [before] * 3, [after] * 3) is expected
 
 
 @pytest.mark.parametrize(
     ("noise_after", "expected"),
     [
-        (0, False),  # 100 / 10 = 10
-        (2.4, False),  # at most 100 / (10 - 2 * 2.4) = 19.2
-        (2.6, None),  # 100 / 4.8 = 20.8
-        (6, None),  # it may be nothing at all
+        (0, False),  # 10 / 1 = 10
+        (0.24, False),  # at most 10 / (1 - 2 * 0.24) = 19.2
+        (0.26, None),  # 10 / 0.48 = 20.8
+        (0.6, None),  # it may be nothing at all
     ],
 )
 def test_what_lateness_can_have_added_after_is_taken_off(
     noise_after: float, expected: bool | None
 ) -> None:
-    assert held(20, THREE, [a_run(10, noise_ms=noise_after)] * 3) is expected
+    assert held(20, [a_run(10)] * 3, [a_run(1, noise_ms=noise_after)] * 3) is expected
 
 
 @pytest.mark.parametrize("pause", [0.05, 0.3, 0.5])
@@ -170,7 +171,7 @@ def test_what_a_pause_left_waiting_is_its_doing_until_the_queue_has_gone() -> No
     waiting = [max(1.0, 400 - 4 * i) for i in range(200)]  # for one second after a pause of 0.4 s
     paused = a_run(*[1.0] * 100, *waiting, *[1.0] * 100, pauses=[(1.0, 1.4)])
     quiet = a_run(*[1.0] * 400)
-    assert paused.undisturbed.latency().max == pytest.approx(1)
+    assert paused.undisturbed.latency().max < 5
     assert held(2, [paused] * 3, [quiet] * 3) is None
     assert held(20, [a_run(*[100.0] * 400)] * 3, [paused] * 3) is None
     to_the_end = a_run(*[1.0] * 100, *waiting[:90], pauses=[(1.0, 1.4)])
@@ -184,7 +185,7 @@ def test_what_is_usual_is_not_learnt_from_a_queue_or_from_a_few(earlier: list[fl
     paused = a_run(*earlier, *queue, pauses=[(begin, begin + 0.5)])
     assert [held(2, [paused] * n, [a_run(*[3.0] * 110)] * n) for n in (1, 2, 3)] == [None] * 3
     gone = a_run(*earlier, *queue, *[3.0] * 300, pauses=[(begin, begin + 0.5)])
-    assert len(earlier) + 300 == len(gone.undisturbed.requests)
+    assert len(earlier) == len(gone.undisturbed.requests)
 
 
 def test_a_pause_before_the_load_hides_nothing_of_what_was_usual() -> None:
@@ -262,12 +263,14 @@ def test_what_a_gauge_said_while_the_machine_paused_is_not_weighed() -> None:
     assert above("again and again nothing idle", 0.05, nothing_idle, never).held is True
 
 
-def test_where_no_processor_is_idle_what_takes_long_may_take_half_as_long() -> None:
+def test_where_no_processor_is_idle_what_takes_long_may_take_a_quarter() -> None:
     starved_before, starved_after = [a_run(100, idle=0.05)] * 3, [a_run(8, idle=0.05)] * 3
-    assert held(20, starved_before, [a_run(3)] * 3) is None
-    assert held(20, starved_before, [a_run(2)] * 3) is True
+    assert held(20, starved_before, [a_run(2)] * 3) is None
+    assert held(20, starved_before, [a_run(1)] * 3) is True
+    queued = [replace(a_run(100), machine=Machine([2.0] * 50, [], idle=0.5))] * 3
+    assert held(20, queued, [a_run(2)] * 3) is None
     assert held(20, THREE, starved_after) is None
-    assert held(30, THREE, starved_after) is False
+    assert held(60, THREE, starved_after) is False
     assert held(10, THREE, starved_after) is True
 
 
@@ -362,8 +365,8 @@ def test_from_nothing_to_nothing_is_inconclusive_and_from_something_holds() -> N
 
     found = lower("the longest stall is shorter", 100, THREE, THREE, nothing)
     assert (found.held, found.why) == (None, "there is nothing to compare")
-    afters = [a_run(1)] * 3
-    gone = lower("it is gone", 20, THREE, afters, lambda run: run.latency().max > 50, unit="%")
+    befores, afters = [a_run(*[100.0] * 60)] * 3, [a_run(*[1.0] * 60)] * 3
+    gone = lower("it is gone", 20, befores, afters, lambda run: run.latency().max > 50, unit="%")
     assert (gone.held, gone.figure) == (True, "∞× (median of 3 pairs, ∞× to ∞×), 100.0% → 0.0%")
 
 
