@@ -19,7 +19,8 @@ a quarter. That two are alike is held by the ratios as seen and on a quiet machi
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
 the offer that is named): whoever got no answer was not served sooner. If the share before lets
-expect N failures, up to 3·√N more can be chance. "At most" says how many failed.
+expect N failures, up to 3·√N more can be chance (and from 5·√N on, none of it is). "At most" says
+how many failed.
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
 has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
@@ -32,7 +33,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -102,21 +103,20 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
 
     Args:
         claim: The sentence.
-        expected: Any value: a count, a list, a text; or a function of a run, which gives a count
-            that is added up over the runs.
-        seen: The same.
+        expected: Any value: a count, a list, a text; or a function of a run, which gives a count.
+        seen: The same. Two functions must agree in each run; the count of one is added up.
         during: The runs (or a `Machine`) in which it was seen.
 
     Raises:
         LabError: A function was given, and no run.
     """
     during = _listed(during)
-    expected, found = (
-        sum(map(it, _runs(during))) if callable(it) else it for it in (expected, seen)
-    )
-    counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in (found, expected))
-    said = f"{found:,} of {expected:,}" if counts and expected else words(found)
-    return _certain(claim, bool(found == expected), said, during)
+    each = [[*map(it, _runs(during))] if callable(it) else it for it in (expected, seen)]
+    both = [sum(it) if callable(of) else it for it, of in zip(each, (expected, seen), strict=True)]
+    wanted, found = each if callable(expected) and callable(seen) else both
+    counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in both)
+    said = f"{both[1]:,} of {both[0]:,}" if counts and both[0] else words(both[1])
+    return _certain(claim, bool(wanted == found), said, during)
 
 
 def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
@@ -126,7 +126,7 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
         during: The runs (or a `Machine`) in which it was looked for. If most of what was found
-            in runs had nothing to do with a pause, it was there, whatever else the machine did.
+            in runs had nothing to do with a pause, it was there, unless the machine did more.
 
     Raises:
         LabError: A function was given, and no run.
@@ -138,7 +138,9 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     found = sum(_count(seen(run)) for run in runs)
     left = [of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs]
     undisturbed = sum(count for count in left if not math.isnan(count))
-    return _certain(claim, not found, f"{found:,.10g}", () if undisturbed > found / 2 else during)
+    paused = not any(replace(run.machine, pauses=[]).trouble for run in runs)  # and nothing else
+    during = () if paused and undisturbed > found / 2 else during
+    return _certain(claim, not found, f"{found:,.10g}", during)
 
 
 def at_most(

@@ -159,15 +159,15 @@ def more_failed(
         for runs in (befores, afters)
     )
 
-    def beyond(failed: int) -> bool:
+    def beyond(failed: int, roots: int) -> bool:
         expected = failed * after / max(1, before)
-        return now > expected + 3 * math.sqrt(expected)
+        return now > expected + roots * math.sqrt(expected)
 
     refused = sum(run.failed(offer) for run in afters) - now
     said = f"; {refused:,} refused" if refusal else ""
-    if beyond(was):
+    if beyond(was, 3):
         said += f"; {now:,} of {after:,} failed, {was:,} of {before:,} before"
-    return beyond(was), beyond(was + 1), said
+    return beyond(was, 3), beyond(was + 1, 5), said
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:

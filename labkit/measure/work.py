@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import math
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,12 +30,13 @@ _SILENT = logging.NullHandler()
 logging.getLogger("labkit.probe").addHandler(_SILENT)
 
 
-def table_of(requests: list[Request]) -> pd.DataFrame:
-    """The requests as in `Run.requests`."""
+def table_of(requests: list[Request], until: float = math.nan) -> pd.DataFrame:
+    """The requests as in `Run.requests`; one that never ended has waited until then (s)."""
     import pandas as pd
 
     rows = [(r.offer, r.intended, r.started, r.error, r.finished) for r in requests]
     table = pd.DataFrame(rows, columns=["offer", "intended_s", "started_s", "error", "finished"])
+    table["finished"] = table.finished.fillna(until)
     table["latency_ms"] = 1e3 * (table.finished - table.intended_s)
     table["service_ms"] = 1e3 * (table.finished - table.started_s)
     return table.drop(columns="finished")
@@ -176,7 +178,7 @@ class Work:
             invalid=self._invalid,
             stalls=tuple(self.probe.stalls),
             warnings=tuple(self._warnings),
-            requests=table_of(load.requests),
+            requests=table_of(load.requests, load.elapsed),
             spans=pd.DataFrame(load.spans, columns=Span._fields),
             gauges=pd.DataFrame(load.readings or {"at_s": []}).set_index("at_s"),
             lag=pd.DataFrame(self.probe.lag, columns=["at_s", "lag_ms"]),

@@ -13,6 +13,7 @@ from labkit.probe.stall import Stall
 
 Rows = dict[tuple[Frame | None, str], dict[str, Any]]  # by line and cause
 _LINES = 1000  # kept; the rest is summed up in one
+_KNOWS_ITSELF = 30  # s; watched for less, the machine has not shown how late it usually is
 _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line")
 
 
@@ -71,14 +72,14 @@ def sum_up(
 
     The threshold that these figures suggest is ten times the usual lag, so that what is usual here
     is no stall (a high percentile may be the stalls themselves), and five times how late the
-    machine wakes a thread; 10 ms at least.
+    machine wakes a thread; 10 ms at least. Less than half a minute suggests none.
     """
     usual, late = 1e3 * lag.percentile(50), 1e3 * noise.percentile(99)
     figures = {
         "threshold_ms": threshold_ms,
-        "suggested_threshold_ms": round(
-            max(10.0, 10 * usual, 5 * late), 0
-        ),  # NaN is never the largest
+        "suggested_threshold_ms": math.nan
+        if seconds < _KNOWS_ITSELF
+        else round(max(10.0, 10 * usual, 5 * late), 0),  # NaN is never the largest
         "seconds": seconds,
         "busy": busy,
         "lag_p50_ms": usual,

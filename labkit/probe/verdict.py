@@ -94,7 +94,8 @@ class Iteration:
         elif waits:  # no thread kept the loop: the machine did
             machine += rest
         else:
-            known = self.place is not None and (told or not kept)
+            # Without a Python frame there is no sign of a call that waits: it may wait its turn.
+            known = self.place is not None and (told or not kept) and (place.stack or not own)
             book("blocked" if known else "unknown", place, rest)
         book("collecting garbage", place, garbage)
         book("computing", place, ran)
@@ -115,9 +116,11 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         threshold, for how long (s) the machine kept it from running.
     """
     busy = seen.busy or seen.until - seen.since  # it goes on
+    # The last look can have come after the end.
+    fits = min(1.0, busy / max(1e-9, sum(seen.shares.values())))
     totals = defaultdict[str, float](float)
     for (cause, _), seconds in seen.shares.items():
-        totals[cause] += seconds
+        totals[cause] += fits * seconds
     undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
     totals[MACHINE if seen.woken_late else "unknown"] += undivided
     # On macOS and Windows, only now is known for how long the loop's thread ran.
@@ -137,8 +140,8 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     there = defaultdict[str, float](float)
     for (other, elsewhere), seconds in seen.shares.items():
         if elsewhere.where == place.where:
-            there[other] += seconds
-    late = seen.longest[place.where] > sum(there.values()) / 2
+            there[other] += fits * seconds
+    late = fits * seen.longest[place.where] > sum(there.values()) / 2
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
@@ -146,7 +149,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         frame=place.frame,
         samples=seen.looks,
         approximate=cause not in ("blocked", "unknown") and (late or there["blocked"] > 0.1 * busy),
-        share=sum(there.values()) / max(1e-9, busy - machine - totals[OWN_THREADS]),
+        share=min(1.0, sum(there.values()) / max(1e-9, busy - machine - totals[OWN_THREADS])),
         tasks=len(seen.tasks),
         also=tuple(
             Part(other, 1e3 * totals[other], _costliest(seen, other).frame)

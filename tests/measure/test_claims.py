@@ -188,6 +188,26 @@ def test_what_is_usual_is_not_learnt_from_a_queue_or_from_a_few(earlier: list[fl
     assert len(earlier) == len(gone.undisturbed.requests)
 
 
+def test_a_queue_of_another_offer_or_of_a_part_outlives_the_pause_too() -> None:
+    def waits(at: float, paused: bool) -> float:  # until 2.4 s, for what a pause of 0.4 s left
+        return max(0.0, 700 - 500 * (at - 1)) if paused and at >= 1 else 0.0
+
+    def reporting(paused: bool) -> Run:
+        times = [i / 40 for i in range(120)]
+        reports = [Request("report", t, t, t + (90 + waits(t, paused)) / 1e3, None) for t in times]
+        pauses = [(1.0, 1.4)] * paused
+        return a_run(requests=[*lookups(*[1.0] * 300), *reports], seconds=3.0, pauses=pauses)
+
+    def cached(paused: bool) -> Run:  # every third finds its answer in a cache
+        times = [0.3 if i % 3 == 0 else 5 + waits(i / 100, paused) for i in range(300)]
+        return a_run(*times, pauses=[(1.0, 1.4)] * paused)
+
+    for pairs in (1, 2, 3):
+        reports = [reporting(True)] * pairs, [reporting(False)] * pairs
+        assert lower("reports", 2, *reports, offer="report").held is None
+        assert held(2, [cached(True)] * pairs, [cached(False)] * pairs) is None
+
+
 def test_a_pause_before_the_load_hides_nothing_of_what_was_usual() -> None:
     queue = [500.0 - 4 * i for i in range(110)]
     pauses = [(-0.2, -0.1), (0.24, 0.74)]
@@ -222,6 +242,32 @@ def test_what_a_few_requests_met_by_chance_is_no_effect(pairs: int) -> None:
     assert held(5, [some_slow(40)] * pairs, [some_slow(0)] * pairs) is True
     cold = a_run(300, *[1.0] * 49)  # the first one of few imports something
     assert held(5, [cold] * pairs, [a_run(*[1.0] * 50)] * pairs) is None
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3])
+def test_what_chance_does_to_spans_stalls_and_gauges_is_no_effect(pairs: int) -> None:
+    def acquired(slow: int) -> Run:
+        spans = [Span(i, "acquire", i / 100, 90.0 if i % 97 < slow else 1.0) for i in range(400)]
+        return replace(a_run(*[1.0] * 400), spans=pd.DataFrame(spans))
+
+    def p99(run: Run) -> float:
+        return float(run.spans.span_ms.quantile(0.99))
+
+    assert p99(acquired(1)) > 5 * p99(acquired(0))
+    assert lower("acquire", 5, [acquired(1)] * pairs, [acquired(0)] * pairs, p99).held is None
+    assert lower("acquire", 5, [acquired(20)] * pairs, [acquired(0)] * pairs, p99).held is True
+
+    def holding(*at: float) -> Run:
+        readings = [{"at_s": i / 50, "idle": 0.0 if i / 50 in at else 5.0} for i in range(200)]
+        return a_run(*[1.0] * 400, stalls=stalls(*at), readings=readings)
+
+    def nothing_idle(run: Run) -> float:
+        return run.share_of_time("idle", lambda idle: idle == 0)
+
+    for figure in (lambda run: len(run.stalls), nothing_idle):
+        once, twice, never = ([holding(*at)] * pairs for at in ((0.5,), (0.5, 2.5), ()))
+        assert lower("seldom", 2, once, never, figure).held is None
+        assert lower("seldom", 2, twice, never, figure).held is True
 
 
 def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
@@ -284,7 +330,7 @@ def test_nothing_is_lower_where_more_requests_fail_than_before() -> None:
     assert found.held is False
     assert found.figure.endswith("; 294 of 300 failed, 0 of 3 before")
     assert held(20, [failing(98, 50)] * 3, [failing(98, 1.0)] * 3) is True
-    assert held(20, [a_run(50)] * 3, [failing(3)] * 3) is False  # none was answered at all
+    assert held(20, [a_run(50)] * 3, [failing(30)] * 3) is False  # none was answered at all
 
 
 def with_audits(lookup_ms: float, audits: int, failed: int) -> Run:
@@ -462,6 +508,18 @@ def test_what_is_missed_while_the_machine_is_in_trouble_is_inconclusive(machine:
     assert none("nothing is left", 1, machine).held is None
     assert at_most("few", 4, 5, machine).held is None
     assert exactly("nine of nine", 9, 8, [a_run(1), a_run(1, machine=machine)]).held is None
+
+
+def test_two_functions_are_to_agree_in_each_run() -> None:
+    audits, stalled = (lambda run: 1), (lambda run: len(run.stalls))
+    twice, never = a_run(1, stalls=stalls(0.1, 0.2)), a_run(1)
+    assert exactly("one each", audits, stalled, [twice, never]).held is False
+    assert exactly("two in all", 2, stalled, [twice, never]).held is True
+
+
+def test_what_is_there_under_other_trouble_than_pauses_may_be_its_doing() -> None:
+    stalled = a_run(1, stalls=stalls(0.1), idle=0.02)  # it computed 30 ms, and queued for as long
+    assert none("no stall", lambda run: run.stalls, [stalled] * 3).held is None
 
 
 def test_none_takes_a_count_a_collection_or_a_function_of_a_run() -> None:

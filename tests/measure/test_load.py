@@ -19,7 +19,9 @@ import pytest
 
 from labkit import LabError, Load, Run, measure
 from labkit.measure import load as load_module
+from labkit.measure.load import Request
 from labkit.measure.selector import FineSelector
+from labkit.measure.work import table_of
 from tests.stalls import unless_busy
 
 T = TypeVar("T")
@@ -591,3 +593,10 @@ def test_a_request_that_somebody_cancels_is_not_called_unfinished() -> None:
 
     load = run(load_of(0.1, ("lookup", cancelled, 10)))
     assert [request.error for request in load.requests] == ["CancelledError: cancelled"]
+
+
+def test_a_request_that_never_ends_has_waited_to_the_end() -> None:
+    load = Load()
+    load.requests = [Request("lookup", 0.0, 0.0)]
+    table = table_of(load.requests, 2.0)
+    assert [2000] == list(table.latency_ms)

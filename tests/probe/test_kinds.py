@@ -423,6 +423,26 @@ def test_a_wait_for_processors_that_its_own_threads_had_is_not_the_machines() ->
     assert pytest.approx(100) == stall.own_ms
 
 
+@pytest.mark.parametrize(("crowd", "expected"), [(0.0, "blocked"), (0.1, "unknown")])
+def test_a_loop_without_a_python_frame_may_only_wait_its_turn(crowd: float, expected: str) -> None:
+    seen = Iteration(0.0, place=Place())  # as uvloop, between two callbacks
+    seen.add(0.1, looked(0.0, 0.0, others=crowd * (os.cpu_count() or 1)), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert expected == stall.cause
+
+
+def test_a_look_after_the_end_adds_nothing_to_a_stall() -> None:
+    seen = Iteration(0.0, place=HANDLER, end=0.06, busy=0.06)
+    seen.add(0.02, looked(0.0, 0.0), 0.02, None)
+    seen.add(0.13, looked(0.0, 0.0), 0.02, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert (60, "blocked") == (round(stall.own_ms), stall.cause)
+    assert stall.share <= 1
+    assert sum(part.ms for part in stall.also) < 60
+
+
 def test_a_collection_is_timed_on_whichever_thread_it_is() -> None:
     async def main() -> tuple[float, float]:
         with Probe() as probe:

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
+import fastapi
 import pytest
 
 import labkit
+from labkit.probe import Probe
+from labkit.probe.frames import source
 from labkit.probe.pool import PoolMeter
 from labkit.probe.testing import no_stalls  # noqa: F401 (pytest finds a fixture by its name)
 from labkit.server import Dsn
@@ -121,3 +124,23 @@ def test_no_stalls_lets_an_error_of_the_block_through(no_stalls: Any) -> None:  
 
     with pytest.raises(KeyError, match="mine"):
         asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_application_with_startup_handlers_keeps_them_beside_the_probe() -> None:
+    app = fastapi.FastAPI()
+    told = []
+    app.on_event("startup")(lambda: told.append("up"))
+    app.state.probe = Probe(threshold_ms=20)
+    app.on_event("startup")(app.state.probe.__enter__)
+    app.on_event("shutdown")(app.state.probe.__exit__)
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0.01)
+            time.sleep(0.05)  # HELD
+            await asyncio.sleep(0.01)
+
+    asyncio.run(serve())
+    assert told == ["up"]
+    assert "time.sleep(0.05)  # HELD" in {source(stall.line) for stall in app.state.probe.stalls}

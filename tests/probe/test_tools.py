@@ -64,7 +64,7 @@ def test_a_summary_is_text_html_and_plain_json() -> None:
     assert (2, "blocked", __file__) == (row["count"], row["cause"], row["file"])
     assert row["total_ms"] >= 100
     assert 0 < found["busy"] <= 1
-    assert found["suggested_threshold_ms"] >= 10
+    assert found["suggested_threshold_ms"] is None  # it was watched for too short a time
     assert f"test_tools.py:{line} in main: time.sleep(0.05)" in str(summary)
     assert "<table><tr><th>stalls" in summary._repr_html_()
     assert str(Summary(found)) == str(summary)  # another process can show it
