@@ -2,8 +2,8 @@
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added, and a quarter if it had to queue
-for a processor; of a run of which less than a quarter is left, nothing is known). A claim
+out, and every time is shorter by what its lateness can have added; of a run of which less than half
+is left, or that had to queue for a processor, nothing is known). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;
@@ -15,7 +15,8 @@ ends further apart: either half of the requests, drawn by lot, might have been a
 must not rest on one moment, so the ends are also those without what began within any 0.35 s. Of
 three pairs or more the one in the middle decides that a claim held, and it is broken only if no
 pair reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by
-a quarter. That two are alike is held by the ratios as seen and on a quiet machine.
+a quarter. That two are alike is held by the ratios as seen and on a quiet machine, and a limit is
+one of what was seen: chance has no say in these.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
 the offer that is named): whoever got no answer was not served sooner. If the share before lets
@@ -79,14 +80,14 @@ def ends_of(
         return Ends(measured, measured, measured, measured)
     seen, left = float(figure(measured)), measured.undisturbed
     undisturbed = of_what_is_left(figure, left)
-    # Without what met a pause, nothing is left of it, or too little to stand for it.
-    if math.isnan(undisturbed) or len(left.requests) < len(measured.requests) / 4:
+    # Without what met a pause, nothing is left of it, or too little to stand for it; and whatever
+    # computes and queues for a processor can make a queue of any length.
+    few = len(left.requests) < len(measured.requests) / 2
+    if math.isnan(undisturbed) or few or measured.machine.starved:
         return Ends(seen, 0.0, 0.0, math.inf)
     might = [of_what_is_left(figure, other) for other in others(measured)]
     might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
-    # Where it queued for a processor, whatever computed took longer, and what waits for it, too.
-    slower = 4 if measured.machine.starved else 1
-    return Ends(seen, min(seen, undisturbed) / slower, min(might) / slower, max(might))
+    return Ends(seen, min(seen, undisturbed), min(might), max(might))
 
 
 def of_what_is_left(figure: Figure, run: Run) -> float:

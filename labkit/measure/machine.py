@@ -11,7 +11,7 @@ from typing import Self
 _EVERY = 0.003  # s; how long the watching thread sleeps
 PAUSE = 0.020  # s; later than this is a pause
 _STARVED = 0.1  # idle share of the processors below which whatever computes has to queue
-_QUEUED = 0.3  # share of the time late above which it did; a tenth is usual
+_LATE = 0.05  # and share of the time in wake-ups later than 5 ms, above which it has
 _LATE_MS = 5.0  # later than this in one wake-up, and a few things may have come in another order
 
 
@@ -77,8 +77,9 @@ class Machine:
     @property
     def starved(self) -> bool:
         """Whether whoever computed had to queue for a processor."""
-        late = sum(self.late_ms)
-        return self.idle < _STARVED or late > _QUEUED * (late + 3 * len(self.late_ms))
+        late = sum(late for late in self.late_ms if late > _LATE_MS)
+        watched = sum(self.late_ms) + 1e3 * _EVERY * len(self.late_ms)
+        return self.idle < _STARVED or late > _LATE * watched
 
     @property
     def trouble(self) -> str:
