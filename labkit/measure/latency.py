@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_IN_A_ROW = 10  # answers; fewer do not tell what is usual, nor that it has come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +40,31 @@ class Latency:
 def ms(value: float) -> str:
     """A time in milliseconds, with three digits that mean something."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def served_as_before(answered: pd.DataFrame, victim: str, first: float) -> Callable[[float], float]:
+    """From when on each offer is served as before the first pause, asked for after a later one.
+
+    Of ten answers in a row, the median may be 1.5 times what it was (else all are in a queue), and
+    so may the 90th percentile (else a few are). An offer that had fewer than ten answers before
+    does not tell; if the victim had, nothing is known.
+
+    Args:
+        answered: Requests, as in `Run.requests`.
+        victim: The first offer.
+        first: When the first pause began, in seconds.
+    """
+    offers = []
+    for offer, mine in answered.groupby("offer"):
+        came, took = mine.intended_s, mine.latency_ms
+        earlier = took[came + took / 1e3 < first]
+        if (known := len(earlier) >= _IN_A_ROW) or offer == victim:
+            in_a_row = took.rolling(_IN_A_ROW)
+            half, most = (in_a_row.quantile(q) <= 1.5 * earlier.quantile(q) for q in (0.5, 0.9))
+            offers.append((came.max(), came.shift(_IN_A_ROW - 1)[half & most & known]))
+
+    def again(end: float) -> float:
+        waits = (min(well[well >= end], default=math.inf) for last, well in offers if last >= end)
+        return max(waits, default=0.0)
+
+    return again

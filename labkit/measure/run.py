@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure.latency import Latency, ms
+from labkit.measure.latency import Latency, ms, served_as_before
 from labkit.measure.load import UNANSWERED
 from labkit.measure.machine import Machine
 from labkit.probe import Stall
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DEBUG = "asyncio's debug mode was on"
 _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by each answer
 _AT_ONCE = 2  # of them that may be late in one request
-_IN_A_ROW = 10  # answers; fewer do not tell what is usual, nor that it has come back
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,7 +78,7 @@ class Run:
         """This run as a machine that is never late may have shown it: the other end of each figure.
 
         What met a pause of the machine is left out, and what came while the service caught up: as
-        long again, and until it serves each offer as before (see `_served_as_before`). Stalls no
+        long again, and until it serves each offer as before (see `served_as_before`). Stalls no
         longer than the machine was late at the worst are left out, too. Every time becomes
         shorter. A request is woken about five times, so one request in a hundred meets what one
         wake-up in five hundred meets: the p99 becomes shorter by twice (as two may be late) the
@@ -87,8 +86,10 @@ class Run:
         """
         import numpy as np
 
-        again = _served_as_before(self)
-        made_up = [(start, max(2 * end - start, again(end))) for start, end in self.machine.pauses]
+        pauses = self.machine.pauses
+        first = min((start for start, end in pauses if end > 0), default=0.0)
+        again = served_as_before(self.requests[self.requests.error.isna()], self.victim, first)
+        made_up = [(start, max(2 * end - start, again(end))) for start, end in pauses]
         edges = [at for pause in made_up for at in pause]
         gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
 
@@ -231,30 +232,3 @@ class Run:
             f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "
             f"{self.latency()}; {self.stalls_in_words}{invalid}"
         )
-
-
-def _served_as_before(run: Run) -> Callable[[float], float]:
-    """From when on each offer is served as before the first pause, asked for after a later one.
-
-    Of ten answers in a row, the median may be 1.5 times what it was (else all are in a queue), and
-    so may the ninth (else a few are). An offer that had fewer than ten answers before does not
-    tell; if the victim had, nothing is known.
-    """
-    first = min((start for start, end in run.machine.pauses if end > 0), default=0.0)
-    answered = run.requests[run.requests.error.isna()]
-    offers = []
-    for offer, mine in answered.groupby("offer"):
-        came, took = mine.intended_s, mine.latency_ms
-        earlier, in_a_row = took[came + took / 1e3 < first], took.rolling(_IN_A_ROW)
-        if len(earlier) >= _IN_A_ROW or offer == run.victim:
-            few = math.nan if len(earlier) < _IN_A_ROW else 1.5
-            well = (in_a_row.quantile(0.5) <= few * earlier.quantile(0.5)) & (
-                in_a_row.quantile(0.9) <= few * earlier.quantile(0.9)
-            )
-            offers.append((came.max(), came.shift(_IN_A_ROW - 1)[well]))
-
-    def again(end: float) -> float:
-        waits = (min(well[well >= end], default=math.inf) for last, well in offers if last >= end)
-        return max(waits, default=0.0)
-
-    return again
