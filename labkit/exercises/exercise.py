@@ -144,11 +144,11 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> Not
         least_ms: How late the machine must have been to bring about the same by itself.
         seen: What was seen, in a sentence.
         over: How many times its limit the figure was, if it grows with computing time, which
-            may be twice as long where no processor is idle.
+            may be twice as long where it has to queue for a processor.
     """
     late = ""
     if run.machine.starved and over < 2:
-        late = "no processor was idle"
+        late = "what computed had to queue for a processor"
     if run.noise_max_ms >= least_ms:
         late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
     if not late:

@@ -11,17 +11,18 @@ is left, or that had to queue for a processor, nothing is known). A claim
 
 A ratio is taken at its worst (the least that the run before may have shown, divided by the most
 that the run after may have shown) and at its best (the opposite). What chance can do moves these
-ends further apart: either half of the requests, drawn by lot, might have been all, and a figure
-must not rest on one moment, so the ends are also those without what began within any 0.35 s. Of
-three pairs or more the one in the middle decides that a claim held, and it is broken only if no
-pair reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by
-a quarter. That two are alike is held by the ratios as seen and on a quiet machine, and a limit is
-one of what was seen: chance has no say in these.
+ends further apart: either half of the requests, or of the spans, drawn by lot, might have been all;
+and a figure must not rest on one moment, so the ends are also those without what began within 0.35
+s, tried every 0.05 s (of several pairs 0.12 s), where the figure can be made of the rest. Of three
+pairs or more the one in the middle decides that a claim held, and it is broken only if no pair
+reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by a
+quarter. That two are alike is held by the ratios as seen and on a quiet machine, and a limit is one
+of what was seen: chance can only keep "alike" from being broken.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
 the offer that is named): whoever got no answer was not served sooner. If the share before lets
-expect N failures, up to 3·√N more can be chance (and from 5·√N on, none of it is). "At most" says
-how many failed.
+expect N failures, up to 3·√N more can be chance; they are surely more beyond 5·√N, with one failure
+more before. "At most" says how many failed.
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
 has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
@@ -34,7 +35,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -85,7 +86,8 @@ def ends_of(
     few = len(left.requests) < len(measured.requests) / 2
     if math.isnan(undisturbed) or few or measured.machine.starved:
         return Ends(seen, 0.0, 0.0, math.inf)
-    might = [of_what_is_left(figure, other) for other in others(measured)]
+    runs = (measured, left) if measured.machine.pauses else (measured,)
+    might = [of_what_is_left(figure, other) for run in runs for other in others(run)]
     might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
     return Ends(seen, min(seen, undisturbed), min(might), max(might))
 
@@ -117,6 +119,7 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
     wanted, found = each if callable(expected) and callable(seen) else both
     counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in both)
     said = f"{both[1]:,} of {both[0]:,}" if counts and both[0] else words(both[1])
+    said = f"{found} of {wanted}" if both[0] == both[1] and wanted != found else said
     return _certain(claim, bool(wanted == found), said, during)
 
 
@@ -127,7 +130,8 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
         during: The runs (or a `Machine`) in which it was looked for. If most of what was found
-            in runs had nothing to do with a pause, it was there, unless the machine did more.
+            in runs had nothing to do with a pause, it was there, unless what computed had to queue
+            for a processor.
 
     Raises:
         LabError: A function was given, and no run.
@@ -139,9 +143,8 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     found = sum(_count(seen(run)) for run in runs)
     left = [of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs]
     undisturbed = sum(count for count in left if not math.isnan(count))
-    paused = not any(replace(run.machine, pauses=[]).trouble for run in runs)  # and nothing else
-    during = () if paused and undisturbed > found / 2 else during
-    return _certain(claim, not found, f"{found:,.10g}", during)
+    there = undisturbed > found / 2 and not any(run.machine.starved for run in runs)
+    return _certain(claim, not found, f"{found:,.10g}", () if there else during)
 
 
 def at_most(

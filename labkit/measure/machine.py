@@ -88,7 +88,7 @@ class Machine:
             longest = 1e3 * max(end - start for start, end in self.pauses)
             return f"the machine paused, for up to {longest:.0f} ms"
         if self.starved:
-            return "no processor was idle"
+            return "what computed had to queue for a processor"
         if self.late(1) > _LATE_MS:
             return f"the machine was up to {self.late(1):.0f} ms late"
         return ""

@@ -86,11 +86,11 @@ class Run:
         """
         import numpy as np
 
-        pauses = self.machine.pauses
-        first = min((start for start, end in pauses if end > 0), default=0.0)
+        pauses = [(start, end) for start, end in self.machine.pauses if end > 0]
+        first = min((start for start, _ in pauses), default=0.0)
         again = served_as_before(self.requests[self.requests.error.isna()], self.victim, first)
         made_up = [(start, max(2 * end - start, again(end))) for start, end in pauses]
-        edges = [at for pause in made_up for at in pause]
+        edges = sorted({at for pause in made_up for at in pause})
         gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
 
         def met_a_pause(start: Any, end: Any) -> Any:
@@ -121,7 +121,10 @@ class Run:
         )
 
     def without(self, met: Callable[[Any, Any], Any]) -> Run:
-        """This run without what was `met(start, end)`, in seconds; gauges are NaN then."""
+        """This run without what was `met(start, end)`, in seconds, and such requests' spans.
+
+        Gauges are NaN then.
+        """
 
         def rest(table: pd.DataFrame, start: pd.Series, time: str) -> pd.DataFrame:
             return table[~met(start, start + table[time] / 1e3)]

@@ -42,7 +42,8 @@ class Probe:
     while the loop waits, with no timer due, holds up nothing that the probe could know of.
 
     Args:
-        threshold_ms: What counts as a stall, in milliseconds. `summary()` suggests one.
+        threshold_ms: What counts as a stall, in milliseconds. After half a minute, `summary()`
+            suggests one.
         on_stall: Called with each Stall when it is over, on a thread of the probe's. If it
             raises, that is logged, and it is not called again.
 

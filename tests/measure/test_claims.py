@@ -213,6 +213,21 @@ def test_a_pause_before_the_load_hides_nothing_of_what_was_usual() -> None:
     pauses = [(-0.2, -0.1), (0.24, 0.74)]
     run = a_run(*[3.0] * 20, *queue, *[3.0] * 60, pauses=pauses)
     assert 80 == len(run.undisturbed.requests)
+    assert 20 == len(a_run(*[3.0] * 20, pauses=pauses[:1]).undisturbed.requests)
+
+
+def test_two_pauses_may_share_the_queue_that_they_left() -> None:
+    times = [*[1.0] * 20, *[300.0] * 60, *[1.0] * 200]
+    run = a_run(*times, pauses=[(0.2, 0.25), (0.4, 0.45)], readings=[{"at_s": 0.0, "idle": 1.0}])
+    assert 220 == len(run.undisturbed.requests)
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_a_pause_and_a_moment_together_are_no_effect_either(pairs: int) -> None:
+    slow = [100.0 if 250 <= i < 265 else 300.0 - 10 * (i - 100) if 100 <= i < 130 else 1.0
+            for i in range(400)]  # fmt: skip
+    paused = a_run(*slow, pauses=[(1.0, 1.3)])
+    assert held(5, [paused] * pairs, [a_run(*[1.0] * 400)] * pairs) is None
 
 
 def test_one_moment_is_no_effect_and_breaks_none_in_a_single_pair() -> None:
@@ -496,7 +511,7 @@ def test_exactly_is_equal_or_broken() -> None:
     [
         Machine([0.1], [(0.2, 0.25)]),
         Machine([0.1], idle=0.02),
-        Machine([0.1, 9.0]),
+        Machine([0.1] * 100 + [9.0]),
     ],
 )
 def test_what_is_missed_while_the_machine_is_in_trouble_is_inconclusive(machine: Machine) -> None:
@@ -511,13 +526,16 @@ def test_what_is_missed_while_the_machine_is_in_trouble_is_inconclusive(machine:
 def test_two_functions_are_to_agree_in_each_run() -> None:
     audits, stalled = (lambda run: 1), (lambda run: len(run.stalls))
     twice, never = a_run(1, stalls=stalls(0.1, 0.2)), a_run(1)
-    assert exactly("one each", audits, stalled, [twice, never]).held is False
+    found = exactly("one each", audits, stalled, [twice, never])
+    assert (found.held, found.figure) == (False, "[2, 0] of [1, 1]")
     assert exactly("two in all", 2, stalled, [twice, never]).held is True
 
 
 def test_what_is_there_under_other_trouble_than_pauses_may_be_its_doing() -> None:
     stalled = a_run(1, stalls=stalls(0.1), idle=0.02)  # it computed 30 ms, and queued for as long
     assert none("no stall", lambda run: run.stalls, [stalled] * 3).held is None
+    late = replace(stalled, machine=Machine([0.1] * 300 + [6.0]))
+    assert none("no stall", lambda run: run.stalls, [late] * 3).held is False
 
 
 def test_none_takes_a_count_a_collection_or_a_function_of_a_run() -> None:

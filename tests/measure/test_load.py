@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import selectors
 import shutil
@@ -19,9 +20,7 @@ import pytest
 
 from labkit import LabError, Load, Run, measure
 from labkit.measure import load as load_module
-from labkit.measure.load import Request
 from labkit.measure.selector import FineSelector
-from labkit.measure.work import table_of
 from tests.stalls import unless_busy
 
 T = TypeVar("T")
@@ -595,8 +594,18 @@ def test_a_request_that_somebody_cancels_is_not_called_unfinished() -> None:
     assert [request.error for request in load.requests] == ["CancelledError: cancelled"]
 
 
-def test_a_request_that_never_ends_has_waited_to_the_end() -> None:
-    load = Load()
-    load.requests = [Request("lookup", 0.0, 0.0)]
-    table = table_of(load.requests, 2.0)
-    assert [2000] == list(table.latency_ms)
+def test_a_request_that_never_ends_has_waited_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "_DRAIN", 0.1)
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.sleep(60)
+
+    async def scenario(load: Load) -> None:
+        load.offer("lookup", stubborn, rate=10)
+        await load.run(seconds=0.2)
+
+    latency = measure(scenario).latency()
+    assert (0, 2) == (latency.count, latency.unanswered)
+    assert latency.max > 100

@@ -18,7 +18,8 @@ import pytest
 from labkit import Frame, Probe, Stall
 from labkit.exercises import notebooks
 from labkit.probe import ADVICE, Part, Summary, attach, log
-from labkit.probe.summary import Rows, count
+from labkit.probe.histogram import Histogram
+from labkit.probe.summary import Rows, count, sum_up
 from tests.stalls import unless_busy
 
 PROBE = [sys.executable, "-m", "labkit.probe"]
@@ -68,6 +69,15 @@ def test_a_summary_is_text_html_and_plain_json() -> None:
     assert f"test_tools.py:{line} in main: time.sleep(0.05)" in str(summary)
     assert "<table><tr><th>stalls" in summary._repr_html_()
     assert str(Summary(found)) == str(summary)  # another process can show it
+
+
+def test_a_threshold_is_suggested_by_what_is_usual() -> None:
+    lag, noise = Histogram(), Histogram()
+    for _ in range(100):
+        lag.add(0.003)
+        noise.add(0.001)
+    assert sum_up(50, 30.0, 0.1, lag, noise, {})["suggested_threshold_ms"] == pytest.approx(30, 0.1)
+    assert sum_up(50, 29.0, 0.1, lag, noise, {})["suggested_threshold_ms"] is None
 
 
 def test_a_summary_escapes_html_and_is_bounded() -> None:
