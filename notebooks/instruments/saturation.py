@@ -48,7 +48,7 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
 async def sweep(
     dsn: str, queries: Mapping[str, str], sizes: Sequence[int], *, rounds: int = 3
 ) -> pd.DataFrame:
-    """Saturate pools of several sizes, each for 0.3 s, on loops of their own.
+    """Saturate pools of several sizes, each for 0.4 s, on loops of their own.
 
     All sizes are measured in each round, so a bad moment of the machine spoils one round only.
 
@@ -66,7 +66,7 @@ async def sweep(
     for turn in range(rounds):
         for size in sizes:
             for name, query in queries.items():
-                work = saturate(dsn, query, size, seconds=0.3)
+                work = saturate(dsn, query, size, seconds=0.4)
                 figures = await asyncio.to_thread(asyncio.run, work)
                 rows.append({"the query": name, "connections": size, "round": turn} | figures)
     return pd.DataFrame(rows)
