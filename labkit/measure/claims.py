@@ -13,7 +13,7 @@ A ratio is taken at its worst (the least that the run before may have shown, div
 that the run after may have shown) and at its best (the opposite). What chance can do moves these
 ends further apart: either half of the requests, or of the spans, drawn by lot, might have been all;
 and a figure must not rest on one moment, so the ends are also those without what began within 0.35
-s, tried every 0.05 s (of several pairs 0.12 s), where the figure can be made of the rest. Of three
+s (of several pairs, 0.18 s), wherever that is, if the figure can be made of the rest. Of three
 pairs or more the one in the middle decides that a claim held, and it is broken only if no pair
 reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by a
 quarter. That two are alike is held by the ratios as seen and on a quiet machine, and a limit is one

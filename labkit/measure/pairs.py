@@ -32,7 +32,7 @@ Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 _LOTS = 4  # how often the halves are drawn
-_MOMENT = 0.35  # s; what began within it may all have met one thing
+_MOMENT = 0.35  # s; what began within it may all have met one thing; half of it in several pairs
 
 
 def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
@@ -52,13 +52,13 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
         both = halves(run.requests, "offer"), halves(run.spans, "span")
         for requests, spans in zip(*both, strict=True):
             yield replace(run, requests=requests, spans=spans)
-    closer = 7 if alone else 3  # than which several pairs need not look
-    for at in np.arange(0, run.seconds, _MOMENT / closer):
-        yield run.without(partial(_began_within, at))
+    moment, every = (_MOMENT, _MOMENT / 7) if alone else (_MOMENT / 2, _MOMENT / 6)
+    for at in np.arange(0, run.seconds, every):
+        yield run.without(partial(_began_within, at, at + moment))
 
 
-def _began_within(moment: float, start: Any, end: Any) -> Any:
-    return (start >= moment) & (start < moment + _MOMENT)
+def _began_within(begin: float, over: float, start: Any, end: Any) -> Any:
+    return (start >= begin) & (start < over)
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
