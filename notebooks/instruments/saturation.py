@@ -46,7 +46,7 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
 
 
 async def sweep(
-    dsn: str, queries: Mapping[str, str], sizes: Sequence[int], *, rounds: int = 3
+    dsn: str, queries: Mapping[str, str], sizes: Sequence[int], *, rounds: int = 2
 ) -> pd.DataFrame:
     """Saturate pools of several sizes, each for 0.4 s, on loops of their own.
 
