@@ -235,14 +235,14 @@ def test_an_exercise_goes_from_a_wrong_answer_by_a_hint_and_the_solution_to_a_pa
 def test_the_stop_button_ends_a_measurement_and_the_next_cell_runs(lab: Lab) -> None:
     measured = lab.cell("before = lab.measure(legacy)")
     lab.start(measured)
-    expect(measured.locator(".jp-OutputArea")).to_contain_text(re.compile(r" 1\.\d s, loop lag"))
+    expect(measured.locator(".jp-OutputArea")).to_contain_text(re.compile(r" 0\.[5-9] s, loop lag"))
     pressed = time.monotonic()
     lab.page.get_by_role("button", name="Interrupt the kernel").click()
     lab.wait(measured)
     assert 5 > time.monotonic() - pressed
     told = measured.locator(".jp-OutputArea").inner_text()
-    assert re.search(r"legacy: stopped after [12]\.\d s\s+Stopped: legacy was stopped", told)
-    assert "legacy: 603 requests" in lab.run(measured)
+    assert re.search(r"legacy: stopped after [012]\.\d s\s+Stopped: legacy was stopped", told)
+    assert "legacy: 402 requests" in lab.run(measured)
 
 
 def test_a_restarted_kernel_runs_it_again(lab: Lab) -> None:

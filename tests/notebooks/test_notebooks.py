@@ -177,7 +177,7 @@ def test_00_shows_the_freeze_to_the_honest_stopwatch_alone(executed: dict[str, A
 def test_01_lowers_the_lookups_p99(executed: dict[str, Any]) -> None:
     [pair] = executed["01_detect_loop_blocking"]["pairs"]
     before, after = pair
-    assert 3 <= before["stalls"] > after["stalls"]
+    assert 2 <= before["stalls"] > after["stalls"]
     assert before["p99_ms"] > after["p99_ms"]
     assert 0 == before["errors"] == after["errors"]
 
