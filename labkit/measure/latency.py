@@ -43,7 +43,7 @@ def ms(value: float) -> str:
 
 
 def served_as_before(answered: pd.DataFrame, victim: str, first: float) -> Callable[[float], float]:
-    """From when on each offer is served as before the first pause, asked for after a later one.
+    """Find out when each offer is served again as it was before the first pause.
 
     Of ten answers in a row, the median may be 1.5 times what it was (else all are in a queue), and
     so may the 90th percentile (else a few are). An offer that had fewer than ten answers before
@@ -53,6 +53,10 @@ def served_as_before(answered: pd.DataFrame, victim: str, first: float) -> Calla
         answered: Requests, as in `Run.requests`.
         victim: The first offer.
         first: When the first pause began, in seconds.
+
+    Returns:
+        A function of the end of a pause (s): from when on (s) all are served so; 0 if no request
+        came after it, infinite if they are never.
     """
     offers = []
     for offer, mine in answered.groupby("offer"):

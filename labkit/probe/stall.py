@@ -125,13 +125,18 @@ class Stall:
 
     def __str__(self) -> str:
         """For people and for logs."""
+        shortly = "or shortly before " if self.approximate and self.samples else ""
         no_line = "C code with no Python frame" if self.samples else "a line that no look found"
-        no_line = "in " + "or shortly before " * (self.approximate and bool(self.samples)) + no_line
-        text = f"{self.duration_ms:.0f} ms, {self.cause}" + f" ({self.thread})" * bool(self.thread)
+        where = (
+            f"{self._at} {self.frame}: {self.source}" if self.frame else f"in {shortly}{no_line}"
+        )
+        text = f"{self.duration_ms:.0f} ms, {self.cause}"
+        if self.thread:
+            text += f" ({self.thread})"
         if self.cause != "unknown":
             if self.tasks > 1 and self._at == "e.g. at":
                 text += f", in {self.tasks} tasks or more"
-            text += f", {self._at} {self.frame}: {self.source}" if self.frame else f", {no_line}"
+            text += f", {where}"
         if self.task:
             text += f", in task {self.task!r}"
         if self.awaited_at:

@@ -77,7 +77,9 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         print(f"\nAs pages: {directory / 'index.html'}")
     except Exception as error:  # the verdicts are told all the same
         print(f"\nThere are no new pages: {error}")
-    print(f"Stopped after {len(executed)} of {len(notebooks)}. " * stopped + in_sum(results))
+    if stopped:
+        print(f"Stopped after {len(executed)} of {len(notebooks)}.")
+    print(in_sum(results))
     unwell = [result for result in results if not result.verdict.startswith("✔")]
     for result in unwell:
         claims = [claim["claim"] for claim in result.claims if claim["held"] is not True]

@@ -463,6 +463,7 @@ def test_what_was_executed_before_ctrl_c_is_reported(checkout: Checkout, tmp_pat
     assert "Stopping, after a report" in errors
     assert errors.endswith("Stopped.\n")
     assert "00_done" in said
+    assert "\nStopped after 1 of 2.\n" in said
     assert ["00_done"] == [one["notebook"] for one in json.loads(report.read_text())["notebooks"]]
     assert "As pages: " in said
     assert (checkout.root / "runs" / "00_done.html").exists()
