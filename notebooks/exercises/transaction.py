@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 import asyncpg
-from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop
+from exercises.instruments.shop import CUSTOMERS, FREE_ROW, ITEM, SIZE, Sales, Sell, Shop
 from legacy.sale import Declined
 
 import labkit as lab
@@ -51,8 +51,6 @@ reservation stays: a real service gives it an end (`reserved_until`).
 When not to do it: where the await in the middle is quick and is PostgreSQL's own."""
 
 STOCK = 12
-# Finds the row if nobody has locked it.
-FREE_ROW = "SELECT FROM labkit.stock FOR UPDATE SKIP LOCKED"
 
 
 def check(answer: Sell) -> lab.Verdict:
@@ -115,6 +113,7 @@ class Bench(Shop):
                 f"into one transaction."
             )
         await self.is_whole_at_any_time()
+        await self.others_sell_too()
 
     async def is_whole_at_any_time(self) -> None:
         """Stop a sale, and its undoing, where it wants to write to a table, and look at both."""
@@ -130,6 +129,24 @@ class Bench(Shop):
                     f"and the sales were {sales}. Taking and reserving belong into one "
                     f"transaction, and so do giving back and cancelling."
                 )
+
+    async def others_sell_too(self) -> None:
+        """Where a sale, or its undoing, wants to write to the stock, somebody else sells one."""
+        await self.restock(1)
+        if await self.stop_and_sell_one() and (self.left, self.sales) != (0, []):
+            raise NotYet(
+                f"somebody else sold the last one just before your function could take it; "
+                f"afterwards {self.left} are left, and the sales are {self.sales}. Look and take "
+                f"in one statement, or lock the row when you look."
+            )
+        await self.restock(3, Declined("no credit"))
+        await self.sell(1, self.stop_and_sell_one)
+        if self.others_sold and self.left != 2:
+            raise NotYet(
+                f"of 3, somebody else sold 1 just before your function gave its own back; "
+                f"afterwards {self.left} are left. Let the database add: what your function has "
+                f"read before is out of date."
+            )
 
     async def what_others_can_do(self, _sale: object) -> None:
         """While the bank is asked."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -17,12 +18,15 @@ from labkit.exercises import NotYet
 
 Sell = Callable[[asyncpg.Pool, sale.Bank, int, int], Awaitable[bool]]
 Sales = list[tuple[int, str]]  # customer, state
-Meanwhile = Callable[[asyncio.Future[object]], Awaitable[None]]
+Meanwhile = Callable[[asyncio.Future[object]], Awaitable[object]]
 
 SIZE = 5  # connections
 ITEM = 7
 CUSTOMERS = 20
 
+# Finds the row if nobody has locked it.
+FREE_ROW = "SELECT FROM labkit.stock FOR UPDATE SKIP LOCKED"
+SELL_ONE = "UPDATE labkit.stock SET available = available - 1"
 LEFT = "SELECT available FROM labkit.stock"
 SALES = """
     SELECT customer, state FROM labkit.sales
@@ -75,6 +79,7 @@ class Shop:
         self.left = 0
         self.sales: Sales = []
         self.half_way: list[tuple[int, Sales]] = []  # what others saw where a sale was stopped
+        self.others_sold = False  # one, where a sale was stopped
 
     @asynccontextmanager
     async def set_up(self) -> AsyncIterator[None]:
@@ -94,7 +99,7 @@ class Shop:
         """Begin anew."""
         await self.observer.execute("TRUNCATE labkit.stock, labkit.sales")
         await self.observer.execute("INSERT INTO labkit.stock VALUES ($1, $2)", ITEM, available)
-        self.bank = TheBank(error)
+        self.bank, self.others_sold = TheBank(error), False
 
     async def look(self) -> None:
         """Note what is in the tables."""
@@ -118,17 +123,27 @@ class Shop:
         with patch.object(asyncpg.Connection, "__init__", noted):
             return await self.answer(self.pool, self.bank, ITEM, customer)
 
+    def go_on(self, sale: Call | None) -> Call:
+        """Let the bank answer a sale, or one that begins now."""
+        self.bank.may_answer.set()
+        return sale or asyncio.ensure_future(self.watched(1))
+
     async def stop(self, table: str, sale: Call | None = None) -> None:
         """Hold a sale, or one that begins now, where it wants to write to a table, and look."""
-
-        def go() -> Call:
-            self.bank.may_answer.set()
-            return sale or asyncio.ensure_future(self.watched(1))
-
-        async with held(self.observer, table, go) as call:
+        async with held(self.observer, table, partial(self.go_on, sale)) as call:
             await self.look()
             self.half_way.append((self.left, self.sales))
         await asyncio.wait([call])
+
+    async def stop_and_sell_one(self, sale: Call | None = None) -> bool:
+        """Hold it where it wants to write to the stock, and sell one, unless the row is locked."""
+        async with held(self.observer, "labkit.stock", partial(self.go_on, sale)) as call:
+            self.others_sold = bool(await self.observer.fetch(FREE_ROW))
+            if self.others_sold:
+                await self.observer.execute(SELL_ONE)
+        await asyncio.wait([call])
+        await self.look()
+        return self.others_sold
 
     async def sell(self, customer: int, at_the_bank: Meanwhile | None = None) -> object:
         """Call the answer, and do something while it asks the bank. Its error is a result, too."""
