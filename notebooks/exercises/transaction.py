@@ -137,15 +137,16 @@ class Bench(Shop):
             raise NotYet(
                 f"somebody else sold the last one just before your function could take it; "
                 f"afterwards {self.left} are left, and the sales are {self.sales}. Look and take "
-                f"in one statement, or lock the row when you look."
+                f"in one statement, or lock the row when you look. (A lock of your own, as "
+                f"asyncio's, stops nobody in another process.)"
             )
         await self.restock(3, Declined("no credit"))
         await self.sell(1, self.stop_and_sell_one)
         if self.others_sold and self.left != 2:
             raise NotYet(
                 f"of 3, somebody else sold 1 just before your function gave its own back; "
-                f"afterwards {self.left} are left. Let the database add: what your function has "
-                f"read before is out of date."
+                f"afterwards {self.left} are left, and not 2. Let the database add 1: what your "
+                f"function has read before is out of date."
             )
 
     async def what_others_can_do(self, _sale: object) -> None:

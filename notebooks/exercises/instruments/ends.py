@@ -1,6 +1,7 @@
 """What becomes of a gate's places after an overload, and after works that end badly: for `gate`."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
@@ -19,13 +20,14 @@ class Ends:
 
     Attributes:
         fault: What is wrong, in a sentence; "" if nothing is.
-        alone_ms: How long it took until a work began that was alone in the gate.
+        alone_ms: How long it took until a work began that was alone in the gate; the least of
+            three times.
     """
 
     def __init__(self, answer: Admit) -> None:
         self._answer = answer
         self.fault = ""
-        self.alone_ms = 0.0
+        self.alone_ms = math.inf
 
     async def look(self, overloaded: asyncio.Semaphore) -> None:
         """Look at the gate of the overload, when that is over; then at one of its own."""
@@ -43,12 +45,16 @@ class Ends:
         gate = asyncio.Semaphore(PLACES)
         called = 0.0
 
+        def begin() -> None:
+            self.alone_ms = min(self.alone_ms, 1e3 * (perf_counter() - called))
+
         async def slow() -> str:
-            self.alone_ms = self.alone_ms or 1e3 * (perf_counter() - called)
+            begin()
             await asyncio.sleep(3 * DEADLINE_MS / 1e3)
             return "slow"
 
         async def fail(error: Exception) -> None:
+            begin()
             await asyncio.sleep(0)
             raise error
 
@@ -62,6 +68,7 @@ class Ends:
                 return error
 
         for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
+            called = perf_counter()
             got = await end(partial(fail, error))
             if got is not error:
                 return (

@@ -24,8 +24,8 @@ SIZE = 5  # connections
 ITEM = 7
 CUSTOMERS = 20
 
-# Finds the row if nobody has locked it.
-FREE_ROW = "SELECT FROM labkit.stock FOR UPDATE SKIP LOCKED"
+# Finds the row if nobody has locked it against writing.
+FREE_ROW = "SELECT FROM labkit.stock FOR NO KEY UPDATE SKIP LOCKED"
 SELL_ONE = "UPDATE labkit.stock SET available = available - 1"
 LEFT = "SELECT available FROM labkit.stock"
 SALES = """

@@ -164,7 +164,7 @@ async def is_decorated(pool, customer):
 async def computes(pool, customer):
     """In Python alone: no call that is written in C, and no wait."""
     number = 0
-    while number < 3_000_000:
+    while number < 6_000_000:
         number += 1
     return await asks_asyncpg(pool, customer)
 

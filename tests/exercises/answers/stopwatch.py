@@ -231,11 +231,17 @@ CASES = [
         r"(\d+ of your 300 times .* your clock begins|asked on time, but your p9\d is)",
         by_the_clock=True,
     ),
-    Case(has_five_workers, "not yet", "12 requests came due, and never more than 5 of"),
+    Case(
+        has_five_workers,
+        "not yet",
+        # The second, where the machine is slow: five are too few even without a freeze.
+        "12 requests came due, and never more than 5 of|in the last second your stopwatch",
+        by_the_clock=True,
+    ),
     Case(
         leaves_out_what_hangs,
         "not yet",
-        r"got 298 of them: .* Wait for every request, however long it takes",
+        r"got 29\d of them: .* Wait for every request, however long it takes",
     ),
     Case(begins_half_a_second_later, "pass", "300 requests asked, all on schedule"),
     Case(reports_seconds, "not yet", r"your p99 is 0\.\d{3}: these are seconds"),

@@ -210,6 +210,23 @@ async def locks_when_it_looks(pool, bank, item, customer):
     return True
 
 
+async def locks_in_this_process(pool, bank, item, customer):
+    """Nobody of this process comes between look and taking; but there are others."""
+    async with lock(), pool.acquire() as connection, connection.transaction():
+        left = await connection.fetchval("SELECT available FROM labkit.stock")
+        if not left:
+            return False
+        await connection.execute("UPDATE labkit.stock SET available = $1", left - 1)
+        await connection.execute(RESERVE, customer, item)
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
 async def gives_back_what_it_read(pool, bank, item, customer):
     """Undoes in one transaction, but writes a number that is out of date."""
     if not await reserve(pool, item, customer):
@@ -333,6 +350,11 @@ CASES = [
     Case(has_no_transaction, "not yet", "reservation of customer -1, and afterwards 2 of 3"),
     Case(looks_before_it_takes, "not yet", r"see that 3 of 3 were left .* 'reserved'\)\]\. Taking"),
     Case(takes_what_is_not_there, "not yet", r"somebody else sold the last one .* -1 are left"),
+    Case(
+        locks_in_this_process,
+        "not yet",
+        r"somebody else sold the last one .* 0 are left, .* stops nobody in another process",
+    ),
     Case(gives_back_what_it_read, "not yet", "somebody else sold 1 just .* 3 are left"),
     Case(one_at_a_time, "not yet", "1 customers at most were at the bank", by_the_clock=True),
     Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),

@@ -117,7 +117,7 @@ async def remembers_and_asks_something(pool, workers):
 async def waits_for_the_worker(pool, workers):
     """Another process works, and the loop's thread waits for it. It might be any job."""
     best = await ranks_sums_in_python(pool, workers)
-    workers.submit(time.sleep, 0.08).result()
+    workers.submit(time.sleep, 0.2).result()
     return best
 
 
@@ -272,7 +272,9 @@ CASES = [
     Case(
         asks_psycopg2,
         "not yet",
-        r"waited \d times without `await`: \d+ ms, blocked, at .*cursor",
+        # The second, where the processor is slow.
+        r"waited \d times without `await`: \d+ ms, blocked, at .*cursor"
+        r"|worked for \d+ ms at a stretch",
         by_the_clock=True,
     ),
     Case(
