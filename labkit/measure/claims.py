@@ -35,7 +35,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -130,8 +130,8 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
         during: The runs (or a `Machine`) in which it was looked for. If most of what was found
-            in runs had nothing to do with a pause, it was there, unless what computed had to queue
-            for a processor.
+            in runs had nothing to do with a pause, it was there, unless the machine was in other
+            trouble, too.
 
     Raises:
         LabError: A function was given, and no run.
@@ -143,7 +143,8 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     found = sum(_count(seen(run)) for run in runs)
     left = [of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs]
     undisturbed = sum(count for count in left if not math.isnan(count))
-    there = undisturbed > found / 2 and not any(run.machine.starved for run in runs)
+    apart_from_pauses = [replace(run.machine, pauses=[]) for run in runs]
+    there = undisturbed > found / 2 and not trouble_in(apart_from_pauses)
     return _certain(claim, not found, f"{found:,.10g}", () if there else during)
 
 

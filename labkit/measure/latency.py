@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-_IN_A_ROW = 10  # answers; fewer do not tell what is usual, nor that it has come back
+_IN_A_ROW = 10  # requests; fewer do not tell what is usual, nor that it has come back
+_FAILED = 1e9  # ms; slower than any answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +43,37 @@ def ms(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def served_as_before(answered: pd.DataFrame, victim: str, first: float) -> Callable[[float], float]:
+def served_as_before(
+    requests: pd.DataFrame, victim: str, first: float
+) -> tuple[Callable[[float], float], list[str]]:
     """Find out when each offer is served again as it was before the first pause.
 
-    Of ten answers in a row, the median may be 1.5 times what it was (else all are in a queue), and
-    so may the 90th percentile (else a few are). An offer that had fewer than ten answers before
-    does not tell; if the victim had, nothing is known.
+    Of ten requests in a row, the median may be 1.5 times what it was (else all are in a queue), and
+    so may the 90th percentile (else a few are). A failure counts as slow. An offer that had fewer
+    than ten requests before does not tell; if the victim had, nothing is known.
 
     Args:
-        answered: Requests, as in `Run.requests`.
+        requests: As in `Run.requests`.
         victim: The first offer.
         first: When the first pause began, in seconds.
 
     Returns:
         A function of the end of a pause (s): from when on (s) all are served so; 0 if no request
-        came after it, infinite if they are never.
+        came after it, infinite if they are never. And the offers that do not tell.
     """
-    offers = []
-    for offer, mine in answered.groupby("offer"):
-        came, took = mine.intended_s, mine.latency_ms
-        earlier = took[came + took / 1e3 < first]
+    offers, unknown = [], []
+    for offer, mine in requests.groupby("offer"):
+        came, took = mine.intended_s, mine.latency_ms.where(mine.error.isna(), _FAILED)
+        earlier = took[came + mine.latency_ms / 1e3 < first]
         if (known := len(earlier) >= _IN_A_ROW) or offer == victim:
             in_a_row = took.rolling(_IN_A_ROW)
             half, most = (in_a_row.quantile(q) <= 1.5 * earlier.quantile(q) for q in (0.5, 0.9))
             offers.append((came.max(), came.shift(_IN_A_ROW - 1)[half & most & known]))
+        else:
+            unknown.append(str(offer))
 
     def again(end: float) -> float:
         waits = (min(well[well >= end], default=math.inf) for last, well in offers if last >= end)
         return max(waits, default=0.0)
 
-    return again
+    return again, unknown

@@ -31,6 +31,7 @@ Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
+_FOR_A_P99 = 300  # requests: chance shows nothing of what is slow in one of a hundred in 5%
 _LOTS = 4  # how often the halves are drawn
 _MOMENT = 0.35  # s; what began within it may all have met one thing; half of it in several pairs
 
@@ -62,11 +63,16 @@ def _began_within(begin: float, over: float, start: Any, end: Any) -> Any:
 
 
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
-    """The ratio of each pair; whether they reach so many times; whether none of them can."""
+    """The ratio of each pair; whether they reach so many times; whether none of them can.
+
+    They reach it if their median surely does, and no pair surely contradicts: not half of it, as
+    powers of it go.
+    """
     seen = [_over(b.seen, a.seen, math.nan) for b, a in pairs]
     least = [_over(b.low, a.high) for b, a in pairs]
     most = [_over(b.high, a.low, math.inf) for b, a in pairs]
-    return seen, median_low(least) / doubt >= times, max(most) * doubt < times
+    reached = median_low(least) / doubt >= times and min(most) >= math.sqrt(times)
+    return seen, reached, max(most) * doubt < times
 
 
 def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
@@ -119,6 +125,11 @@ def lower(
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
     more, surely, remark = more_failed(befores, afters, offer, refusal)
+    unproved = ""
+    if more_failed(afters, befores, offer, refusal)[0]:
+        unproved = "more requests had failed before, and what is left does not tell"
+    elif figure is None and sum(run.latency(whose).count for run in befores) < _FOR_A_P99:
+        unproved = "there were too few requests to rule it out"
     if invalid := invalid_in([*befores, *afters]):
         true, false, why = False, False, invalid
     elif more:
@@ -126,6 +137,8 @@ def lower(
         why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
+    elif false and befores and unproved:
+        false, why = False, why or unproved
     elif not why and not 1 / times < median_low(ratios) < times:
         why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
@@ -152,22 +165,36 @@ def similar(
 def more_failed(
     befores: Sequence[Run], afters: Sequence[Run], offer: str | None, refusal: str = ""
 ) -> tuple[bool, bool, str]:
-    """Whether a larger share failed after (of one offer, or of all); surely so; and in words."""
-    was, now = (sum(run.failed(offer, refusal) for run in runs) for runs in (befores, afters))
-    before, after = (
-        sum(int(run.requests.offer.isin([offer] if offer else run.offers).sum()) for run in runs)
-        for runs in (befores, afters)
-    )
+    """Whether a larger share failed after (of one offer, or of any); surely so; and in words."""
+    more, surely, said = False, False, ""
+    if refusal:
+        refused = sum(run.failed(offer) - run.failed(offer, refusal) for run in afters)
+        said = f"; {refused:,} refused"
+    offers = [offer] if offer else {name: 0 for run in [*befores, *afters] for name in run.offers}
+    for name in offers:
+        was, now = (sum(run.failed(name, refusal) for run in runs) for runs in (befores, afters))
+        before, after = (
+            sum(int((run.requests.offer == name).sum()) for run in runs)
+            for runs in (befores, afters)
+        )
+        many = after / max(1, before)
 
-    def beyond(failed: int, roots: int) -> bool:
-        expected = failed * after / max(1, before)
-        return now > expected + roots * math.sqrt(expected)
+        def beyond(failed: float, roots: int, now: int = now, many: float = many) -> bool:
+            expected = failed * many
+            return now > expected + roots * math.sqrt(expected * max(1, (1 + many) / 2))
 
-    refused = sum(run.failed(offer) for run in afters) - now
-    said = f"; {refused:,} refused" if refusal else ""
-    if beyond(was, 3):
-        said += f"; {now:,} of {after:,} failed, {was:,} of {before:,} before"
-    return beyond(was, 3), beyond(was + 1, 5), said
+        if beyond(sum(_failed_by_itself(run, name, refusal) for run in befores), 3):
+            more, surely = True, surely or beyond(was + 1, 5)
+            whose = f"{name}: " if len(offers) > 1 else ""
+            said += f"; {whose}{now:,} of {after:,} failed, {was:,} of {before:,} before"
+    return more, surely, said
+
+
+def _failed_by_itself(run: Run, offer: str, refusal: str) -> float:
+    """How many requests of an offer failed, without what a pause of the machine may have added."""
+    left = run.undisturbed
+    many, of = (int((it.requests.offer == offer).sum()) for it in (run, left))
+    return min(run.failed(offer, refusal), left.failed(offer, refusal) * many / max(1, of))
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:

@@ -31,7 +31,7 @@ class Run:
         offers: What was offered, by name.
         seconds: For how long requests were offered.
         invalid: Why no time of this run is the service's, in words; "" if all are.
-        stalls: Every iteration of the loop above the threshold.
+        stalls: Every iteration of the loop that took longer than `threshold_ms`.
         warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
         requests: A row for each, in the order of arrival. Columns: offer, intended_s, started_s,
             error (None if it completed), latency_ms (from the intended start), service_ms (from
@@ -56,6 +56,7 @@ class Run:
     gauges: pd.DataFrame
     lag: pd.DataFrame
     machine: Machine = field(default_factory=Machine)
+    threshold_ms: float = 0.0
 
     @property
     def victim(self) -> str:
@@ -78,17 +79,18 @@ class Run:
         """This run as a machine that is never late may have shown it: the other end of each figure.
 
         What met a pause of the machine is left out, and what came while the service caught up: as
-        long again, and until it serves each offer as before (see `served_as_before`). Stalls no
-        longer than the machine was late at the worst are left out, too. Every time becomes
-        shorter. A request is woken about five times, so one request in a hundred meets what one
-        wake-up in five hundred meets: the p99 becomes shorter by twice (as two may be late) the
-        lateness that one wake-up in five hundred had, and every other rank by its own.
+        long again, and until it serves each offer as before (see `served_as_before`); of an offer
+        that does not tell, all that came later. Stalls that were too long only because the machine
+        was late are left out, too. Every time becomes shorter. A request is woken about five times,
+        so one request in a hundred meets what one wake-up in five hundred meets: the p99 becomes
+        shorter by twice (as two may be late) the lateness that one wake-up in five hundred had, and
+        every other rank by its own.
         """
         import numpy as np
 
         pauses = [(start, end) for start, end in self.machine.pauses if end > 0]
         first = min((start for start, _ in pauses), default=0.0)
-        again = served_as_before(self.requests[self.requests.error.isna()], self.victim, first)
+        again, unknown = served_as_before(self.requests, self.victim, first)
         made_up = [(start, max(2 * end - start, again(end))) for start, end in pauses]
         edges = sorted({at for pause in made_up for at in pause})
         gauges = self.gauges.reindex(self.gauges.index.union(edges), method="ffill")
@@ -109,12 +111,14 @@ class Run:
         def shorter(table: pd.DataFrame, time: str, kind: Any) -> pd.DataFrame:
             return table.assign(**{time: table.groupby(kind)[time].transform(shorten)})
 
-        left = replace(self, gauges=gauges).without(met_a_pause)
+        since = self.requests[self.requests.intended_s >= first] if pauses else self.requests[:0]
+        kept = self.requests.drop(since.index[since.offer.isin(unknown)])
+        left = replace(self, requests=kept, gauges=gauges).without(met_a_pause)
         requests = shorter(left.requests, "latency_ms", "offer")
-        added = left.requests.latency_ms - requests.latency_ms
+        added, late = left.requests.latency_ms - requests.latency_ms, self.machine.late(1)
         return replace(
             left,
-            stalls=tuple(s for s in left.stalls if s.duration_ms > self.machine.late(1)),
+            stalls=tuple(s for s in left.stalls if s.duration_ms - late > self.threshold_ms),
             requests=requests.assign(service_ms=(requests.service_ms - added).clip(lower=0)),
             spans=shorter(left.spans, "span_ms", "span"),
             lag=shorter(left.lag, "lag_ms", lambda row: "lag"),

@@ -46,7 +46,7 @@ class Work:
     """A scenario, and the thread that runs it on a loop of its own."""
 
     def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
-        self.probe, self.machine = Probe(threshold_ms), Machine()
+        self.probe, self.machine, self._threshold_ms = Probe(threshold_ms), Machine(), threshold_ms
         self.load = Load(watch=self._watched())
         self.done = threading.Event()
         self.error: BaseException | None = None
@@ -183,4 +183,5 @@ class Work:
             gauges=pd.DataFrame(load.readings or {"at_s": []}).set_index("at_s"),
             lag=pd.DataFrame(self.probe.lag, columns=["at_s", "lag_ms"]),
             machine=machine,
+            threshold_ms=self._threshold_ms,
         )

@@ -303,7 +303,7 @@ def test_a_comparison_says_in_its_title_that_a_run_was_profiled_or_others_fail(
     labkit.compare(profiled, a_run(1.0, requests=LOOKUPS + down))
     said, _ = picture(notebook)
     title = said.split(". Before:")[0]
-    assert "; but 4 of " in title
+    assert "; but audit: 4 of 4 failed, 0 of 0 before" in title
     assert title.endswith("; but a tracer or a profiler was on")
 
 
@@ -311,7 +311,7 @@ def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) ->
     short = Frame("/somewhere/json.py", 3, "dump")
     other = Stall(0.7, 90, "computing", short, (short,), 3, False, 1, None)
     unseen = Stall(0.8, 60, "blocked", None, (), 0, True, 0, None)
-    labkit.stalls(a_run(1.0, stalls=(unseen, other, *STALLS)))
+    labkit.stalls(a_run(1.0, 1.0, stalls=(unseen, other, *STALLS)))
     [table] = tables(notebook)
     first, second, third = [" ".join(row.split()) for row in table.splitlines()[1:]]
     assert first == "legacy.py:12 in load_report blocked 2 120 200 0 0"
@@ -333,7 +333,7 @@ def test_a_summary_has_a_row_for_each_run(notebook: Notebook) -> None:
         "run completed failed p50 (ms) p99 (ms) max (ms) stalls longest stall (ms)",
         "legacy 100 0 1 100 120 2 120",
         "repaired 100 0 1 2.01 3 0 0",
-        "debugged (asyncio's debug mode was on) 1 0 4 4 4 0 0",
+        "debugged (asyncio's debug mode was on) 300 0 4 4 4 0 0",
     ]
 
 
