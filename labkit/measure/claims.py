@@ -3,7 +3,7 @@
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
 would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
 out, and every time is shorter by what its lateness can have added; of a run of which less than half
-is left, or that had to queue for a processor, nothing is known). A claim
+is left, or whose machine was late again and again, nothing is known). A claim
 
 - held, if it is true at both ends;
 - is broken, if it is true nowhere between them;
@@ -14,15 +14,17 @@ that the run after may have shown) and at its best (the opposite). What chance c
 ends further apart: either half of the requests, or of the spans, drawn by lot, might have been all;
 and a figure must not rest on one moment, so the ends are also those without what began within 0.35
 s (of several pairs, 0.18 s), wherever that is, if the figure can be made of the rest. Of three
-pairs or more the one in the middle decides that a claim held, and it is broken only if no pair
-reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a single pair by a
-quarter. That two are alike is held by the ratios as seen and on a quiet machine, and a limit is one
-of what was seen: chance can only keep "alike" from being broken.
+pairs or more the one in the middle decides that a claim held, if the best of no pair is below the
+square root of what is claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio
+of two may be off by a tenth, that of a single pair by a quarter. Fewer than 300 requests break no
+claim on a p99. That two are alike is held by the ratios as seen and on a quiet machine, and a limit
+is one of what was seen: chance can only keep "alike" from being broken.
 
-Nothing is lower, higher or alike where a larger share of requests fails than before (of all, or of
-the offer that is named): whoever got no answer was not served sooner. If the share before lets
-expect N failures, up to 3·√N more can be chance; they are surely more beyond 5·√N, with one failure
-more before. "At most" says how many failed.
+Nothing is lower, higher or alike where a larger share of requests fails than before (of the offer
+that is named, or of any): whoever got no answer was not served sooner. If the share before lets
+expect N failures of as many requests, up to 3·√N more can be chance; they are surely more beyond
+5·√N, with one failure more before. Where more failed before, nothing is broken: who knows how long
+they would have waited? "At most" says how many failed.
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
 has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
@@ -33,19 +35,18 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from labkit.display import as_html, number, show
 from labkit.errors import LabError
+from labkit.measure.ends import Ends, Figure, ends_of, of_what_is_left
 from labkit.measure.latency import ms
 from labkit.measure.machine import Machine
 from labkit.measure.run import Run
 
-Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
 _MARK = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
@@ -59,46 +60,6 @@ class Claim:
     held: bool | None
     figure: str
     why: str = ""
-
-
-class Ends(NamedTuple):
-    """A figure as seen and on a quiet machine, the least and the most that it may have been."""
-
-    seen: float
-    quiet: float
-    low: float
-    high: float
-
-
-def ends_of(
-    figure: Figure, measured: Run | float, others: Callable[[Run], Iterable[Run]] = lambda run: ()
-) -> Ends:
-    """A figure of a run at both ends of the rule; both ends of a plain number are that number.
-
-    `others` gives what chance might have made of a run.
-    """
-    if not isinstance(measured, Run):
-        return Ends(measured, measured, measured, measured)
-    seen, left = float(figure(measured)), measured.undisturbed
-    undisturbed = of_what_is_left(figure, left)
-    # Without what met a pause, nothing is left of it, or too little to stand for it; and whatever
-    # computes and queues for a processor can make a queue of any length.
-    few = len(left.requests) < len(measured.requests) / 2
-    if math.isnan(undisturbed) or few or measured.machine.starved:
-        return Ends(seen, 0.0, 0.0, math.inf)
-    runs = (measured, left) if measured.machine.pauses else (measured,)
-    might = [of_what_is_left(figure, other) for run in runs for other in others(run)]
-    might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
-    return Ends(seen, min(seen, undisturbed), min(might), max(might))
-
-
-def of_what_is_left(figure: Figure, run: Run) -> float:
-    """A figure of a run without what met a pause; NaN if too little is left to make it of."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return float(figure(run))
-    except Exception:  # of whatever kind: of the whole run, it could be made
-        return math.nan
 
 
 def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim:

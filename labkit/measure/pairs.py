@@ -12,16 +12,8 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure.claims import (
-    Claim,
-    Ends,
-    Figure,
-    decide,
-    ends_of,
-    invalid_in,
-    trouble_in,
-    words,
-)
+from labkit.measure.claims import Claim, decide, invalid_in, trouble_in, words
+from labkit.measure.ends import Ends, Figure, ends_of
 from labkit.measure.run import Run
 
 if TYPE_CHECKING:
@@ -65,13 +57,13 @@ def _began_within(begin: float, over: float, start: Any, end: Any) -> Any:
 def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
     """The ratio of each pair; whether they reach so many times; whether none of them can.
 
-    They reach it if their median surely does, and no pair surely contradicts: not half of it, as
-    powers of it go.
+    They reach it if their median surely does, and no pair contradicts: the best of each is at least
+    the square root of it.
     """
     seen = [_over(b.seen, a.seen, math.nan) for b, a in pairs]
     least = [_over(b.low, a.high) for b, a in pairs]
     most = [_over(b.high, a.low, math.inf) for b, a in pairs]
-    reached = median_low(least) / doubt >= times and min(most) >= math.sqrt(times)
+    reached = median_low(least) / doubt >= times and min(most) >= min(times, math.sqrt(times))
     return seen, reached, max(most) * doubt < times
 
 
