@@ -12,14 +12,13 @@ is left, or whose machine was late again and again, nothing is known). A claim
 A ratio is taken at its worst (the least that the run before may have shown, divided by the most
 that the run after may have shown) and at its best (the opposite). What chance can do moves these
 ends further apart: either half of the requests, or of the spans, drawn by lot, might have been all;
-and a figure must not rest on one moment, so the ends are also those without what began within 0.18
-s of a run (of a single pair, within a third of it: a service that starts, or a neighbour), wherever
-that is, if the figure can be made of the rest. Of three pairs or more the one in the middle decides
-that a claim held, if the best of no pair is below the square root of what is claimed; it is broken
-only if no pair reaches it. Fewer carry less: the ratio of two may be off by a tenth, that of a
-single pair by a quarter. Fewer than 300 requests break no claim on a p99. That two are alike is
-held by the ratios as seen and on a quiet machine, and a limit is one of what was seen: chance can
-only keep "alike" from being broken.
+and a figure must not rest on one moment, so the ends are also those without what began within 0.35
+s (of several pairs, 0.18 s), wherever that is, if the figure can be made of the rest. Of three
+pairs or more the one in the middle decides that a claim held, if the best of no pair is below the
+square root of what is claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio
+of two may be off by a tenth, that of a single pair by a quarter. Fewer than 300 requests break no
+claim on a p99. That two are alike is held by the ratios as seen and on a quiet machine, and a limit
+is one of what was seen: chance can only keep "alike" from being broken.
 
 Nothing is lower, higher or alike where a larger share of requests fails than before (of the offer
 that is named, or of any): whoever got no answer was not served sooner. If the share before lets

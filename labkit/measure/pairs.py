@@ -25,9 +25,7 @@ Pairs = list[tuple[Ends, Ends]]  # before, after
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 _FOR_A_P99 = 300  # requests: chance shows nothing of what is slow in one of a hundred in 5%
 _LOTS = 4  # how often the halves are drawn
-# What began within it may all have met one thing: a share of a run that has but one partner, and
-# seconds of one of several.
-_PART, _MOMENT = 1 / 3, 0.175
+_MOMENT = 0.35  # s; what began within it may all have met one thing; half of it in several pairs
 
 
 def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
@@ -47,8 +45,8 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
         both = halves(run.requests, "offer"), halves(run.spans, "span")
         for requests, spans in zip(*both, strict=True):
             yield replace(run, requests=requests, spans=spans)
-    moment = max(_MOMENT, _PART * run.seconds) if alone else _MOMENT
-    for at in np.arange(0, run.seconds, moment / (7 if alone else 3)):
+    moment, every = (_MOMENT, _MOMENT / 7) if alone else (_MOMENT / 2, _MOMENT / 6)
+    for at in np.arange(0, run.seconds, every):
         yield run.without(partial(_began_within, at, at + moment))
 
 
