@@ -23,7 +23,7 @@ Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
-_FOR_A_P99 = 300  # requests: chance shows nothing of what is slow in one of a hundred in 5%
+_FOR_A_P99 = 300  # requests; of what is slow once in a hundred, one in 20 such runs shows nothing
 _LOTS = 4  # how often the halves are drawn
 _MOMENT = 0.35  # s; what began within it may all have met one thing; half of it in several pairs
 
