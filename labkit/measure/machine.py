@@ -94,7 +94,8 @@ class Machine:
             longest = 1e3 * max(end - start for start, end in self.pauses)
             return f"the machine paused, for up to {longest:.0f} ms"
         if self.starved:
-            return "what computed had to queue for a processor"
+            busy = self.idle < _STARVED
+            return f"the machine was {'busy' if busy else 'late again and again'}"
         if self.late(1) > _LATE_MS:
             return f"the machine was up to {self.late(1):.0f} ms late"
         return ""

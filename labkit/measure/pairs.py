@@ -117,11 +117,7 @@ def lower(
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
     more, surely, remark = more_failed(befores, afters, offer, refusal)
-    unproved = ""
-    if more_failed(afters, befores, offer, refusal)[0]:
-        unproved = "more requests had failed before, and what is left does not tell"
-    elif figure is None and sum(run.latency(whose).count for run in befores) < _FOR_A_P99:
-        unproved = "there were too few requests to rule it out"
+    few = figure is None and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
     if invalid := invalid_in([*befores, *afters]):
         true, false, why = False, False, invalid
     elif more:
@@ -129,8 +125,10 @@ def lower(
         why = why or "chance may have made more requests fail"
     elif not comparable:
         true, false, why = False, False, "there is nothing to compare"
-    elif false and befores and unproved:
-        false, why = False, why or unproved
+    elif false and befores and few:
+        false, why = False, why or "there were too few requests to rule it out"
+    elif false and more_failed(afters, befores, offer, refusal)[0]:
+        false, why = False, why or "more requests had failed before, and the rest does not tell"
     elif not why and not 1 / times < median_low(ratios) < times:
         why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
@@ -162,7 +160,7 @@ def more_failed(
     if refusal:
         refused = sum(run.failed(offer) - run.failed(offer, refusal) for run in afters)
         said = f"; {refused:,} refused"
-    offers = [offer] if offer else {name: 0 for run in [*befores, *afters] for name in run.offers}
+    offers = [offer] if offer else dict.fromkeys(chain(*(it.offers for it in (*befores, *afters))))
     for name in offers:
         was, now = (sum(run.failed(name, refusal) for run in runs) for runs in (befores, afters))
         before, after = (
@@ -170,16 +168,18 @@ def more_failed(
             for runs in (befores, afters)
         )
         many = after / max(1, before)
-
-        def beyond(failed: float, roots: int, now: int = now, many: float = many) -> bool:
-            expected = failed * many
-            return now > expected + roots * math.sqrt(expected * max(1, (1 + many) / 2))
-
-        if beyond(sum(_failed_by_itself(run, name, refusal) for run in befores), 3):
-            more, surely = True, surely or beyond(was + 1, 5)
+        by_itself = sum(_failed_by_itself(run, name, refusal) for run in befores)
+        if now > _most(by_itself, many, 3):
+            more, surely = True, surely or now > _most(was + 1, many, 5)
             whose = f"{name}: " if len(offers) > 1 else ""
             said += f"; {whose}{now:,} of {after:,} failed, {was:,} of {before:,} before"
     return more, surely, said
+
+
+def _most(failed: float, many: float, roots: int) -> float:
+    """The most that chance makes of so many failures among `many` times as many requests."""
+    expected = failed * many
+    return expected + roots * math.sqrt(expected * max(1, (1 + many) / 2))
 
 
 def _failed_by_itself(run: Run, offer: str, refusal: str) -> float:

@@ -89,7 +89,7 @@ class Run:
         import numpy as np
 
         pauses = [(start, end) for start, end in self.machine.pauses if end > 0]
-        first = min((start for start, _ in pauses), default=0.0)
+        first = min((start for start, _ in pauses), default=math.inf)
         again, unknown = served_as_before(self.requests, self.victim, first)
         made_up = [(start, max(2 * end - start, again(end))) for start, end in pauses]
         edges = sorted({at for pause in made_up for at in pause})
@@ -111,9 +111,9 @@ class Run:
         def shorter(table: pd.DataFrame, time: str, kind: Any) -> pd.DataFrame:
             return table.assign(**{time: table.groupby(kind)[time].transform(shorten)})
 
-        since = self.requests[self.requests.intended_s >= first] if pauses else self.requests[:0]
-        kept = self.requests.drop(since.index[since.offer.isin(unknown)])
-        left = replace(self, requests=kept, gauges=gauges).without(met_a_pause)
+        later = self.requests.intended_s >= first
+        told = self.requests[~(later & self.requests.offer.isin(unknown))]
+        left = replace(self, requests=told, gauges=gauges).without(met_a_pause)
         requests = shorter(left.requests, "latency_ms", "offer")
         added, late = left.requests.latency_ms - requests.latency_ms, self.machine.late(1)
         return replace(

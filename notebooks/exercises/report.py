@@ -133,7 +133,7 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
             f"these lines of your report keep the loop's thread. However short that is, nobody "
             f"else is served meanwhile:{blocking}\n{p99}"
         )
-        raise NotYet(seen) if calls.certain else by_the_clock(run, 1e3 * LONG, seen)
+        raise NotYet(seen) if calls.certain else by_the_clock(run, 1e3 * LONG, seen, 1)
     if not all(waited):
         raise NotYet(
             "your report returned without waiting for anything, so it has asked nobody: it "

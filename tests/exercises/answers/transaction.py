@@ -124,13 +124,7 @@ async def takes_by_halves(pool, bank, item, customer):
     except BaseException:
         await pool.execute(GIVE_BACK, item)
         raise
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    return await is_paid(pool, bank, item, customer)
 
 
 async def swallows_the_refusal(pool, bank, item, customer):
@@ -149,13 +143,7 @@ async def has_no_transaction(pool, bank, item, customer):
     if await pool.fetchval(TAKE, item) is None:
         return False
     await pool.execute(RESERVE, customer, item)
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    return await is_paid(pool, bank, item, customer)
 
 
 async def looks_before_it_takes(pool, bank, item, customer):
@@ -184,13 +172,7 @@ async def takes_what_is_not_there(pool, bank, item, customer):
             "UPDATE labkit.stock SET available = available - 1 WHERE item = $1", item
         )
         await connection.execute(RESERVE, customer, item)
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    return await is_paid(pool, bank, item, customer)
 
 
 async def locks_when_it_looks(pool, bank, item, customer):
@@ -201,13 +183,7 @@ async def locks_when_it_looks(pool, bank, item, customer):
             return False
         await connection.fetchval(TAKE, item)
         await connection.execute(RESERVE, customer, item)
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    return await is_paid(pool, bank, item, customer)
 
 
 async def locks_in_this_process(pool, bank, item, customer):
@@ -218,13 +194,7 @@ async def locks_in_this_process(pool, bank, item, customer):
             return False
         await connection.execute("UPDATE labkit.stock SET available = $1", left - 1)
         await connection.execute(RESERVE, customer, item)
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    return await is_paid(pool, bank, item, customer)
 
 
 async def gives_back_what_it_read(pool, bank, item, customer):
@@ -325,6 +295,16 @@ async def reserve(pool, item, customer):
         if await connection.fetchval(TAKE, item) is None:
             return False
         await connection.execute(RESERVE, customer, item)
+    return True
+
+
+async def is_paid(pool, bank, item, customer):
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
     return True
 
 
