@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from numbers import Real
 from statistics import median_low
@@ -112,8 +112,9 @@ def lower(
     )
     whose = offer or (befores[0].victim if befores else None)  # the same one's, on both sides
     it = figure or (lambda run: run.latency(whose).p99)
-    chances = partial(_other_chances, alone=len(both) == 1)
-    pairs = [(ends_of(it, b, chances), ends_of(it, a, chances)) for b, a in both]
+    others = partial(_other_chances, alone=len(both) == 1)
+    ends = cache(partial(ends_of, it, others=others))  # one run can be the partner of many
+    pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
     more, surely, remark = more_failed(befores, afters, offer, refusal)

@@ -15,13 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
 
 from labkit.probe.frames import Frame
 from labkit.probe.stall import Stall
+from labkit.probe.summary import Rows, count
 
 _AGAIN = 60.0  # s between two records of the same line
 _LINES = 1000  # known at once; then all of them are new again
@@ -29,38 +29,16 @@ _JOBS = 1000  # kept while a handler hangs; the stalls after them are in the sum
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
-def _leave() -> None:
-    """The last job of a teller's thread."""
-
-
-@dataclass
-class _Known:
-    """A line that was logged: when, and what has come since."""
-
-    logged_at: float
-    at: str  # how sure the line is
-    more: int = 0
-    ms: float = 0.0
-
-
 class Teller:
     """Tells of stalls. Its thread begins with the first, and ends with the probe."""
 
     def __init__(self, on_stall: Callable[[Stall], object] | None = None) -> None:
         self.on_stall = on_stall
-        self._known: dict[tuple[Frame | None, str], _Known] = {}
-        self._closed = True
-        self.open()
-
-    def open(self) -> None:
-        """Begin, or begin again after `close()`."""
-        if not self._closed:
-            return
-        self._queue = queue.SimpleQueue[Callable[[], object]]()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._queue,), name="labkit-probe-log", daemon=True
-        )
-        self._started, self._closed = threading.Lock(), False
+        self._logged: dict[tuple[Frame | None, str], float] = {}  # when, by line and cause
+        self._more: Rows = {}  # what has come of them since
+        self._queue = queue.SimpleQueue[Callable[[], object] | None]()
+        self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
+        self._started = threading.Lock()
 
     def tell(self, stall: Stall) -> None:
         """Tell of a stall that is over."""
@@ -70,10 +48,14 @@ class Teller:
         """Tell of something else; `error` is what `sys.exc_info()` returns."""
         self._put(partial(self.write, logging.ERROR if error else logging.WARNING, text, error))
 
-    def close(self) -> None:
-        """Let the thread end when it has told what there is. Does not wait for it."""
-        self._closed = True
-        self._queue.put(_leave)
+    def close(self) -> Teller:
+        """Let the thread end when it has told what there is. Does not wait for it.
+
+        Returns:
+            The one that tells of the same to the same, should the probe be entered again.
+        """
+        self._queue.put(None)
+        return Teller(self.on_stall)
 
     def write(self, level: int, text: str, error: Any = None) -> None:
         """Write one record. Called on the thread, and nowhere else."""
@@ -91,29 +73,31 @@ class Teller:
             atexit.register(self._finish)
 
     def _finish(self) -> None:
-        self._queue.put(_leave)
+        self._queue.put(None)
         self._thread.join(1.0)  # s; a handler may hang
 
-    def _run(self, jobs: queue.SimpleQueue[Callable[[], object]]) -> None:
+    def _run(self) -> None:
         leaving = False
         while not leaving:
-            waits = any(known.more for known in self._known.values())
             try:
                 with contextlib.suppress(queue.Empty):
-                    job = jobs.get(timeout=_AGAIN if waits else None)
-                    leaving = job is _leave
-                    job()
+                    job = self._queue.get(timeout=_AGAIN if self._more else None)
+                    leaving = job is None
+                    if job is not None:
+                        job()
                 self._say_how_many_more(leaving)
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()
         atexit.unregister(self._finish)
 
     def _say_how_many_more(self, leaving: bool) -> None:
-        for (line, cause), known in self._known.items():
-            if known.more and (leaving or monotonic() - known.logged_at >= _AGAIN):
-                text = f"+ {known.more} more, {known.ms / 1e3:.1f} s in all: {cause}"
-                known.logged_at, known.more, known.ms = monotonic(), 0, 0.0
-                self.write(logging.INFO, f"{text}, {known.at} {line}" if line else text)
+        for key, row in list(self._more.items()):
+            if leaving or monotonic() - self._logged[key] >= _AGAIN:
+                self._logged[key] = monotonic()
+                del self._more[key]
+                times = f"+ {row['count']} more, {row['total_ms'] / 1e3:.1f} s in all"
+                text = f"{times}: {row['cause']}"
+                self.write(logging.INFO, f"{text}, {row['at']} {key[0]}" if key[0] else text)
 
     def _over(self, stall: Stall) -> None:
         if self.on_stall is not None:
@@ -123,16 +107,15 @@ class Teller:
                 self.on_stall = None
                 text = "on_stall failed, and is not called again"
                 self.write(logging.ERROR, text, sys.exc_info())
-        line = stall.line
-        if known := self._known.get((line, stall.cause)):
-            known.more, known.ms = known.more + 1, known.ms + stall.own_ms
-            known.at = stall.at
+        if (stall.line, stall.cause) in self._logged:
+            count(self._more, stall)
             return
-        if len(self._known) >= _LINES:
-            self._known.clear()
-        first = stall.cause not in {cause for _, cause in self._known}
+        if len(self._logged) >= _LINES:
+            self._logged.clear()
+            self._more.clear()
+        first = stall.cause not in {cause for _, cause in self._logged}
         page = f" (what to do: python -m labkit.probe why {stall.cause})" if first else ""
-        self._known[line, stall.cause] = _Known(monotonic(), stall.at)
+        self._logged[stall.line, stall.cause] = monotonic()
         self.write(logging.INFO, f"{stall}{page}")
 
 

@@ -75,5 +75,5 @@ class _Printer(Teller):
         line = f"labkit.probe[{os.getpid()}]: {text}{reason}\n"  # in one piece: others print, too
         print(line, end="", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> Teller:
+        return self

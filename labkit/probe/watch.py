@@ -93,11 +93,6 @@ class Probe:
         """
         return 1e3 * self._noise.percentile(99)
 
-    @property
-    def noise_max_ms(self) -> float:
-        """How late the machine was at the worst, in milliseconds."""
-        return 1e3 * self._noise.max
-
     def summary(self) -> Summary:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
         _ = self.stalls  # so that all are judged
@@ -131,7 +126,6 @@ class Probe:
         self._sampler = sampler
         gc.callbacks.append(self._timer.on_gc)
         _watched.add(loop)
-        self._teller.open()
         warn_of_observers(self._teller, loop)
         return self
 
@@ -143,7 +137,7 @@ class Probe:
         if self._sampler is not None:
             self._sampler.leave()
             self._sampler = None
-        self._teller.close()
+        self._teller = self._teller.close()
 
     def _found(self, verdict: Stall | float) -> None:
         """Keep a verdict; on the sampler's thread, so nothing of the user's is called."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
-from importlib.util import find_spec
 from pathlib import Path
 
 _RECORD = ".workbook.json"  # what each file was like when it came from the workbook
@@ -56,28 +54,6 @@ def update(notebooks: Path, copy: Path) -> list[str]:
     return kept
 
 
-def lost_modules(copy: Path) -> dict[str, list[str]]:
-    """Return which modules the notebooks of a copy import that are not there (any more).
-
-    An old notebook that was kept needs the files that once lay beside it.
-    """
-    lost = {}
-    for path in sorted(copy.glob("*.ipynb")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            code = "\n".join(source for kind, source in _cells(path) if kind == "code")
-            names = {*re.findall(r"^\s*(?:import|from(?=.+ import )) (\w+)", code, re.MULTILINE)}
-            beside = {item.stem for item in copy.iterdir()}
-            if gone := [name for name in sorted(names - beside) if not find_spec(name)]:
-                lost[path.name] = gone
-    return lost
-
-
-def _cells(notebook: Path) -> list[tuple[str, str]]:
-    """Of each cell its type and source, which is what a learner can change."""
-    cells = json.loads(notebook.read_bytes())["cells"]
-    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-
-
 def _content(path: Path | None) -> str | None:
     """What a learner can change in a file, as a hash; None if there is no such file."""
     if path is None or not path.is_file():
@@ -85,7 +61,8 @@ def _content(path: Path | None) -> str | None:
     content = path.read_bytes()
     with contextlib.suppress(ValueError, KeyError, TypeError):
         if path.suffix == ".ipynb":
-            content = json.dumps(_cells(path)).encode()
+            cells = json.loads(content)["cells"]
+            content = json.dumps([(cell["cell_type"], cell["source"]) for cell in cells]).encode()
     return hashlib.sha256(content).hexdigest()
 
 

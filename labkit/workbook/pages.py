@@ -177,7 +177,8 @@ def _paths() -> re.Pattern[str]:
     plain = {f"{root}{os.sep}" for root in (*roots, *map(os.path.realpath, roots))}
     spelled = plain | {escape(root, quote=False) for root in plain} | {repr(p)[1:-1] for p in plain}
     longest_first = sorted(spelled, key=len, reverse=True)  # one may lie in another
-    return re.compile(rf"(?<![\w+/])({'|'.join(map(re.escape, longest_first))})")
+    begins = r"(?:(?<![\w+/])|(?<=\dm))"  # a terminal's colour ends in a digit and an m
+    return re.compile(begins + f"({'|'.join(map(re.escape, longest_first))})")
 
 
 def _without(paths: re.Pattern[str], it: Any) -> Any:

@@ -37,6 +37,7 @@ from labkit.workbook.report import (
 )
 
 CELL_SECONDS = 300  # more than any cell needs, so that a hung one ends
+ATTEMPTS = 2  # at an inconclusive notebook
 
 
 def run(only: Sequence[str] = (), report: Path | None = None) -> int:
@@ -119,7 +120,7 @@ def _execute(path: Path, source: NotebookNode, status: Status) -> tuple[Result, 
         status.update(Text(f"{path.stem}, cell {cell_index + 1} of {len(source.cells)}: {step}"))
 
     unclear: list[str] = []
-    for attempt in (1, 2):
+    for attempt in range(1, ATTEMPTS + 1):
         notebook = copy.deepcopy(source)
         for cell in notebook.cells:
             cell.update({"outputs": []} if cell.cell_type == "code" else {})  # an earlier run's

@@ -12,7 +12,7 @@ from typing import Never
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.workbook.copy import lost_modules, update
+from labkit.workbook.copy import update
 
 FIRST = "00_start_here.ipynb"
 DEFAULTS = {
@@ -54,12 +54,6 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
     if kept:
         print(f"Kept as you changed them, though the workbook has newer ones: {', '.join(kept)}.")
         print("To have a newer one, rename or delete yours, and start again.", flush=True)
-    for notebook, modules in lost_modules(copy).items():
-        print(f"Your {notebook} imports {', '.join(modules)}, which is not found.")
-        print(
-            "If the workbook moved it: rename your notebook, start again, copy your answers.",
-            flush=True,
-        )
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # as encryption: no warnings by kernels
     encryption = "auto" if zmq.has("curve") else "disabled"
     options = [

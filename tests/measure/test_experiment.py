@@ -539,7 +539,7 @@ def test_the_stop_button_ends_the_scenario_and_closes_its_connections(dsn: str) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_the_stop_button_answers_while_the_loop_is_held_and_says_where(dsn: str) -> None:
-    said, took, process = stop(dsn, held=5)
+    said, took, process = stop(dsn, held=3)
     with process:
         assert took < 2
         assert said.startswith("stopped scenario was stopped; its loop is still held at <string>:")

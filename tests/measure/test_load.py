@@ -543,6 +543,8 @@ def test_a_lookups_p50_agrees_with_pgbench(
             driver = alone - (latency - late)
             print(f"{ours=:.3f} {latency=:.3f} {late=:.3f} {driver=:.3f}")
             rows.append((ours / (latency + driver), driver, latency))
+            if len(rows) == 3 and all(map(agree, rows)):  # two more cannot move the median out
+                break
         ratios, drivers, latencies = zip(*rows, strict=True)
         return median(ratios), median(drivers), median(latencies)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labkit.exercises import notebooks as notebooks_of_the_checkout
-from labkit.workbook.copy import lost_modules, update
+from labkit.workbook.copy import update
 
 
 @pytest.fixture
@@ -128,28 +128,6 @@ def test_a_copy_that_cannot_be_a_directory_is_told(notebooks: Path) -> None:
     (notebooks.parent / "file").write_text("")
     with pytest.raises(OSError, match=r"exists: .*file"):  # `main` says that in words
         update(notebooks, notebooks.parent / "file")
-
-
-def test_an_old_notebook_that_was_kept_and_has_lost_its_modules_is_found(
-    notebooks: Path, copy: Path
-) -> None:
-    code = (
-        "import time\nfrom service.audit import run\nimport old_report\nwords = '''\nfrom afar'''"
-    )
-    (notebooks / "old_report.py").write_text("")
-    (notebooks / "01_stalls.ipynb").write_text(notebook(code))
-    update(notebooks, copy)
-    assert {} == lost_modules(copy)
-    (copy / "01_stalls.ipynb").write_text(notebook(f"{code}\nanswer = 42"))
-    (notebooks / "01_stalls.ipynb").write_text(notebook("import service.report"))
-    (notebooks / "old_report.py").rename(notebooks / "service" / "report.py")
-    assert ["01_stalls.ipynb"] == update(notebooks, copy)
-    for _ in range(2):  # at each start
-        assert {"01_stalls.ipynb": ["old_report"]} == lost_modules(copy)
-        update(notebooks, copy)
-    (copy / "01_stalls.ipynb").rename(copy / "mine")
-    update(notebooks, copy)
-    assert {} == lost_modules(copy)
 
 
 def test_a_kernel_in_the_copy_finds_its_lessons_there_also_after_an_exercise(

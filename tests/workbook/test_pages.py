@@ -134,7 +134,11 @@ def test_no_page_and_no_index_names_a_path_that_a_notebook_has_shown(
         shown = os.path.join(base, f"shown{number}.py")
         data = {"text/plain": shown, "text/html": f"<p>{escape(shown)}</p>"}
         kinds: list[dict[str, Any]] = [
-            {"output_type": "stream", "name": "stdout", "text": f"{shown!r}\n{shown}\n"},
+            {
+                "output_type": "stream",
+                "name": "stdout",
+                "text": f"{shown!r}\n{shown}\nFile \x1b[32m{shown}:7\x1b[39m, in <module>\n",
+            },
             {"output_type": "display_data", "metadata": {}, "data": data},
         ]
         notebook.cells[-2].outputs += map(from_dict, kinds)
