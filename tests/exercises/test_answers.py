@@ -129,7 +129,7 @@ def judged(name: str, answer: str, machine_is_late: bool) -> Judged:
 def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged]]]:
     """The verdicts on all the answers that these tests ask for; a check waits most of the time.
 
-    So three are under way at once. That keeps the machine as busy as a learner's may be. Each
+    So four are under way at once. That keeps the machine as busy as a learner's may be. Each
     exercise has its turn: two checks of one would wait for the same table.
     """
     turns: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Fut
             params = item.callspec.params
             turns[params["name"]] += 1
             asked.append((turns[params["name"]], item.name, params))
-    workers = ProcessPoolExecutor(3, get_context("spawn"))
+    workers = ProcessPoolExecutor(4, get_context("spawn"))
     try:
         yield {
             test: workers.submit(
