@@ -160,6 +160,27 @@ def test_a_handler_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.Monke
         teller.close()
 
 
+def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_exit, going_on, done = list[object](), threading.Event(), threading.Event()
+    monkeypatch.setattr(log.atexit, "register", at_exit.append)
+    monkeypatch.setattr(log.atexit, "unregister", at_exit.remove)
+    first = log.Teller()
+    monkeypatch.setattr(first, "write", lambda level, text, error=None: going_on.wait(60))
+    first.tell(a_stall(1))
+    second = first.close()
+    monkeypatch.setattr(second, "write", lambda level, text, error=None: done.set())
+    second.tell(a_stall(1))
+    assert done.wait(30)
+    going_on.set()
+    first._thread.join(30)
+    assert [second._finish] == at_exit
+    second.close()
+    second._thread.join(30)
+    assert [] == at_exit
+
+
 # Any program.
 
 STALL = """
