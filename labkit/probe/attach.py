@@ -103,8 +103,8 @@ def watch_loops(
         LabError: No loop runs, or one is being watched already.
     """
     loops = {main_loop} - {None}
-    for frame in sys._current_frames().values():
-        caller: Any = frame
+    caller: Any  # None after each thread: nobody's frames are kept alive
+    for caller in sys._current_frames().values():
         while caller is not None:
             if caller.f_code.co_name == "run_forever":
                 loops.add(caller.f_locals.get("self"))

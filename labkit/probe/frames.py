@@ -84,9 +84,11 @@ def only_entered(frame: FrameType) -> bool:
 
 def _is_generated(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
+    names = frame.f_globals  # these may be of a class of the user's: hence dict's own methods
+    if dict.__contains__(names, "__jinja_template__"):  # its lines are those of no template
+        return True
     if not file.startswith("<") or file.startswith(_TYPED):
         return False
-    names = frame.f_globals  # these may be of a class of the user's: hence dict's own methods
     given = dict.get(names, "__name__") == "__main__" and not dict.__contains__(names, "__file__")
     return file != "<string>" or not given  # else, it is from `python -c`
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from labkit.probe.watch import Probe
 
 _STILL = 1.0  # s; a stall that goes on is told after this, or ten thresholds, and ever more rarely
-_DEBUGGERS = {"bdb.py", "pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}
+_DEBUGGERS = {"pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}  # not in site-packages
 
 
 class Sampler(threading.Thread):
@@ -68,7 +68,7 @@ class Sampler(threading.Thread):
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._loop_thread)
         suspects.look(meters.read(0.0, timer.garbage))
-        left, age, kept_at = False, -1.0, -1.0
+        left, age, kept_at, waits = False, -1.0, -1.0, 0
         while not left:
             delay = self._pause(age)
             rung = self._bell.wait(delay)
@@ -81,6 +81,7 @@ class Sampler(threading.Thread):
             m = meters.read(delay, timer.garbage)
             who = suspects.who_kept_it(m)
             m = meters.ask_the_system(m)
+            waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at
             timer.contended = m.at - kept_at < 1
             ended = self._judge_ended(m, who)
@@ -89,7 +90,7 @@ class Sampler(threading.Thread):
             elif age < 0 and not (rung or m.kept):
                 self._probe._noise.add(m.late)
             if m.kept >= timer.threshold and age < self._first and not ended:
-                self._kept_while_waiting(m, who)
+                self._kept_while_waiting(m, who, ended_waits)
             if rung:
                 self._caught_up.set()
 
@@ -117,7 +118,7 @@ class Sampler(threading.Thread):
         stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line
             return None
-        debugged = any(os.path.basename(frame.file) in _DEBUGGERS for frame in stack)
+        debugged = any(_is_debuggers(frame.file) for frame in stack)
         seen.paused |= debugged or not timer.loop.is_running()
         if seen.paused:
             return None
@@ -157,9 +158,11 @@ class Sampler(threading.Thread):
             ended.append(seen)
         return ended
 
-    def _kept_while_waiting(self, m: Measured, who: Place | None) -> None:
+    def _kept_while_waiting(self, m: Measured, who: Place | None, waits: int) -> None:
         """The loop waited for sockets, one was ready, but the loop could not run."""
-        asked = m.kept if m.loop_runs is None else m.loop_runs * sys.getswitchinterval()
+        asked = m.kept
+        if m.loop_runs is not None:  # the end of a wait is a wake-up that asks for nothing
+            asked = max(0, m.loop_runs - waits) * sys.getswitchinterval()
         kept = min(m.kept, asked)
         if kept >= self._timer.threshold:
             seen = Iteration(m.at - kept, woken_late=True)
@@ -168,3 +171,8 @@ class Sampler(threading.Thread):
 
     def _judge(self, seen: Iteration) -> None:
         self._probe._found(judge(seen, self._timer.threshold, self._timer.entered))
+
+
+def _is_debuggers(file: str) -> bool:
+    name = os.path.basename(file)
+    return name in _DEBUGGERS or (name == "bdb.py" and is_library(file))

@@ -11,12 +11,30 @@ import concurrent.futures
 import gc
 import re
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from types import (
+    AsyncGeneratorType,
+    BuiltinMethodType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+)
 from typing import Any, NamedTuple
 
-from labkit.probe.frames import Frame, Stack, at_work, is_users, source, users_frame, walk
+from labkit.probe.frames import (
+    Frame,
+    Stack,
+    at_work,
+    is_library,
+    is_users,
+    source,
+    users_frame,
+    walk,
+)
 
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
 _RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
@@ -80,7 +98,13 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
 def _is_future(value: Any) -> bool:
     """Whether it is one, by its type alone: `isinstance` could call code of the user's."""
     kind = type(value)
-    return issubclass(kind, concurrent.futures.Future) or hasattr(kind, "_asyncio_future_blocking")
+    future = concurrent.futures.Future in type.mro(kind)
+    return future or _has(kind, "_asyncio_future_blocking")
+
+
+def _has(kind: type, name: str) -> bool:
+    """Whether a type has an attribute; unlike `hasattr`, it calls no metaclass of the user's."""
+    return any(name in vars(base) for base in type.mro(kind))
 
 
 def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
@@ -96,7 +120,8 @@ def _chain(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     for _ in range(200):
         if step is None or _is_future(step):
             return
-        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(step, f"{kind}_frame")), None)
+        known = (kind for kind in ("cr", "gi", "ag") if _has(type(step), f"{kind}_frame"))
+        kind = next(known, None)
         if kind:
             if frame := getattr(step, f"{kind}_frame"):
                 yield frame
@@ -111,11 +136,7 @@ def _waiting_for(future: Any, depth: int) -> Frame | None:
     callbacks = getattr(future, "_callbacks", None) or getattr(future, "_done_callbacks", None)
     for item in list(callbacks or ()) if depth <= _DEEPEST else ():
         callback = item[0] if isinstance(item, tuple) else item
-        owner: Any = getattr(callback, "__self__", None)
-        if issubclass(type(owner), asyncio.TaskGroup):
-            owner = owner._parent_task
-        # gather, wait, shield and wrap_future call a closure that knows the next future.
-        for other in (owner, *gc.get_referents(*(getattr(callback, "__closure__", None) or ()))):
+        for other in _woken_by(callback):
             line = None
             if issubclass(type(other), asyncio.Task) and other is not future:
                 line = _awaiting_line(other, depth + 1)
@@ -124,3 +145,16 @@ def _waiting_for(future: Any, depth: int) -> Frame | None:
             if line:
                 return line
     return None
+
+
+def _woken_by(callback: Any) -> list[Any]:
+    """Who goes on when it is called. A callback of the user's may do anything: it tells nothing."""
+    if type(callback) in (BuiltinMethodType, MethodType):
+        owner = callback.__self__
+        if asyncio.TaskGroup in type.mro(type(owner)):
+            return [owner._parent_task]
+        return [owner] if callback.__name__ in _WAKEUPS else []
+    # gather, wait, shield and wrap_future call a closure that knows the next future.
+    if type(callback) is FunctionType and is_library(callback.__code__.co_filename):
+        return gc.get_referents(*(callback.__closure__ or ()))
+    return []

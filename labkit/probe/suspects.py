@@ -59,9 +59,11 @@ class Suspects:
             return None
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
-        if suspects or ran < m.kept / 2:  # else the one that kept it a moment ago has ended since
+        if suspects or ran < m.kept / 2:
             self._last = culprit(suspects, m.kept, ran)
-        return self._last
+            return self._last
+        last, self._last = self._last, None  # it has ended since: what comes next is not its work
+        return last
 
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
         """Where all the threads are; those that ran while the interpreter was kept.
@@ -71,10 +73,12 @@ class Suspects:
             unaccounted: The CPU time (s) of all threads but the loop's since the last look.
         """
         frames, before, suspects = sys._current_frames(), self._seen, list[Suspect]()
+        # With this very frame in it, all threads' frames and locals would live until a collection.
+        del frames[threading.get_ident()]
         self._seen = {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
-            if ident in (self._loop_thread, threading.get_ident()):
+            if ident == self._loop_thread:
                 continue
             thread, old = threads.get(ident), before.get(ident, _Seen())
             at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id if thread else None)

@@ -40,6 +40,7 @@ class Timer:
         self.entered = 0.0  # when it began; one that begins again goes on counting from there
         self.watched = self.waited = 0.0  # for how long (s), in all; and with nothing to do
         self.waits_from = math.inf  # when the wait that goes on began
+        self.waits = 0  # how many have begun
         self.since = math.inf  # when the present iteration began, or when it should begin
         self.woken_late = math.nan  # when the last select() that returned late should have returned
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
@@ -108,6 +109,7 @@ class Timer:
                 timeout = _SHORT
             self.since = due = math.inf if timeout is None else now + timeout
             self.waits_from = now
+            self.waits += 1
             try:
                 events = wait(timeout)
             finally:  # a signal's handler may raise in it
@@ -147,6 +149,7 @@ class Timer:
             self._engine = runner.f_code if runner else None
             self.waited += max(0.0, period - (thread_time() - self.cpu))
             self._end(now)
+            self.waits += 1
             handle = self.loop.call_later(period, beat)
             self._tick(now)
             self.since = now + period

@@ -2,6 +2,7 @@
 
 import _thread
 import asyncio
+import bdb
 import contextlib
 import ctypes
 import gc
@@ -20,16 +21,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
 from labkit import Frame, Probe, Stall
 from labkit.probe import histogram, users_frame
 from labkit.probe.frames import is_library
-from labkit.probe.looks import Sampler
+from labkit.probe.looks import Sampler, _is_debuggers
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place
 from labkit.probe.stall import OWN_THREADS
-from labkit.probe.suspects import Suspect, culprit
+from labkit.probe.suspects import Suspect, Suspects, culprit
 from labkit.probe.verdict import Iteration, judge
 from tests.stalls import unless_busy
 
@@ -301,6 +303,38 @@ def test_a_line_that_only_awaits_a_library_is_said_to_await_it() -> None:
     assert ("awaited at", stall.line) == (stall.at, stall.awaited_at)
 
 
+def test_whom_a_done_callback_only_ends_is_not_said_to_await_the_task() -> None:
+    async def watchdog() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        dog = asyncio.create_task(watchdog())
+        for callback in (lambda _: dog.cancel(), dog.cancel):
+            task = asyncio.create_task(framework())
+            task.add_done_callback(callback)
+            await asyncio.sleep(0.15)
+
+    stall = longest(main)
+    assert stall is not None
+    assert stall.awaited_at is None
+
+
+def test_of_a_template_the_line_that_renders_it_is_named(tmp_path: Path) -> None:
+    """Its functions say a line of the Python that was made of it, beside the template's name."""
+    (tmp_path / "orders.html").write_text(
+        "<p>\n{% for i in range(1) %}{{ sleep(0.1) }}{% endfor %}"
+    )
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(tmp_path), autoescape=True)
+    template = templates.get_template("orders.html")
+
+    async def main() -> None:
+        template.render(sleep=time.sleep)  # RENDER
+
+    stall = longest(main)
+    assert stall is not None
+    assert stall.frame == Frame(__file__, marked("RENDER"), "main")
+
+
 def test_a_callback_in_c_has_no_line() -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_later(0.02, time.sleep, 0.1)
@@ -529,6 +563,35 @@ def test_beside_a_thread_without_a_cpu_clock_to_have_moved_on_proves_nothing() -
     assert HOG == culprit([zips, unknown._replace(proved=2)], 0.09, 0.14)
 
 
+def test_a_thread_that_has_ended_is_named_for_what_it_did_and_not_for_what_comes_next() -> None:
+    suspects, first = Suspects(threading.get_ident()), Place(thread="first")
+    kept = Measured(1.0, 0.05, 0.05, 0.05, 0.0, 0.05, 0.0)
+    suspects.look(kept)  # whoever is there by now did nothing of it
+    suspects._last = first
+    assert [first, None, None] == [suspects.who_kept_it(kept) for _ in range(3)]
+
+
+@pytest.mark.parametrize(("waits", "found"), [(0, 1), (14, 0)])
+def test_an_idle_loop_that_asked_for_nothing_has_no_stall(waits: int, found: int) -> None:
+    """A thread kept the interpreter; the loop's thread had woken up 14 times, for its sockets."""
+
+    async def main() -> list[Stall]:
+        probe = Probe(50)
+        kept = Measured(1.0, 0.1, 0.06, 0.06, 0.0, 0.06, 0.0, loop_runs=14)
+        Sampler(probe)._kept_while_waiting(kept, None, waits)
+        return [*probe._stalls]
+
+    assert found == len(asyncio.run(main()))
+
+
+@pytest.mark.parametrize(
+    ("file", "pauses"),
+    [(bdb.__file__, True), ("/x/pydevd.py", True), (os.path.join(os.sep, "x", "bdb.py"), False)],
+)
+def test_a_file_of_the_users_is_no_debugger(file: str, pauses: bool) -> None:
+    assert pauses is _is_debuggers(file)
+
+
 def test_a_file_beside_labkit_is_the_users() -> None:
     beside = str(Path(histogram.__file__).parents[2] / "labkit_service.py")
     assert not is_library(beside)
@@ -657,6 +720,36 @@ def test_a_tracer_and_debug_mode_are_told_once(monkeypatch: pytest.MonkeyPatch) 
 # It can run for months.
 
 
+def test_what_a_request_used_dies_with_it_and_on_its_own_thread() -> None:
+    class Connection:
+        def query(self) -> None:
+            time.sleep(0.03)
+
+        def __del__(self) -> None:
+            died_on.append(threading.get_ident())
+
+    died_on = list[int]()
+
+    async def request() -> None:
+        Connection().query()
+
+    async def main() -> list[int]:
+        left = []
+        for number in range(1, 11):
+            await asyncio.create_task(request())
+            left.append(number - len(died_on))
+            await asyncio.sleep(0.005)
+        return left
+
+    async def watched() -> list[int]:
+        with Probe(20):
+            return await main()
+
+    with thread(hash_it):  # so that threads are looked at
+        assert [0] * 10 == asyncio.run(watched())
+    assert {threading.get_ident()} == {*died_on}
+
+
 def test_a_stall_of_a_day_is_looked_at_a_thousand_times_at_most() -> None:
     sampler = Sampler(Probe(10))
     age, looks = 0.0, 0
@@ -696,6 +789,20 @@ def test_a_socket_that_is_never_read_is_no_stall() -> None:
     assert stall is None, str(stall)
 
 
+class Registry(type):
+    """A metaclass that looks names up, as some frameworks have it."""
+
+    asked = 0
+
+    def __getattr__(cls, name: str) -> Any:
+        Registry.asked += 1
+        raise KeyError(name)
+
+
+class Listed(metaclass=Registry):
+    pass
+
+
 class Lazy:
     """A proxy that asks a database what class it is, as web frameworks have them."""
 
@@ -714,9 +821,11 @@ def test_no_code_of_the_users_is_called_to_find_a_line() -> None:
     over = threading.Event()
 
     def hog() -> None:
-        lazy = Lazy()  # on the stack of a thread that keeps the interpreter
+        lazy, listed = Lazy(), Listed()  # on the stack of a thread that keeps the interpreter
         while not over.is_set():
-            json.dumps([lazy is None] * 20_000)
+            json.dumps([lazy is None, listed is None] * 10_000)
+
+    hog.__code__ = hog.__code__.replace(co_filename=json.__file__)  # who sent it? is asked
 
     async def main() -> None:
         keeper = threading.Thread(target=hog)
@@ -725,8 +834,48 @@ def test_no_code_of_the_users_is_called_to_find_a_line() -> None:
         over.set()
         keeper.join()
 
+    Registry.asked = 0  # pytest has asked, when it collected the tests
     longest(main)
     assert 0 == Lazy.asked
+    assert 0 == Registry.asked
+
+
+def test_an_awaitable_is_not_asked_what_it_does_not_have() -> None:
+    class Proxy:
+        def __init__(self, to: asyncio.Task[None]) -> None:
+            self.to, self.steps = to, to.__await__()
+
+        def __await__(self) -> Any:
+            return self
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            return next(self.steps)
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            raise RuntimeError("not connected")
+
+    asked = list[str]()
+
+    async def waiting(proxy: Any) -> None:
+        await proxy
+
+    async def later() -> None:
+        await asyncio.sleep(0.02)
+        await framework()
+
+    for function in waiting, later:
+        function.__code__ = function.__code__.replace(co_filename=json.__file__)
+
+    async def main() -> None:
+        task = asyncio.create_task(later())
+        await asyncio.gather(asyncio.create_task(waiting(Proxy(task))))
+
+    assert longest(main) is not None
+    assert [] == [name for name in asked if name.endswith(("_frame", "_await"))]
 
 
 def test_without_a_threads_cpu_clock_one_that_only_wakes_up_is_innocent(

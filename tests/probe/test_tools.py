@@ -164,8 +164,8 @@ def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handl
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at_exit, going_on, done = list[object](), threading.Event(), threading.Event()
-    monkeypatch.setattr(log.atexit, "register", at_exit.append)
-    monkeypatch.setattr(log.atexit, "unregister", at_exit.remove)
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    monkeypatch.setattr("atexit.unregister", at_exit.remove)
     first = log.Teller()
     monkeypatch.setattr(first, "write", lambda level, text, error=None: going_on.wait(60))
     first.tell(a_stall(1))
