@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import linecache
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import threading
 from asyncio import events
+from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import NamedTuple
@@ -55,24 +57,34 @@ def walk(frame: FrameType | None, until: CodeType | None = None, *, another: boo
     function has run then, so a look at another thread leaves it out.
     """
     frames = list[Frame]()
-    # In Python 3.11 `f_back` makes an object, which may start a collection. The thread that is
-    # looked at could run meanwhile, its frames would be gone, and the interpreter would crash.
+    with no_collection():
+        while frame is not None and frame.f_code is not until:
+            if frames or not another or not only_entered(frame):
+                code = frame.f_code
+                file = _GENERATED if _is_generated(frame) else code.co_filename
+                make = _async_frame if code.co_flags & _ASYNC else _frame
+                frames.append(make(file, frame.f_lineno or 0, code.co_name))
+            frame = frame.f_back
+    return tuple(reversed(frames))
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Read frames of other threads inside it, and of suspended coroutines.
+
+    In Python 3.11, `f_back`, `f_locals` and `cr_frame` make an object, which may start a
+    collection. The thread that is looked at could run meanwhile, its frames would be gone, and the
+    interpreter would crash.
+    """
     with _walking:  # otherwise the first thread to finish would switch collection back on
         collecting = sys.version_info < (3, 12) and gc.isenabled()
         if collecting:
             gc.disable()
         try:
-            while frame is not None and frame.f_code is not until:
-                if frames or not another or not only_entered(frame):
-                    code = frame.f_code
-                    file = _GENERATED if _is_generated(frame) else code.co_filename
-                    make = _async_frame if code.co_flags & _ASYNC else _frame
-                    frames.append(make(file, frame.f_lineno or 0, code.co_name))
-                frame = frame.f_back
+            yield
         finally:
             if collecting:
                 gc.enable()
-    return tuple(reversed(frames))
 
 
 def only_entered(frame: FrameType) -> bool:

@@ -13,7 +13,7 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from labkit.probe.frames import is_library, is_users
+from labkit.probe.frames import is_library, is_users, no_collection
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
@@ -77,9 +77,10 @@ class Sampler(threading.Thread):
             # All looks come before the meters ask the system: that lets go of the interpreter, and
             # a thread that was just made to let go of it moves on from its line.
             since = timer.since
-            seen = self._look(since) if perf_counter() - since >= self._first else None
-            m = meters.read(delay, timer.garbage)
-            who = suspects.who_kept_it(m)
+            with no_collection():
+                seen = self._look(since) if perf_counter() - since >= self._first else None
+                m = meters.read(delay, timer.garbage)
+                who = suspects.who_kept_it(m)
             m = meters.ask_the_system(m)
             waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at

@@ -47,6 +47,7 @@ class Suspects:
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread = loop_thread
         self._seen: dict[int, _Seen] = {}
+        self._kept_alive: list[FrameType] = []  # until the next reading: their ids mean them alone
         self._ran = 0.0
         self._last: Place | None = None  # who kept it until the last look
 
@@ -56,6 +57,7 @@ class Suspects:
             self._last = None
         self._ran += m.others
         if self._ran < _WORTH:
+            self._kept_alive.clear()
             return None
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
@@ -74,12 +76,12 @@ class Suspects:
         """
         frames, before, suspects = sys._current_frames(), self._seen, list[Suspect]()
         # With this very frame in it, all threads' frames and locals would live until a collection.
-        del frames[threading.get_ident()]
+        for mine in (self._loop_thread, threading.get_ident()):
+            frames.pop(mine, None)
+        self._kept_alive = [*frames.values()]
         self._seen = {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
-            if ident == self._loop_thread:
-                continue
             thread, old = threads.get(ident), before.get(ident, _Seen())
             at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id if thread else None)
             ran = None if cpu is None else cpu - (old.cpu or 0.0)
