@@ -81,6 +81,7 @@ class Sampler(threading.Thread):
                 seen = self._look(since) if perf_counter() - since >= self._first else None
                 m = meters.read(delay, timer.garbage)
                 who = suspects.who_kept_it(m)
+            suspects.let_go()
             m = meters.ask_the_system(m)
             waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at

@@ -153,7 +153,7 @@ def _woken_by(callback: Any) -> list[Any]:
         owner = callback.__self__
         if asyncio.TaskGroup in type.mro(type(owner)):
             return [owner._parent_task]
-        return [owner] if callback.__name__ in _WAKEUPS else []
+        return [owner] if getattr(callback, "__name__", "") in _WAKEUPS else []
     # gather, wait, shield and wrap_future call a closure that knows the next future.
     if type(callback) is FunctionType and is_library(callback.__code__.co_filename):
         return gc.get_referents(*(callback.__closure__ or ()))

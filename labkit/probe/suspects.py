@@ -47,7 +47,9 @@ class Suspects:
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread = loop_thread
         self._seen: dict[int, _Seen] = {}
-        self._kept_alive: list[FrameType] = []  # until the next reading: their ids mean them alone
+        # The last reading's frames, held until the next one: so long, an id means one frame.
+        self._held: list[FrameType] = []
+        self._no_longer_held: list[FrameType] = []
         self._ran = 0.0
         self._last: Place | None = None  # who kept it until the last look
 
@@ -57,7 +59,7 @@ class Suspects:
             self._last = None
         self._ran += m.others
         if self._ran < _WORTH:
-            self._kept_alive.clear()
+            self._hold([])
             return None
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
@@ -66,6 +68,14 @@ class Suspects:
             return self._last
         last, self._last = self._last, None  # it has ended since: what comes next is not its work
         return last
+
+    def _hold(self, frames: list[FrameType]) -> None:
+        self._no_longer_held += self._held
+        self._held = frames
+
+    def let_go(self) -> None:
+        """Let go of frames that have ended: this can run any code, so no lock is held meanwhile."""
+        self._no_longer_held.clear()
 
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
         """Where all the threads are; those that ran while the interpreter was kept.
@@ -78,7 +88,7 @@ class Suspects:
         # With this very frame in it, all threads' frames and locals would live until a collection.
         for mine in (self._loop_thread, threading.get_ident()):
             frames.pop(mine, None)
-        self._kept_alive = [*frames.values()]
+        self._hold([*frames.values()])
         self._seen = {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
