@@ -269,6 +269,8 @@ def test_knobs_are_turned_and_measured_by_mouse_and_by_keyboard(lab: Lab, addres
     lab.page.goto(address.replace("00_start_here", "knobs") + "&reset")
     turned = lab.cell("lab.knobs(")
     expect(turned).to_be_visible()
+    kernel = lab.page.locator(".jp-Notebook-ExecutionIndicator")
+    expect(kernel).to_have_attribute("data-status", "idle")  # else JupyterLab runs nothing
     lab.choose("Run", "Run All Cells")
     picture, told = turned.locator(".widget-html img"), turned.locator(".widget-html p")
     handle = turned.get_by_role("slider", name="freeze (ms)")
