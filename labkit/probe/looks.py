@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from labkit.probe.watch import Probe
 
 _STILL = 1.0  # s; a stall that goes on is told after this, or ten thresholds, and ever more rarely
-_DEBUGGERS = {"pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}  # not in site-packages
+_DEBUGGERS = {"pydevd.py", "pydevd_frame.py", "pydevd_sys_monitoring.py"}  # in any folder
 
 
 class Sampler(threading.Thread):

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from labkit.server import database, embedded
-from labkit.workbook.run import run  # the function
+from labkit.workbook.run import run
 
 # Sessions of the notebooks, and so their locks. Jupyter's kernels are gone by now.
 OTHERS = """

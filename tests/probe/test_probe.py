@@ -529,28 +529,40 @@ def test_who_called_the_loop_is_never_blamed(tmp_path: Path) -> None:
 # A look at a thread whose frames come and go, while each object made may start a collection, in
 # which Python code lets the thread run on. In Python 3.11 that crashed the interpreter.
 LOOKS = """
-import gc, random, sys, threading, time
-from labkit.probe.frames import walk
+import gc, json, random, sys, threading, time
+from labkit.probe.frames import no_collection, walk
+from labkit.probe.origin import place_in_thread
 
 gc.callbacks.append(lambda phase, info: time.sleep(0))
 gc.set_threshold(20)
-going, functions = True, []
+going, functions, old = True, [], []
 for size in range(1, 12):  # frames of different sizes
-    local = "; ".join(f"v{i} = n + {i}" for i in range(size))
+    local = "; ".join(f"v{i} = bytes(300_000)" for i in range(size))
     then = f"return functions[(n * 7 + {size}) % len(functions)](n - 1) if n else [[], [], []]"
-    exec(f"def function(n):\\n {local}\\n {then}")
+    exec(compile(f"def function(n):\\n {local}\\n {then}", json.__file__, "exec"))
     functions.append(function)
 
 def work():
     while going:
         random.choice(functions)(random.randrange(5, 60))
 
+def stack():
+    return walk(sys._current_frames()[thread.ident])
+
+def locals_too():  # they are read of threads that are in a library's code
+    if len(old) > 20:
+        old.clear()
+    old.append([{} for _ in range(100)])  # so that a new dict is no old one that was kept
+    with no_collection():
+        return place_in_thread(sys._current_frames()[thread.ident], "x").stack
+
+work.__code__ = work.__code__.replace(co_filename=json.__file__)
 thread = threading.Thread(target=work)
 thread.start()
 end = time.monotonic() + 3
 try:
     while time.monotonic() < end:
-        deepest = len(walk(sys._current_frames()[thread.ident]))
+        deepest = len(LOOK())
         assert deepest < 500, deepest
 finally:
     going = False
@@ -559,7 +571,10 @@ print("survived", gc.isenabled())
 """
 
 
-def test_a_look_survives_the_collections_that_it_starts() -> None:
+@pytest.mark.parametrize("look", ["stack", "locals_too"])
+def test_a_look_survives_the_collections_that_it_starts(look: str) -> None:
     # It hangs at the end or crashes at once where it fails.
-    done = subprocess.run([sys.executable, "-c", LOOKS], capture_output=True, text=True, timeout=60)
+    program = LOOKS.replace("LOOK", look)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (0, "survived True\n") == (done.returncode, done.stdout), done.stderr
