@@ -163,9 +163,9 @@ def test_a_handler_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.Monke
 def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_exit, going_on, done = list[object](), threading.Event(), threading.Event()
-    monkeypatch.setattr("atexit.register", at_exit.append)
-    monkeypatch.setattr("atexit.unregister", at_exit.remove)
+    at_exit, going_on, done = set[object](), threading.Event(), threading.Event()
+    monkeypatch.setattr("atexit.register", at_exit.add)
+    monkeypatch.setattr("atexit.unregister", at_exit.discard)  # an earlier test's log can end now
     first = log.Teller()
     monkeypatch.setattr(first, "write", lambda level, text, error=None: going_on.wait(60))
     first.tell(a_stall(1))
@@ -175,10 +175,10 @@ def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handl
     assert done.wait(30)
     going_on.set()
     first._thread.join(30)
-    assert [second._finish] == at_exit
+    assert {second._finish} == at_exit
     second.close()
     second._thread.join(30)
-    assert [] == at_exit
+    assert not at_exit
 
 
 # Any program.
