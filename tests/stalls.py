@@ -197,8 +197,9 @@ async def ticking(thread: threading.Thread) -> float:
             done.set_result(latest)
 
     await asyncio.sleep(0.005)
-    thread.start()
-    tick(perf_counter(), 0)
+    began = perf_counter()
+    thread.start()  # it can keep the interpreter from here on
+    tick(began, 0)
     return await done
 
 

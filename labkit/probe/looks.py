@@ -133,8 +133,7 @@ class Sampler(threading.Thread):
     def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:
         """Divide the time up to this reading, and warn of a stall that does not end."""
         place = seen.place or Place()
-        sends = any(f.function == "submit" and is_library(f.file) for f in place.stack)
-        if who and sends and not is_users(who.line):
+        if who and _is_in(place, "submit") and _is_in(who, "_worker") and not is_users(who.line):
             who = who._replace(awaited_at=place.line)  # its work is being sent at this moment
         cpu = 0.0
         if m.loop_cpu is not None:
@@ -173,6 +172,10 @@ class Sampler(threading.Thread):
 
     def _judge(self, seen: Iteration) -> None:
         self._probe._found(judge(seen, self._timer.threshold, self._timer.entered))
+
+
+def _is_in(place: Place, function: str) -> bool:
+    return any(f.function == function and is_library(f.file) for f in place.stack)
 
 
 def _is_debuggers(file: str) -> bool:

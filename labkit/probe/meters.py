@@ -40,6 +40,7 @@ class Measured(NamedTuple):
     loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
     garbage: float = 0.0  # for how long garbage was collected on the loop's thread
     elsewhere: float = 0.0  # and on others
+    idle: float = 0.0  # of `late`, how long the interpreter was kept by a thread that did not run
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
@@ -75,18 +76,19 @@ class Meters:
         differences = (new - old for old, new in zip(before, self._totals, strict=True))
         took, cpu, own_cpu, loop_ran, *collecting = differences
         waits, self._waits = self._waits, _waits() if _COUNTS else 0
-        late, kept, stopped = max(0.0, took - asked), 0.0, 0.0
+        late, kept, stopped, idle = max(0.0, took - asked), 0.0, 0.0, 0.0
         if late > _LATE:
             # One of the waits was its sleep. Its own CPU time is a garbage collection's.
             waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
             kept = max(0.0, min(late, waited if _COUNTS else cpu))
-            if cpu > late / 20:  # whoever has it runs, or the machine keeps that thread waiting
-                kept = min(kept, cpu)
+            if cpu > late / 20:  # that thread may have slept, or have waited for a processor
+                idle = max(0.0, kept - cpu)
         if late > _VERY_LATE:
             stopped = max(0.0, late - max(kept, cpu))
+        kept -= idle
         others = max(0.0, cpu - loop_ran)
         here, elsewhere = (max(0.0, seconds) for seconds in collecting)
-        return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere)
+        return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""

@@ -64,7 +64,7 @@ class Suspects:
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
         if suspects or ran < m.kept / 2:
-            self._last = culprit(suspects, m.kept, ran)
+            self._last = culprit(suspects, m, ran)
             return self._last
         last, self._last = self._last, None  # it has ended since: what comes next is not its work
         return last
@@ -109,12 +109,12 @@ class Suspects:
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
 
 
-def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | None:
+def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | None:
     """The thread that is proved to have kept the interpreter for that long, if one is.
 
     Args:
         suspects: Those that ran meanwhile.
-        kept: For how long the sampler waited for the interpreter, in seconds.
+        m: What was measured since the last reading.
         others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
             since is in it.
     """
@@ -122,9 +122,12 @@ def culprit(suspects: list[Suspect], kept: float, others_cpu: float) -> Place | 
     # nobody knows, to have moved on proves nothing.
     best = max((s.proved for s in suspects), default=0)
     unsure = best < 2 and len({s.cpu is None for s in suspects}) == 2
-    proved, enough = [s for s in suspects if s.proved == best and best and not unsure], kept / 4
+    proved = [s for s in suspects if s.proved == best and best and not unsure]
+    # Another can have slept with the interpreter for as long as these did not run.
+    kept = m.kept + m.idle
+    enough = m.kept / 4 if best == 2 else kept / 2
     if not proved and not unsure and len({s.place.line for s in suspects}) == 1:
-        proved, enough = suspects, max(kept, others_cpu) / 4  # who else can have been it?
+        proved, enough = suspects, max(0.8 * kept, others_cpu / 4)  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
 

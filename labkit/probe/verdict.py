@@ -20,6 +20,7 @@ from labkit.probe.origin import Place, Where
 from labkit.probe.stall import MACHINE, OWN_THREADS, Cause, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
+_SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
 _STARVED = "starved by another thread"
 
 Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
@@ -43,6 +44,8 @@ class Iteration:
     shares: Shares = field(default_factory=lambda: defaultdict(float))
     # The most that one look stands for, by where that time went.
     longest: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
+    # What looks stand for that had to wait for a call into C to end.
+    after_c: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
 
@@ -66,6 +69,8 @@ class Iteration:
         garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
         rest, interval = took - garbage - ran, sys.getswitchinterval()
+        if m.kept > interval + _SOON:
+            self.after_c[place.where] += took
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
         asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
@@ -75,7 +80,9 @@ class Iteration:
         queued = m.loop_queued * part
         crowded = min(rest, queued) if own else 0.0
         rest -= crowded
-        machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
+        # If its own thread slept with the interpreter, the machine kept nobody from running.
+        halted = m.stopped * part + (m.idle * part if asked else 0.0)
+        machine = min(rest, both((halted, 0.0 if own else queued)))
         rest -= machine
         booked = defaultdict[Where, float](float)
 
@@ -141,15 +148,19 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     for (other, elsewhere), seconds in seen.shares.items():
         if elsewhere.where == place.where:
             there[other] += fits * seconds
-    late = fits * seen.longest[place.where] > sum(there.values()) / 2
+    there_s, longest = sum(there.values()), fits * seen.longest[place.where]
+    # What waits is where it was, unless the first look came late; what runs has moved on.
+    late = longest > (0.8 if cause == "blocked" else 0.5) * there_s
+    late |= fits * seen.after_c[place.where] > there_s / 2
+    late |= cause != "blocked" and there["blocked"] > 0.1 * busy
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
         cause=cast("Cause", cause),
         frame=place.frame,
         samples=seen.looks,
-        approximate=cause not in ("blocked", "unknown") and (late or there["blocked"] > 0.1 * busy),
-        share=min(1.0, sum(there.values()) / max(1e-9, busy - machine - totals[OWN_THREADS])),
+        approximate=cause != "unknown" and late,
+        share=min(1.0, there_s / max(1e-9, busy - machine - totals[OWN_THREADS])),
         tasks=len(seen.tasks),
         also=tuple(
             Part(other, 1e3 * totals[other], _costliest(seen, other).frame)

@@ -139,14 +139,33 @@ def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
     assert computing == unless_busy(attempt, lambda found: found == computing)
 
 
-def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller() -> None:
+@pytest.mark.parametrize("beside", [contextlib.nullcontext, lambda: thread(hash_it)])
+def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller(
+    beside: Callable[[], contextlib.AbstractContextManager[None]],
+) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("its C library is called by name")
 
     async def main() -> None:
         ctypes.PyDLL(None).usleep(150_000)  # NATIVE
 
-    assert verdict(main) == ("blocked", marked("NATIVE"))
+    with beside():
+        assert verdict(main) == ("blocked", marked("NATIVE"))
+
+
+def test_beside_a_thread_that_sleeps_with_the_interpreter_none_that_computes_is_accused() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("its C library is called by name")
+
+    async def main() -> None:
+        sleeper = asyncio.ensure_future(asyncio.to_thread(ctypes.PyDLL(None).usleep, 150_000))
+        while not sleeper.done():
+            await asyncio.sleep(0.001)
+
+    with thread(hash_it):
+        stall = longest(main)
+    assert stall is not None
+    assert ("unknown", None) == (stall.cause, stall.thread)
 
 
 def test_the_line_after_an_operation_that_is_no_call_is_not_said_to_have_done_it() -> None:
@@ -520,6 +539,30 @@ def test_a_look_that_stands_for_most_of_its_lines_time_came_late(
     assert f"computing, {expected}" in str(judge(seen, 0.05, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("kept", "expected"), [(0.0055, "at app.py:7"), (0.008, "at or shortly before app.py:7")]
+)
+def test_a_look_that_waited_for_an_operation_in_c_can_see_the_line_after_it(
+    kept: float, expected: str
+) -> None:
+    seen = Iteration(0.0, place=Place((Frame("/srv/app.py", 7, "handler"),)))
+    for _ in range(8):
+        seen.add(seen.until + 0.01, looked(kept, kept), 0.01, None)
+    assert f"computing, {expected}" in str(judge(seen, 0.05, 0.0))
+
+
+@pytest.mark.parametrize(("first", "expected"), [(0.035, "at"), (0.048, "at or shortly before")])
+def test_a_first_look_that_came_late_does_not_know_what_was_before(
+    first: float, expected: str
+) -> None:
+    seen = Iteration(0.0, place=HANDLER)
+    for took in (first, 0.055 - first):
+        seen.add(seen.until + took, looked(0.0, 0.0), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert ("blocked", expected) == (stall.cause, stall.at)
+
+
 def test_a_look_that_came_late_is_late_for_the_thread_that_kept_the_interpreter() -> None:
     assert "starved by another thread (hog), at or shortly before hog.py:7" in str(
         judged(looked(0.09, 0.09), HOG)
@@ -535,10 +578,20 @@ def test_of_a_crowd_of_lines_one_is_an_example() -> None:
     assert "computing, in 10 tasks or more, e.g. at app.py" in str(judge(seen, 0.05, 0.0))
 
 
-@pytest.mark.parametrize(("file", "sent"), [("/srv/app.py", False), (threading.__file__, True)])
-def test_work_is_being_sent_only_where_the_library_sends_it(file: str, sent: bool) -> None:
+@pytest.mark.parametrize(
+    ("file", "works_for", "sent"),
+    [
+        ("/srv/app.py", "_worker", False),
+        (threading.__file__, "_worker", True),
+        (threading.__file__, "run", False),  # it is no thread of a pool
+    ],
+)
+def test_work_is_being_sent_only_where_the_library_sends_it(
+    file: str, works_for: str, sent: bool
+) -> None:
     seen = Iteration(0.0, place=Place((*HANDLER.stack, Frame(file, 7, "submit"))))
-    exporter = Place((Frame(json.__file__, 3, "loads"),), None, "exporter")
+    stack = (Frame(threading.__file__, 1, works_for), Frame(json.__file__, 3, "loads"))
+    exporter = Place(stack, None, "exporter")
     sampler = Sampler(Probe(10))
     sampler._warn_at = 1.0
     sampler._divide(seen, looked(0.09, 0.09, at=0.1), exporter)
@@ -549,18 +602,20 @@ def test_of_two_threads_that_ran_only_the_one_that_moved_on_is_named() -> None:
     hashes = Suspect(0.09, 0, Place((Frame("/srv/a.py", 1, "login"),), None, "hash"))
     zips = Suspect(0.09, 0, Place((Frame("/srv/c.py", 3, "zip"),), None, "zip"))
     hog = Suspect(0.05, 1, HOG)
-    assert HOG == culprit([hashes, hog], 0.09, 0.14)
-    assert culprit([hashes, zips], 0.09, 0.18) is None  # nothing tells which
-    assert culprit([hashes], 0.09, 0.4) is None  # it can have been one that has ended
+    assert HOG == culprit([hashes, hog], looked(0.09, 0.09), 0.14)
+    assert culprit([hashes, zips], looked(0.09, 0.09), 0.18) is None  # nothing tells which
+    assert culprit([hashes], looked(0.09, 0.09), 0.4) is None  # or one that has ended
+    slept = looked(0.2, 0.09, idle=0.11)  # somebody did, with the interpreter
+    assert culprit([hashes], slept, 0.09) is culprit([hog], slept, 0.05) is None
     made_to = Suspect(0.05, 2, HOG)  # let go of the interpreter: zlib moves on, too
-    assert HOG == culprit([hashes, zips._replace(proved=1), made_to], 0.09, 0.14)
+    assert HOG == culprit([hashes, zips._replace(proved=1), made_to], looked(0.09, 0.09), 0.14)
 
 
 def test_beside_a_thread_without_a_cpu_clock_to_have_moved_on_proves_nothing() -> None:
     zips = Suspect(0.09, 1, Place((Frame("/srv/c.py", 3, "zip"),), None, "zip"))
     unknown = Suspect(None, 0, HOG)
-    assert culprit([zips, unknown], 0.09, 0.14) is None
-    assert HOG == culprit([zips, unknown._replace(proved=2)], 0.09, 0.14)
+    assert culprit([zips, unknown], looked(0.09, 0.09), 0.14) is None
+    assert HOG == culprit([zips, unknown._replace(proved=2)], looked(0.09, 0.09), 0.14)
 
 
 def test_a_thread_that_has_ended_is_named_for_what_it_did_and_not_for_what_comes_next() -> None:
