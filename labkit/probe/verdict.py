@@ -80,10 +80,11 @@ class Iteration:
         queued = m.loop_queued * part
         crowded = min(rest, queued) if own else 0.0
         rest -= crowded
-        # If its own thread slept with the interpreter, the machine kept nobody from running.
-        halted = m.stopped * part + (m.idle * part if asked else 0.0)
-        machine = min(rest, both((halted, 0.0 if own else queued)))
+        stopped, idle = m.stopped * part, m.idle * part
+        machine = min(rest, both((stopped + idle * asked, 0.0 if own else queued)))
         rest -= machine
+        slept = 0.0 if asked else min(rest, idle)  # perhaps its own thread did, in native code
+        rest -= slept
         booked = defaultdict[Where, float](float)
 
         def book(cause: str, at: Place, seconds: float) -> None:
@@ -91,7 +92,7 @@ class Iteration:
             booked[at.where] += seconds
 
         kept = m.kept >= min(rest / 2, 0.6 * interval)
-        if not waits and m.stopped * part > 2 * rest:  # the stop may have begun earlier
+        if not waits and stopped > 2 * rest:  # the stop may have begun earlier
             book("unknown", place, rest)
         elif asked and kept:
             cause = _STARVED if who else "unknown"
@@ -104,6 +105,7 @@ class Iteration:
             # Without a Python frame there is no sign of a call that waits: it may wait its turn.
             known = self.place is not None and (told or not kept) and (place.stack or not own)
             book("blocked" if known else "unknown", place, rest)
+        book("unknown", place, slept)
         book("collecting garbage", place, garbage)
         book("computing", place, ran)
         book(MACHINE, Place(), machine)

@@ -139,18 +139,22 @@ def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
     assert computing == unless_busy(attempt, lambda found: found == computing)
 
 
-@pytest.mark.parametrize("beside", [contextlib.nullcontext, lambda: thread(hash_it)])
-def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller(
-    beside: Callable[[], contextlib.AbstractContextManager[None]],
-) -> None:
+def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("its C library is called by name")
 
     async def main() -> None:
         ctypes.PyDLL(None).usleep(150_000)  # NATIVE
 
-    with beside():
-        assert verdict(main) == ("blocked", marked("NATIVE"))
+    assert verdict(main) == ("blocked", marked("NATIVE"))
+
+
+def test_beside_a_thread_that_computes_such_a_sleep_is_not_taken_for_the_machines() -> None:
+    seen = Iteration(0.0, place=HANDLER)
+    seen.add(0.1, looked(0.09, 0.03, idle=0.06, loop_runs=1), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert ("unknown", ["blocked"]) == (stall.cause, [part.cause for part in stall.also])
 
 
 def test_beside_a_thread_that_sleeps_with_the_interpreter_none_that_computes_is_accused() -> None:
