@@ -36,6 +36,8 @@ from labkit.probe.frames import (
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
+# Threads of a ProcessPoolExecutor hold one of these: they pickle what is sent, and what comes back.
+_PROCESS_POOL = {"_SafeQueue", "_ExecutorManagerThread"}
 _RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
 Where = tuple[Frame | None, str | None]  # a line, and the thread that kept the interpreter there
@@ -91,6 +93,11 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
             future = getattr(value, "__dict__", {}).get("future") if is_item else value
             if _is_future(future):
                 return _waiting_for(future, 0)
+            pool = value.__self__ if type(value) is MethodType else value
+            if type(pool).__name__ in _PROCESS_POOL:  # which item it is at work on is not known
+                items = list(getattr(pool, "__dict__", {}).get("pending_work_items", {}).values())
+                lines = {_waiting_for(item.future, 0) for item in items}
+                return lines.pop() if len(lines) == 1 else None
         frame = frame.f_back
     return None
 

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +399,22 @@ def test_who_sent_a_thread_the_call_that_keeps_the_interpreter_is_named() -> Non
         return await asyncio.get_running_loop().run_in_executor(None, json.loads, text)  # SEND
 
     assert verdict(load) == ("starved by another thread", marked("SEND"))
+
+
+def test_who_sent_a_process_what_a_thread_pickles_for_it_is_named() -> None:
+    numbers = list(range(2_000_000))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(len, "").result()  # the process is there
+
+        async def count() -> None:
+            await asyncio.get_running_loop().run_in_executor(pool, len, numbers)  # PICKLED
+
+        async def main() -> None:
+            counting = asyncio.ensure_future(count())
+            while not counting.done():
+                await asyncio.sleep(0.001)
+
+        assert verdict(main) == ("starved by another thread", marked("PICKLED"))
 
 
 # What is not proved is not said.
