@@ -34,13 +34,13 @@ class Measured(NamedTuple):
     at: float  # the moment of this reading
     took: float
     late: float  # how much later than asked the sampler woke up
-    kept: float  # of that, how long it waited for the interpreter
+    kept: float  # of that, how long it waited for the interpreter while threads ran
     stopped: float  # of that, how long the process did not run at all
     others: float  # CPU time of all threads but the loop's; of all, if its own is not known
     loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
     garbage: float = 0.0  # for how long garbage was collected on the loop's thread
     elsewhere: float = 0.0  # and on others
-    idle: float = 0.0  # of `late`, how long the interpreter was kept by a thread that did not run
+    idle: float = 0.0  # of `late`, how long it waited for the interpreter while no thread ran
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
@@ -80,12 +80,11 @@ class Meters:
         if late > _LATE:
             # One of the waits was its sleep. Its own CPU time is a garbage collection's.
             waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
-            kept = max(0.0, min(late, waited if _COUNTS else cpu))
-            if cpu > late / 20:  # that thread may have slept, or have waited for a processor
-                idle = max(0.0, kept - cpu)
-        if late > _VERY_LATE:
-            stopped = max(0.0, late - max(kept, cpu))
-        kept -= idle
+            wanted = max(0.0, min(late, waited if _COUNTS else cpu))
+            # Whoever had it may have slept with it, or have waited for a processor.
+            kept = min(wanted, cpu) if cpu > late / 20 else wanted
+            if late > _VERY_LATE:
+                idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
         here, elsewhere = (max(0.0, seconds) for seconds in collecting)
         return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)

@@ -36,8 +36,7 @@ from labkit.probe.frames import (
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
-# Threads of a ProcessPoolExecutor hold one of these: they pickle what is sent, and what comes back.
-_PROCESS_POOL = {"_SafeQueue", "_ExecutorManagerThread"}
+_MANY = 100  # items in a process pool; to ask who waits for each of more would take too long
 _RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
 Where = tuple[Frame | None, str | None]  # a line, and the thread that kept the interpreter there
@@ -87,19 +86,30 @@ def place_in_thread(frame: FrameType | None, thread: str) -> Place:
 
 def _sent_from(frame: FrameType | None) -> Frame | None:
     """The user's line that sent a thread its work (to_thread, run_in_executor) and awaits it."""
+    receives = False
     while frame is not None:
-        for value in list(frame.f_locals.values()):
-            is_item = type(value).__name__ == "_WorkItem"
+        receives |= frame.f_code.co_name == "recv"
+        values = list(frame.f_locals.values())
+        for value in values:
+            is_item = _name(type(value)) == "_WorkItem"
             future = getattr(value, "__dict__", {}).get("future") if is_item else value
             if _is_future(future):
                 return _waiting_for(future, 0)
+        for value in values:  # a process pool's own threads pickle and unpickle one of its items
             pool = value.__self__ if type(value) is MethodType else value
-            if type(pool).__name__ in _PROCESS_POOL:  # which item it is at work on is not known
+            at_one = {"_SafeQueue": True, "_ExecutorManagerThread": receives}
+            if at_one.get(_name(type(pool))):
                 items = list(getattr(pool, "__dict__", {}).get("pending_work_items", {}).values())
-                lines = {_waiting_for(item.future, 0) for item in items}
-                return lines.pop() if len(lines) == 1 else None
+                lines = {_waiting_for(item.future, 0) for item in items[: _MANY + 1]}
+                return lines.pop() if len(lines) == 1 and len(items) <= _MANY else None
         frame = frame.f_back
     return None
+
+
+def _name(kind: type) -> str:
+    """A type's name; unlike `kind.__name__`, it calls no metaclass of the user's."""
+    name: str = vars(type)["__name__"].__get__(kind)
+    return name
 
 
 def _is_future(value: Any) -> bool:

@@ -99,7 +99,8 @@ class Suspects:
             self._seen[ident] = _Seen(at, cpu, free)
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
                 # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
-                moved = cpu is not None and old.at not in (None, at)
+                # And one that ran in a call without the interpreter has only come back from it.
+                moved = cpu is not None and old.at not in (None, at) and not old.free
                 proved = 2 if lets_go(frame) else int(moved)
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(None if _waits(frame) else frame, name)
@@ -141,4 +142,5 @@ def lets_go(frame: FrameType) -> bool:
 def _waits(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     waits = os.path.basename(file) in _WAITING and is_library(file)
-    return waits and not only_entered(frame)
+    calls = frame.f_code.co_name == "run"  # a function in C: that is its work
+    return waits and not calls and not only_entered(frame)

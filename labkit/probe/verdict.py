@@ -3,8 +3,8 @@
 Every look stands for the time since the one before, which is divided by what is proved: collecting
 garbage; computing (the loop's thread had CPU time); the machine's (the process was stopped, or
 waited for a processor); and the rest. If the interpreter was free in the rest, the loop was
-blocked; if a thread provably kept it from the loop, it was starved; else "unknown". The largest
-share decides.
+blocked; if a thread provably kept it from the loop, it was starved; else, as while some thread may
+have slept with it, "unknown". The largest share decides.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from labkit.probe.stall import MACHINE, OWN_THREADS, Cause, Part, Stall
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
 _STARVED = "starved by another thread"
+_SLEPT = "unknown: some thread may have slept with the interpreter"
 
 Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
 
@@ -44,7 +45,7 @@ class Iteration:
     shares: Shares = field(default_factory=lambda: defaultdict(float))
     # The most that one look stands for, by where that time went.
     longest: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
-    # What looks stand for that had to wait for a call into C to end.
+    # The time of looks that came only when an operation in C was over.
     after_c: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
@@ -69,8 +70,6 @@ class Iteration:
         garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
         rest, interval = took - garbage - ran, sys.getswitchinterval()
-        if m.kept > interval + _SOON:
-            self.after_c[place.where] += took
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
         asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
@@ -80,11 +79,13 @@ class Iteration:
         queued = m.loop_queued * part
         crowded = min(rest, queued) if own else 0.0
         rest -= crowded
-        stopped, idle = m.stopped * part, m.idle * part
-        machine = min(rest, both((stopped + idle * asked, 0.0 if own else queued)))
+        machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
         rest -= machine
-        slept = 0.0 if asked else min(rest, idle)  # perhaps its own thread did, in native code
+        slept = min(rest, max(0.0, m.idle * part - queued))
         rest -= slept
+        if told and m.kept > interval + _SOON:
+            alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
+            self.after_c[place.where] += ran + (rest if alone else 0.0)
         booked = defaultdict[Where, float](float)
 
         def book(cause: str, at: Place, seconds: float) -> None:
@@ -92,7 +93,7 @@ class Iteration:
             booked[at.where] += seconds
 
         kept = m.kept >= min(rest / 2, 0.6 * interval)
-        if not waits and stopped > 2 * rest:  # the stop may have begun earlier
+        if not waits and m.stopped * part > 2 * rest:  # the stop may have begun earlier
             book("unknown", place, rest)
         elif asked and kept:
             cause = _STARVED if who else "unknown"
@@ -105,7 +106,7 @@ class Iteration:
             # Without a Python frame there is no sign of a call that waits: it may wait its turn.
             known = self.place is not None and (told or not kept) and (place.stack or not own)
             book("blocked" if known else "unknown", place, rest)
-        book("unknown", place, slept)
+        book(_SLEPT, place, slept)
         book("collecting garbage", place, garbage)
         book("computing", place, ran)
         book(MACHINE, Place(), machine)
@@ -135,12 +136,13 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     # On macOS and Windows, only now is known for how long the loop's thread ran.
     _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
     # The system counts a wait for a processor when it is over: looks can have come before that.
-    _move(totals, seen.queued, ("blocked", _STARVED, "unknown"), MACHINE)
+    _move(totals, seen.queued, ("blocked", _STARVED, "unknown", _SLEPT), MACHINE)
     machine = totals[MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
         return machine
     if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
         totals[_STARVED] += totals.pop("unknown", 0.0)
+    totals["unknown"] += totals.pop(_SLEPT, 0.0)
     causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
     cause = max(causes, key=lambda cause: totals[cause])
     if totals[OWN_THREADS] > busy / 2:
@@ -150,10 +152,10 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     for (other, elsewhere), seconds in seen.shares.items():
         if elsewhere.where == place.where:
             there[other] += fits * seconds
-    there_s, longest = sum(there.values()), fits * seen.longest[place.where]
+    found, longest = sum(there.values()), fits * seen.longest[place.where]
     # What waits is where it was, unless the first look came late; what runs has moved on.
-    late = longest > (0.8 if cause == "blocked" else 0.5) * there_s
-    late |= fits * seen.after_c[place.where] > there_s / 2
+    late = longest > (0.8 if cause == "blocked" else 0.5) * found
+    late |= fits * seen.after_c[place.where] > found / 2
     late |= cause != "blocked" and there["blocked"] > 0.1 * busy
     return Stall(
         start_s=seen.since - entered,
@@ -162,7 +164,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         frame=place.frame,
         samples=seen.looks,
         approximate=cause != "unknown" and late,
-        share=min(1.0, there_s / max(1e-9, busy - machine - totals[OWN_THREADS])),
+        share=min(1.0, found / max(1e-9, busy - machine - totals[OWN_THREADS])),
         tasks=len(seen.tasks),
         also=tuple(
             Part(other, 1e3 * totals[other], _costliest(seen, other).frame)

@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -151,24 +152,44 @@ def test_native_code_that_sleeps_with_the_interpreter_is_named_by_its_caller() -
     assert verdict(main) == ("blocked", marked("NATIVE"))
 
 
-def test_beside_a_thread_that_computes_such_a_sleep_is_not_taken_for_the_machines() -> None:
+@pytest.mark.parametrize("loop_runs", [1, 20])  # the loop slept; it asked for the interpreter
+def test_beside_a_thread_that_computes_such_a_sleep_is_not_taken_for_the_machines(
+    loop_runs: int,
+) -> None:
+    stall = judged(looked(0.09, 0.03, idle=0.06, loop_runs=loop_runs), HOG)
+    assert isinstance(stall, Stall)
+    rest = "blocked" if loop_runs == 1 else "starved by another thread"
+    assert ("unknown", [rest]) == (stall.cause, [part.cause for part in stall.also])
+
+
+def test_such_a_sleep_is_not_charged_to_a_thread_that_kept_the_interpreter_at_another_time() -> (
+    None
+):
     seen = Iteration(0.0, place=HANDLER)
-    seen.add(0.1, looked(0.09, 0.03, idle=0.06, loop_runs=1), 0.0, None)
+    for until, m, cpu in [
+        (0.06, looked(0.0, 0.0), 0.06),
+        (0.105, looked(0.04, 0.04), 0.0),
+        (0.145, looked(0.04, 0.0, idle=0.1, loop_runs=1), 0.0),
+    ]:
+        seen.add(until, m, cpu, HOG)
     stall = judge(seen, 0.05, 0.0)
     assert isinstance(stall, Stall)
-    assert ("unknown", ["blocked"]) == (stall.cause, [part.cause for part in stall.also])
+    assert "computing" == stall.cause
 
 
 def test_beside_a_thread_that_sleeps_with_the_interpreter_none_that_computes_is_accused() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("its C library is called by name")
 
+    def hash_long() -> None:  # it runs longer than the other one sleeps
+        hashlib.pbkdf2_hmac("sha256", b"pw", b"salt", 2_000_000)
+
     async def main() -> None:
         sleeper = asyncio.ensure_future(asyncio.to_thread(ctypes.PyDLL(None).usleep, 150_000))
         while not sleeper.done():
             await asyncio.sleep(0.001)
 
-    with thread(hash_it):
+    with thread(hash_long):
         stall = longest(main)
     assert stall is not None
     assert ("unknown", None) == (stall.cause, stall.thread)
@@ -367,7 +388,7 @@ def test_a_callback_in_c_has_no_line() -> None:
 
     stall = longest(main)
     assert stall is not None
-    assert "blocked, in C code with no Python frame" in str(stall)
+    assert re.search("blocked, in (or shortly before )?C code with no Python frame", str(stall))
 
 
 def test_the_line_that_runs_a_loop_in_a_thread_is_never_a_culprit() -> None:
@@ -749,7 +770,8 @@ def test_on_stall_is_called_with_each_and_dropped_when_it_fails() -> None:
     assert 1 == len(got)
     assert 1 == said.count("on_stall failed, and is not called again")
     # A handler that hung in another test may go on only now.
-    known = [text for text in said if f"blocked, at test_kinds.py:{marked('FOUR')}" in text]
+    at = rf"blocked, at( or shortly before)? test_kinds\.py:{marked('FOUR')}"
+    known = [text for text in said if re.search(at, text)]
     assert 2 == len(known), known  # the first at once, then how many more
     found = [stall for stall in probe.stalls if stall.cause == "blocked"]
     assert f"+ {len(found) - 1} more" in known[1]  # one can have been the machine's, where busy

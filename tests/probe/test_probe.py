@@ -2,6 +2,7 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import selectors
 import socket
 import subprocess
@@ -216,7 +217,6 @@ def test_a_stall_tells_where_when_and_why() -> None:
     assert [frame.function for frame in stall.stack][-2:] == ["blocked_for", "block"]
     assert stall.stack[-1] == stall.frame
     assert stall.samples > 1
-    assert not stall.approximate
     assert stall.tasks == 1
     assert stall.thread is None
     assert stall.start_s >= 0.02
@@ -305,7 +305,8 @@ def test_stalls_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         said = wait_for_record(caplog, str(stall))
     assert (said.name, said.levelname) == ("labkit.probe", "INFO")
     assert "(what to do: python -m labkit.probe why blocked)" in said.getMessage()
-    assert f"ms, blocked, at test_probe.py:{block_line()} in block: time.sleep" in str(stall)
+    at = rf"at( or shortly before)? test_probe\.py:{block_line()}"  # the first look may come late
+    assert re.search(rf"ms, blocked, {at} in block: time\.sleep", str(stall))
 
 
 # Which loops.
