@@ -95,10 +95,11 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
             future = getattr(value, "__dict__", {}).get("future") if is_item else value
             if _is_future(future):
                 return _waiting_for(future, 0)
-        for value in values:  # a process pool's own threads pickle and unpickle one of its items
+        # A process pool's own threads pickle and unpickle one of its items.
+        at_one = {"_SafeQueue", "_ExecutorManagerThread"} if receives else {"_SafeQueue"}
+        for value in values:
             pool = value.__self__ if type(value) is MethodType else value
-            at_one = {"_SafeQueue": True, "_ExecutorManagerThread": receives}
-            if at_one.get(_name(type(pool))):
+            if _name(type(pool)) in at_one:
                 items = list(getattr(pool, "__dict__", {}).get("pending_work_items", {}).values())
                 lines = {_waiting_for(item.future, 0) for item in items[: _MANY + 1]}
                 return lines.pop() if len(lines) == 1 and len(items) <= _MANY else None
