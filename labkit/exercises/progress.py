@@ -28,9 +28,8 @@ def place() -> Path:
     import platformdirs  # here, so that who takes the probe home need not have it
 
     home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
-    path = Path(home).expanduser()
     # A relative place counts from the user's home directory, as for the embedded server.
-    return (path if path.is_absolute() else Path.home() / path).resolve() / "progress"
+    return (Path.home() / Path(home).expanduser()).resolve() / "progress"
 
 
 def read() -> dict[str, bool]:
@@ -42,16 +41,13 @@ def read() -> dict[str, bool]:
 
 
 def record(exercise: str, outcome: str) -> str:
-    """Record the outcome of a check, if it was an attempt. Solved stays solved.
-
-    Returns:
-        What could not be done, in a sentence; as a rule, "".
-    """
+    """Record an attempt; solved stays solved. Returns what could not be done, in words, or ""."""
     file = place() / exercise
+    if outcome == "not attempted":
+        return ""
     try:
-        if outcome != "not attempted":
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
         if outcome == "pass":
             file.write_text("solved", "utf-8")
     except OSError as error:
