@@ -21,11 +21,7 @@ def timeline(
 ) -> None:
     """Chart the latency of each request of an offer over time, with the loop's stalls behind it.
 
-    Args:
-        run: What to show.
-        offer: Which requests; the victim's if not given.
-        title: The chart's message, as a sentence.
-        predicted: The p99 that the reader expected (ms), if any: it is drawn, too.
+    The offer is the victim's, if none is named; predict its p99 (ms).
     """
     offer = offer or run.victim
     title = title or f"{offer}: {run.latency(offer)}"
@@ -44,11 +40,8 @@ def compare(
 ) -> None:
     """Chart two runs below each other on the same axes, with a table, and the same in words.
 
-    Args:
-        before: A run, or several; the pair with the median ratio is drawn.
-        after: As many, each taken next to its partner.
-        offer: Which requests; the victim's if not given.
-        predicted: The p99 that the reader expected after the repair (ms), if any.
+    Of several runs, each taken next to its partner, the pair with the median ratio is drawn. The
+    offer is the victim's, if none is named; predict its p99 after the repair (ms).
     """
     pairs: list[tuple[Run, Run]] = partners(before, after)
     named, offer = offer, offer or pairs[0][0].victim
@@ -73,14 +66,7 @@ def compare(
 def gauges(
     run: Run, *, title: str, unit: str = "connections", predicted: float | None = None
 ) -> None:
-    """Chart a run's gauges over time, with the loop's stalls behind them.
-
-    Args:
-        run: A run whose scenario called `load.gauge`.
-        title: The chart's message, as a sentence.
-        unit: What the gauges count.
-        predicted: The reading that the reader expected, if any.
-    """
+    """Chart what a scenario's `load.gauge` read over time, with the loop's stalls behind it."""
     if run.gauges.empty:
         raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
     series: Any = run.gauges  # a mapping from names to columns
@@ -90,14 +76,20 @@ def gauges(
 
 def _change(before: Run, after: Run, offer: str, ratios: Sequence[float]) -> str:
     """How p99 changed, in words; a change that is no larger than the noise is none."""
-    was, now, ratio = before.latency(offer).p99, after.latency(offer).p99, median_low(ratios)
-    if 1 / DOUBT[1] < ratio < DOUBT[1] or abs(was - now) < max(before.noise_ms, after.noise_ms):
+    was, now = before.latency(offer).p99, after.latency(offer).p99
+    change = how_changed(ratios)
+    if change == "unchanged" or abs(was - now) < max(before.noise_ms, after.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
-    elif ratio > 1:
-        change = spread(ratios, "lower")
-    else:
-        change = spread([1 / r for r in ratios], "higher", 1 / ratio)
     return f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
+
+
+def how_changed(ratios: Sequence[float]) -> str:
+    """How a figure changed, in words, by its ratios of before to after."""
+    ratio = median_low(ratios)
+    if 1 / DOUBT[1] < ratio < DOUBT[1]:
+        return "unchanged"
+    inverse = [1 / it for it in ratios]
+    return spread(ratios, "lower") if ratio > 1 else spread(inverse, "higher", 1 / ratio)
 
 
 def _said(run: Run, offer: str) -> str:
@@ -110,8 +102,8 @@ def _draw_requests(panels: Sequence[Axes], runs: Mapping[str, Run], offer: str) 
     asked = {name: run.requests[run.requests.offer == offer] for name, run in runs.items()}
     times = [t for requests in asked.values() for t in requests.latency_ms if t > 0]
     logarithmic(panels[0])  # the others share its axes
-    panels[0].set_ylim(min(times) / 1.6, max(times) * 1.6)
-    panels[0].set_xlim(0, max(run.seconds for run in runs.values()))
+    longest = max(run.seconds for run in runs.values())
+    panels[0].set(xlim=(0, longest), ylim=(min(times) / 1.6, max(times) * 1.6))
     panels[-1].set_xlabel("intended start of the request (s)")
     for axes, (name, run) in zip(panels, runs.items(), strict=True):
         axes.set_title(f"{name}; {run.stalls_in_words}", loc="left", fontsize=10, color=INK)

@@ -1,4 +1,9 @@
-"""Pictures of plain figures, bars and lines; and what all pictures share."""
+"""Pictures of plain figures, bars and lines; and what all pictures share.
+
+In all of them, `title` is the chart's message, as a sentence; `unit` is what the figures are, with
+their unit: "p99 (ms)"; `predicted` is what the reader expected, and drawn beside what was measured.
+A LabError refuses a prediction that is no figure.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,6 @@ from labkit.measure import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; never colour alone.
@@ -29,29 +33,18 @@ _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp sc
 def bars(
     values: Mapping[str, float], *, title: str, unit: str, predicted: Sequence[float] | None = None
 ) -> None:
-    """Chart one figure for each of several things.
-
-    Args:
-        values: For each thing's name, its figure.
-        title: The chart's message, as a sentence.
-        unit: What the figures are, with their unit: "p99 (ms)".
-        predicted: What the reader expected of each, if anything.
-
-    Raises:
-        LabError: There are not as many predictions as bars, or one is no figure.
-    """
+    """Chart one figure for each of several things, by their names; predict one for each, too."""
     figure, [axes] = panels(height=1.3 + 0.5 * len(values))
     drawn = axes.barh(list(values), list(values.values()), height=0.5, color=BLUE)
     axes.bar_label(drawn, list(map(number, values.values())), padding=4, color=INK)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(*values.values(), 1e-9))
-    axes.set_xlabel(unit)
+    axes.set(xlim=(0, 1.12 * max(*values.values(), 1e-9)), xlabel=unit)
     axes.grid(axis="y", visible=False)
     whole_numbers(axes.xaxis, values.values())
     said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
     if predicted is not None:
-        example = [10 * (i + 1) for i in range(len(values))]
-        _check(predicted, f"{len(values)} figures, such as {example}", len(values))
+        wanted = f"{len(values)} figures, such as {[*range(10, 10 * len(values) + 1, 10)]}"
+        predicted = _checked(predicted, wanted, count=len(values))
         below = [row + 0.38 for row in range(len(values))]  # not over the figure beside the bar
         look: dict[str, Any] = {"color": PREDICTED, "marker": "D", "ms": 7, "mec": "white"}
         axes.plot(predicted, below, ls="", label="you predicted", **look)
@@ -73,23 +66,14 @@ def lines(
 ) -> None:
     """Chart how figures change with a size, a rate, a position or the time.
 
-    Args:
-        x: Where each figure stands.
-        series: For each line's name, a figure for each x; NaN leaves a gap.
-        title: The chart's message, as a sentence.
-        x_unit: What x is, with its unit.
-        unit: What the figures are, with their unit.
-        log: Whether figures differ by orders, and the axis is logarithmic.
-        predicted: The figure that the reader expected, if any.
-        during: The run that x is the time of: its stalls are drawn, and each figure as it holds
-            until the next.
+    Each series has a figure for each x; NaN leaves a gap. If x is the time of a run, name it in
+    `during`: its stalls are drawn, and each figure as it holds until the next.
     """
     figure, [axes] = panels(height=3.7)
     x, columns = list(x), {name: list(column) for name, column in series.items()}
     for (name, column), (colour, dashes, marker) in zip(columns.items(), cycle(_LINES)):
         look: dict[str, Any] = {"marker": marker, "ms": 5}
-        if during:
-            look = {"drawstyle": "steps-post"}
+        look = {"drawstyle": "steps-post"} if during else look
         axes.plot(x, column, color=colour, ls=dashes, label=name, **look)
     if log:
         logarithmic(axes)
@@ -101,8 +85,7 @@ def lines(
         axes.set_xlim(0, during.seconds)
     else:
         whole_numbers(axes.xaxis, x)
-    axes.set_xlabel(x_unit)
-    axes.set_ylabel(unit)
+    axes.set(xlabel=x_unit, ylabel=unit)
     few = sorted({*range(0, len(x), max(1, len(x) // 8)), len(x) - 1})  # to read out
     said = "; ".join(
         f"{name}: "
@@ -114,16 +97,11 @@ def lines(
 
 
 def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
-    """Draw the one figure that the reader predicted over what was measured; return it in words.
-
-    Raises:
-        LabError: It is no figure that this axis can show.
-    """
+    """Draw the one figure that the reader predicted over what was measured; return it in words."""
     if predicted is None:
         return ""
     lowest = 1e-9 if axes.get_yscale() == "log" else 0.0
-    wanted = f"one figure in {unit}" if unit else "one figure"
-    _check(predicted, f"{wanted}, such as 20", lowest=lowest)
+    _checked(predicted, f"one figure{unit and f' in {unit}'}, such as 20", lowest=lowest)
     said = f"{number(predicted)} {unit}".strip()
     axes.axhline(predicted, color=PREDICTED, lw=2, ls=":", label=f"you predicted {said}")
     low, high = axes.get_ylim()
@@ -177,12 +155,10 @@ def shade(axes: Axes, run: Run) -> None:
         axes.axvspan(start, end, lw=0, zorder=0, label="the machine paused", **paused)
 
 
-def whole_numbers(axis: Axis, values: Iterable[float]) -> None:
+def whole_numbers(axis: Any, values: Iterable[float]) -> None:
     """Count in whole numbers where all values are: there are no 2.5 warnings."""
-    locator: Any = axis.get_major_locator()
-    locator.set_params(
-        integer=all(value == round(value) for value in values if math.isfinite(value))
-    )
+    whole = all(value == round(value) for value in values if math.isfinite(value))
+    axis.get_major_locator().set_params(integer=whole)
 
 
 def logarithmic(axes: Axes) -> None:
@@ -195,11 +171,10 @@ def logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _check(predicted: Any, wanted: str, count: int | None = None, lowest: float = 0.0) -> None:
-    """Refuse a prediction, or a list of so many, that a chart cannot show."""
-    them = [predicted] if count is None else predicted
-    if not isinstance(them, list | tuple) or [True] * (count or 1) != [
-        isinstance(it, numbers.Real) and not isinstance(it, bool) and lowest <= float(it) < 1e9
-        for it in them
-    ]:
+def _checked(predicted: Any, wanted: str, count: int = 1, lowest: float = 0.0) -> Sequence[float]:
+    """What was predicted, as a list of figures that a chart can show."""
+    them = predicted if isinstance(predicted, list | tuple) else [predicted]
+    good = [it for it in them if isinstance(it, numbers.Real) and lowest <= float(it) < 1e9]
+    if not len(them) == len(good) == count:
         raise LabError(f"predicted is {predicted!r}. Expected {wanted}, or None: no guess.")
+    return them

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from labkit.measure import DOUBT, ms, spread
+from labkit.measure import ms
+from labkit.show.charts import how_changed
 from labkit.show.figures import BLUE, INK, VERMILION, panels
 
 Pair = Sequence[dict[str, Any]]  # the figures of a run before, and of one after
@@ -26,9 +27,7 @@ class Strip(NamedTuple):
 def draw_repairs(strips: Sequence[Strip], text: str) -> str:
     """Draw an SVG that takes the colours of its page, in light and in dark.
 
-    Args:
-        strips: Those of a lesson one after the other.
-        text: The same in words.
+    The strips of a lesson come one after the other; the text says the same in words.
     """
     from matplotlib import rc_context
 
@@ -41,9 +40,6 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
     axes.spines[:].set_color(INK)
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
     for y, (lesson, verdict, pair, earlier) in enumerate(strips):
-        change = how_changed(pair) if pair else ""
-        axes.text(1.02, y - 0.2, change, fontweight="bold", **beside)
-        axes.text(-0.02, y + 0.2, names(pair) if pair else "", ha="right", fontsize=8.5, **beside)
         if y == 0 or strips[y - 1].lesson != lesson:
             axes.axhline(y - 0.5, color=INK, lw=0.5, alpha=0.4)
             axes.text(-0.02, y - 0.2, lesson, ha="right", fontweight="bold", **beside)
@@ -51,6 +47,8 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
             axes.text(1.02, y + 0.2, verdict, fontsize=8.5, fontweight=weight, **beside)
         if pair:
             before, after = _p99(pair)
+            axes.text(1.02, y - 0.2, change_of(pair), fontweight="bold", **beside)
+            axes.text(-0.02, y + 0.2, names(pair), ha="right", fontsize=8.5, **beside)
             axes.plot([before, after], [y, y], color=INK, lw=1.5, alpha=0.5, zorder=1)
             axes.plot(before, y, "o", color=VERMILION, label="before")
             axes.plot(after, y, "s", color=BLUE, label="after")
@@ -70,17 +68,10 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
     return f'<svg role="img" aria-label="{escape(text)}" {drawn}'
 
 
-def how_changed(pair: Pair) -> str:
+def change_of(pair: Pair) -> str:
     """How p99 changed, in words."""
     before, after = _p99(pair)
-    if math.isnan(before + after):
-        return "none completed"
-    if not before or not after:  # 0.0: shorter than the figures' last digit
-        return "too short to compare"
-    ratio = before / after
-    if 1 / DOUBT[1] < ratio < DOUBT[1]:
-        return "unchanged"
-    return spread([ratio], "lower") if ratio > 1 else spread([1 / ratio], "higher")
+    return "none completed" if math.isnan(before + after) else how_changed([before / after])
 
 
 def names(pair: Pair) -> str:

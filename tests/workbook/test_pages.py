@@ -202,11 +202,6 @@ def test_the_first_page_sets_this_machines_figures_beside_the_committed_ones() -
     ] == rows
 
 
-def test_figures_of_zero_are_no_ratio() -> None:
-    assert "too short to compare" in overview([ran("a", 118.0, 0.0)])
-    assert "too short to compare" in overview([ran("a", 0.0, 2.0)])
-
-
 def test_a_page_of_one_notebook_leads_to_the_others_where_they_lie(tmp_path: Path) -> None:
     earlier = tmp_path / "runs" / "02_set_up_the_pool.html"
     earlier.parent.mkdir()
