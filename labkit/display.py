@@ -36,9 +36,7 @@ def attended() -> bool:
 def call_interruptibly(work: Callable[[], object]) -> None:
     """Call it where the stop button reaches it: in the main thread, as a cell.
 
-    JupyterLab handles a widget's messages in another thread, which no interrupt reaches: there,
-    this returns at once. Elsewhere (VS Code), messages wait until this ends: a second press of a
-    button is handled then.
+    JupyterLab handles a widget's messages in another thread: there, this returns at once.
     """
 
     def interruptible() -> None:
@@ -72,14 +70,10 @@ def show(
     png: bytes | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Display one output.
+    """Display one output: the whole message in words, and the same as HTML or as a picture.
 
-    Args:
-        text: The whole message in words; what is printed outside a notebook, and read aloud by
-            a screen reader in place of a picture.
-        html: The same as HTML.
-        png: The same as a picture.
-        data: Figures for `labkit run`'s scoreboard; kept in the output's metadata, not shown.
+    Words are what is printed outside a notebook, and read aloud in place of a picture. `data` is
+    kept in the output's metadata, for `labkit run`'s scoreboard.
     """
     bundle: dict[str, Any] = {"text/plain": text}
     metadata: dict[str, Any] = {"labkit": data} if data else {}
@@ -147,11 +141,10 @@ class Progress:
         bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
         if _instead.get() or (last and not in_notebook()):
             put(bundle, metadata)
+        elif self._handle is not None:
+            self._handle.update(bundle, raw=True, metadata=metadata)
         elif in_notebook():
             from IPython.display import display
 
-            if self._handle is None:
-                show_as: Any = display  # IPython has no types
-                self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
-            else:
-                self._handle.update(bundle, raw=True, metadata=metadata)
+            show_as: Any = display  # IPython has no types
+            self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
