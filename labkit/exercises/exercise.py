@@ -64,11 +64,6 @@ class Exercise:
     """One exercise: `check(answer)`, `hint()`, `solution()`."""
 
     def __init__(self, name: str) -> None:
-        """Load `exercises/NAME.py` from beside the notebooks.
-
-        Raises:
-            LabError: There is no such exercise, or no notebooks.
-        """
         if name not in progress.EXERCISES:
             known = ", ".join(progress.EXERCISES)
             raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
@@ -78,12 +73,8 @@ class Exercise:
         self._hints = iter(self._material.HINTS)
 
     def check(self, answer: Callable[..., Any]) -> Verdict:
-        """Judge an answer by what it does under load, say what was seen, and record the outcome.
-
-        Raises:
-            LabError: An earlier answer or scenario still runs: this one would be judged falsely.
-        """
-        if where := left_behind():
+        """Judge an answer by what it does under load, say what was seen, and record the outcome."""
+        if where := left_behind():  # by which this one would be judged falsely
             raise LabError(
                 f"This answer was not checked: an earlier answer or scenario still runs, at "
                 f"{where}. Expected that it has ended. Wait for that, or restart the kernel."
@@ -128,12 +119,8 @@ class Exercise:
 def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> NotYet:
     """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
-    Args:
-        run: Where it was seen.
-        least_ms: How late the machine must have been to bring about the same by itself.
-        seen: What was seen, in a sentence.
-        over: How many times its limit the figure was, if it grows with computing time, which
-            may be twice as long where it has to queue for a processor.
+    It has, if in this run it was late by `least_ms`; or if the figure, which grows with computing
+    time, was less than twice `over` its limit, and what computes had to queue for a processor.
     """
     late = ""
     if run.machine.starved and over < 2:
@@ -154,11 +141,7 @@ def database() -> server.Dsn:
 
 
 def notebooks() -> Path:
-    """The directory of the notebooks.
-
-    Raises:
-        LabError: labkit was installed without them.
-    """
+    """The directory of the notebooks; a LabError if labkit was installed without them."""
     path = Path(__file__).parents[2] / "notebooks"
     if not path.is_dir():
         raise LabError(
