@@ -64,11 +64,7 @@ def diverted(put: Put) -> Iterator[None]:
 
 
 def show(
-    text: str,
-    *,
-    html: str | None = None,
-    png: bytes | None = None,
-    data: dict[str, Any] | None = None,
+    text: str, *, html: str = "", png: bytes = b"", data: dict[str, Any] | None = None
 ) -> None:
     """Display one output: the whole message in words, and the same as HTML or as a picture.
 
@@ -77,9 +73,9 @@ def show(
     """
     bundle: dict[str, Any] = {"text/plain": text}
     metadata: dict[str, Any] = {"labkit": data} if data else {}
-    if html is not None:
+    if html:
         bundle["text/html"] = html
-    if png is not None:
+    if png:
         bundle["image/png"] = png
         width = struct.unpack(">I", png[16:20])[0] // 2  # charts are drawn for sharp screens
         metadata["image/png"] = {"alt": text, "width": width}

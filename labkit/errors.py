@@ -1,15 +1,10 @@
-"""The one error that labkit raises on purpose."""
+"""What labkit raises on purpose. Notebooks and the command line show the text alone."""
 
 
 class LabError(Exception):
-    """A mistake that could be foreseen, told in words instead of a traceback.
+    """A mistake that could be foreseen: what happened, what was expected, and what to do next."""
 
-    Its text says what happened, what was expected, and what to do next. Notebooks and the
-    command line show that text alone.
-    """
-
-    def _render_traceback_(self) -> list[str]:
-        """IPython asks for this before it prints a traceback of its own."""
+    def _render_traceback_(self) -> list[str]:  # which IPython asks for first
         return [f"LabError: {self}"]
 
 

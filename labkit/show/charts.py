@@ -49,12 +49,13 @@ def compare(
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
-    title = _change(b, a, offer, ratios)
+    was, now, change = b.latency(offer).p99, a.latency(offer).p99, how_changed(ratios)
+    if change == "unchanged" or abs(was - now) < max(b.noise_ms, a.noise_ms):
+        change = f"unchanged: {spread(ratios, 'is within the noise')}"
+    title = f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
     title += more_failed([b], [a], named)[2].replace("; ", "; but ")
-    if trouble := next((r.machine.trouble for r in (b, a) if r.machine.pauses), ""):
-        title += f"; but {trouble}"
-    if invalid := a.invalid or b.invalid:
-        title += f"; but {invalid}"
+    paused = next((run.machine.trouble for run in (b, a) if run.machine.pauses), "")
+    title += "".join(f"; but {why}" for why in (paused, a.invalid or b.invalid) if why)
     figure, [above, below] = panels(height=5.4, rows=2)
     _draw_requests([above, below], {f"before: {b.name}": b, f"after: {a.name}": a}, offer)
     guess = lay_over(below, predicted, "ms")
@@ -74,17 +75,8 @@ def gauges(
     lines(at, series, title=title, x_unit=time, unit=unit, predicted=predicted, during=run)
 
 
-def _change(before: Run, after: Run, offer: str, ratios: Sequence[float]) -> str:
-    """How p99 changed, in words; a change that is no larger than the noise is none."""
-    was, now = before.latency(offer).p99, after.latency(offer).p99
-    change = how_changed(ratios)
-    if change == "unchanged" or abs(was - now) < max(before.noise_ms, after.noise_ms):
-        change = f"unchanged: {spread(ratios, 'is within the noise')}"
-    return f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
-
-
 def how_changed(ratios: Sequence[float]) -> str:
-    """How a figure changed, in words, by its ratios of before to after."""
+    """How a figure changed, in words, by its ratios of before to after; by little is not at all."""
     ratio = median_low(ratios)
     if 1 / DOUBT[1] < ratio < DOUBT[1]:
         return "unchanged"

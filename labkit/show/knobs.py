@@ -36,7 +36,8 @@ def knobs(
 ) -> None:
     """Measure a scenario at its default setting, and let the reader turn its knobs.
 
-    Where nobody can press "Measure" (`labkit run`, a page), the picture is all there is.
+    Where nobody can press "Measure" (`labkit run`, a page), the picture is all there is. A LabError
+    says if a knob or a prediction is not as follows; else it is one of `measure`.
 
     Args:
         scenario: An `async def scenario(load, freeze_ms=120)`: the knobs are its arguments.
@@ -44,9 +45,6 @@ def knobs(
         read: The same of a run that was measured, by the same names; NaN if it has none.
         unit: What the figures are, with their unit: "p99 (ms)".
         ranges: For each knob its lowest value, its highest, the step. The first is the x axis.
-
-    Raises:
-        LabError: A knob or predict is not as it is said here; and what `measure` raises.
     """
     defaults = {name: it.default for name, it in inspect.signature(scenario).parameters.items()}
     try:
