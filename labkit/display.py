@@ -36,7 +36,8 @@ def attended() -> bool:
 def call_interruptibly(work: Callable[[], object]) -> None:
     """Call it where the stop button reaches it: in the main thread, as a cell.
 
-    JupyterLab handles a widget's messages in another thread: there, this returns at once.
+    JupyterLab handles a widget's messages in another thread: there, this returns at once. Elsewhere
+    (VS Code) they wait until this ends: a second press of a button is handled then.
     """
 
     def interruptible() -> None:

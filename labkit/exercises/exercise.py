@@ -119,8 +119,9 @@ class Exercise:
 def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> NotYet:
     """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
-    It has, if in this run it was late by `least_ms`; or if the figure, which grows with computing
-    time, was less than twice `over` its limit, and what computes had to queue for a processor.
+    `least_ms` is how late the machine must have been in this run to bring about the same by itself.
+    `over` is how many times its limit a figure was that grows with computing time: this may be
+    twice as long where it has to queue for a processor.
     """
     late = ""
     if run.machine.starved and over < 2:
@@ -171,14 +172,14 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
                 if inspect.isawaitable(called):
                     return await called
             said = (
-                f"returned {called!r:.60}, which cannot be awaited. Expected a coroutine function."
+                f"returned {called!r:.60}, which cannot be awaited. Expected a coroutine function"
             )
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
             where = _learners_frame(error.__cause__)
-            said = f"had not ended after {PATIENCE:g} s: it waited at {where}."
-        endless.append(f"a call of your answer {said}")
+            said = f"had not ended after {PATIENCE:g} s: it waited at {where}"
+        endless.append(f"a call of your answer {said}.")
         raise NotYet(endless[-1])
 
     return patient

@@ -49,7 +49,7 @@ def compare(
     if any(map(math.isnan, ratios)):
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
-    was, now, change = b.latency(offer).p99, a.latency(offer).p99, how_changed(ratios)
+    was, now, change = b.latency(offer).p99, a.latency(offer).p99, changed(ratios)
     if change == "unchanged" or abs(was - now) < max(b.noise_ms, a.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
     title = f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
@@ -75,7 +75,7 @@ def gauges(
     lines(at, series, title=title, x_unit=time, unit=unit, predicted=predicted, during=run)
 
 
-def how_changed(ratios: Sequence[float]) -> str:
+def changed(ratios: Sequence[float]) -> str:
     """How a figure changed, in words, by its ratios of before to after; by little is not at all."""
     ratio = median_low(ratios)
     if 1 / DOUBT[1] < ratio < DOUBT[1]:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from labkit.measure import ms
-from labkit.show.charts import how_changed
+from labkit.show.charts import changed
 from labkit.show.figures import BLUE, INK, VERMILION, panels
 
 Pair = Sequence[dict[str, Any]]  # the figures of a run before, and of one after
@@ -47,7 +47,7 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
             axes.text(1.02, y + 0.2, verdict, fontsize=8.5, fontweight=weight, **beside)
         if pair:
             before, after = _p99(pair)
-            axes.text(1.02, y - 0.2, change_of(pair), fontweight="bold", **beside)
+            axes.text(1.02, y - 0.2, how_changed(pair), fontweight="bold", **beside)
             axes.text(-0.02, y + 0.2, names(pair), ha="right", fontsize=8.5, **beside)
             axes.plot([before, after], [y, y], color=INK, lw=1.5, alpha=0.5, zorder=1)
             axes.plot(before, y, "o", color=VERMILION, label="before")
@@ -68,10 +68,10 @@ def draw_repairs(strips: Sequence[Strip], text: str) -> str:
     return f'<svg role="img" aria-label="{escape(text)}" {drawn}'
 
 
-def change_of(pair: Pair) -> str:
+def how_changed(pair: Pair) -> str:
     """How p99 changed, in words."""
     before, after = _p99(pair)
-    return "none completed" if math.isnan(before + after) else how_changed([before / after])
+    return "none completed" if math.isnan(before + after) else changed([before / after])
 
 
 def names(pair: Pair) -> str:

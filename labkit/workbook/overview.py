@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from labkit.show.repairs import Strip, change_of, draw_repairs, names
+from labkit.show.repairs import Strip, draw_repairs, how_changed, names
 from labkit.workbook.report import Result, in_ms, in_sum
 
 MARKUP = re.compile(r"([\\`*_\[\]<>|])")  # of Markdown, in the name of a run
@@ -46,4 +46,4 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
 
 
 def _repairs(result: Result) -> list[str]:
-    return [f"{names(pair)}: {in_ms(pair)}, {change_of(pair)}" for pair in result.pairs]
+    return [f"{names(pair)}: {in_ms(pair)}, {how_changed(pair)}" for pair in result.pairs]
