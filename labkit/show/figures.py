@@ -100,8 +100,9 @@ def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
     """Draw the one figure that the reader predicted over what was measured; return it in words."""
     if predicted is None:
         return ""
+    wanted = f"one figure{unit and f' in {unit}'}, such as 20"
     lowest = 1e-9 if axes.get_yscale() == "log" else 0.0
-    _checked(predicted, f"one figure{unit and f' in {unit}'}, such as 20", lowest=lowest)
+    [predicted] = _checked(predicted, wanted, lowest=lowest)
     said = f"{number(predicted)} {unit}".strip()
     axes.axhline(predicted, color=PREDICTED, lw=2, ls=":", label=f"you predicted {said}")
     low, high = axes.get_ylim()
