@@ -28,8 +28,9 @@ def place() -> Path:
     import platformdirs  # here, so that who takes the probe home need not have it
 
     home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
+    path = Path(home).expanduser()
     # A relative place counts from the user's home directory, as for the embedded server.
-    return (Path.home() / Path(home).expanduser()).resolve() / "progress"
+    return (path if path.is_absolute() else Path.home() / path).resolve() / "progress"
 
 
 def read() -> dict[str, bool]:
