@@ -24,8 +24,7 @@ _instead: ContextVar[Put | None] = ContextVar("labkit_display", default=None)
 def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this code."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def attended() -> bool:
@@ -123,8 +122,6 @@ def as_img(bundle: dict[str, Any], metadata: dict[str, Any]) -> str:
 
 def number(value: float) -> str:
     """A figure with three digits that mean something."""
-    if value == 0:
-        return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
