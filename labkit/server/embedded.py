@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from labkit.errors import LabError
 from labkit.server.home import alone, place, serving
 from labkit.server.programs import AS_OWNER, DETACHED, check, failure
 
-__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "remove", "start", "stop"]
+__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "start", "stop"]
 
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -63,45 +62,33 @@ def start() -> str:
         return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
 
 
-def stop(home: Path) -> bool:
-    """Let go of the server, and wait until it has stopped; return False if others use it."""
-    if _holds(home):
-        _let_go()
-    if not home.exists():
-        return True
-    with _unused(home) as unused:
-        if not unused:
-            return False
-    with alone(home, seconds=30) as stopped:  # the supervisor can have that lock now, and ends
-        return stopped
+def stop(home: Path, *, remove: bool = False) -> bool:
+    """Let go of the server, stop it and, if so told, delete its directory.
 
-
-def remove(home: Path) -> bool:
-    """Stop the server and delete its directory; do neither, and return False, if it is used.
+    Returns:
+        False if others use it: it was left as it is.
 
     Raises:
         LabError: It may be used on another machine.
         OSError: Something cannot be deleted.
     """
-    if not stop(home):
-        return False
+    if not home.exists():
+        return True
+    if _holds(home):
+        _let_go()
+    kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
+    unused = kernels.acquire_write_lock(timeout=5)  # its supervisor may be stopping it just now
     with contextlib.ExitStack() as locks:
-        if not all(locks.enter_context(each(home)) for each in (_unused, alone)):
+        locks.enter_context(kernels.lockfile)  # closing it gives the lock up
+        if not (unused and locks.enter_context(alone(home, end=True))):
             return False
-        if sys.platform == "win32":  # where a directory cannot be renamed while they are open
-            locks.close()
-        removed = home.rename(home.with_name(f"removed-{secrets.token_hex(4)}"))
-    shutil.rmtree(removed)
+        if remove:
+            if sys.platform == "win32":  # where a directory with open files cannot be renamed
+                locks.close()
+            removed = home.rename(home.with_name(f"removed-{secrets.token_hex(4)}"))
+    if remove:
+        shutil.rmtree(removed)
     return True
-
-
-@contextlib.contextmanager
-def _unused(home: Path) -> Iterator[bool]:
-    """Hold the lock that excludes all who use the server; yield False if there are any."""
-    lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    free = lock.acquire_write_lock(timeout=2)  # a supervisor may be stopping the server
-    with lock.lockfile:  # closing it gives the lock up
-        yield free
 
 
 def _holds(home: Path) -> bool:
@@ -140,10 +127,9 @@ def _let_go() -> None:
 
 def _start_supervisor(home: Path) -> None:
     """Start a process that starts the server, and wait until it has, or another one has."""
-    module = ["-X", "utf8", "-m", "labkit.server.supervisor"]
+    command = [sys.executable, "-X", "utf8", "-m", "labkit.server.supervisor", str(home), SETTINGS]
     # There `-m` finds labkit, installed or not.
     options = DETACHED | {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2]}
-    command = [sys.executable, *module, str(home), SETTINGS]
     process = subprocess.Popen(command, encoding="utf-8", **options)
     assert process.stdout
     with process.stdout:

@@ -1,11 +1,10 @@
 """The private server's directory ("home"): where it is, what it holds, and which locks guard it.
 
-    kernels.lock     shared by all processes that use the server, until they exit, however they do
-    supervisor.lock  held by the supervisor, until it exits
-    server.lock      held by all that a supervisor has started, until they exit; not on Windows
-    running.json     process ids and port, and the machine on which they mean something
-    server/          password, log and data
-    binaries-*/      a copy, where the server's user cannot reach the wheel's
+    kernels.lock  shared by all processes that use the server, until they exit, however they do
+    server.lock   held by the supervisor and all that it has started, until the last of them exits
+    running.json  process ids and port, and the machine on which they mean something
+    server/       password, log and data
+    binaries-*/   a copy, where the server's user cannot reach the wheel's
 
 Directories appear whole: they are made as new-*, and renamed when complete.
 """
@@ -20,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import fasteners
 import platformdirs
 import psutil
 
@@ -33,19 +31,10 @@ def place() -> Path:
 
     A relative `LABKIT_HOME` counts from the user's home directory: kernels and commands are
     started in different directories.
-
-    Raises:
-        LabError: There is no home directory to count from.
     """
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
-    try:
-        path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
-        path = path if path.is_absolute() else Path.home() / path
-    except RuntimeError:
-        raise LabError(
-            "The private PostgreSQL has no place: this user has no home directory. Expected one, "
-            "or another place. To do: set LABKIT_HOME to an absolute path."
-        ) from None
+    path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
+    path = path if path.is_absolute() else Path.home() / path
     return (path / "postgresql").resolve()
 
 
@@ -71,19 +60,15 @@ def write_record(home: Path, **record: int) -> None:
     (home / "running.json").write_text(text, "utf-8")
 
 
-def supervised(home: Path) -> bool:
-    """Whether a supervisor is alive that works in this very directory, here or elsewhere."""
-    lock = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
-    free = lock.acquire_read_lock(blocking=False)
-    lock.lockfile.close()  # and so gives it up
-    return not free
-
-
 def serving(home: Path) -> int | None:
     """The port of the server, if it can be used from here and now."""
     record = _read_record(home)
-    usable = record.get("here") == here() and "port" in record and is_alive(record["server"])
-    return record["port"] if usable and supervised(home) else None
+    if record.get("here") != here() or "port" not in record:
+        return None
+    if not (is_alive(record["supervisor"]) and is_alive(record["server"])):
+        return None
+    with (home / "server.lock").open("a") as file:  # nobody holds it in a copied directory
+        return None if _lock(file, home) else record["port"]
 
 
 def is_alive(pid: int) -> bool:
@@ -94,29 +79,33 @@ def is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def alone(home: Path, seconds: float = 1) -> Iterator[bool]:
-    """Hold supervisor.lock and server.lock, once all is dead that an earlier server consisted of.
+def alone(home: Path, end: bool = False) -> Iterator[bool]:
+    """Hold server.lock, once all is dead that an earlier server consisted of.
+
+    A server that has outlived its supervisor is ended; with `end`, any.
 
     Yields:
-        False if there is still another supervisor after so many seconds.
+        False if there is still another supervisor after a second; with `end`, after 30.
 
     Raises:
         LabError: It is not proved that all is dead: some of it may be alive on another machine.
     """
-    supervisor = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
-    mine = supervisor.acquire_write_lock(timeout=seconds)
-    with supervisor.lockfile, (home / "server.lock").open("a") as file:
-        ours, deadline = here(), time.monotonic() + 30
-        theirs = _read_record(home).get("here", ours)
-        if theirs != ours and not (mine and _lock(file, home)):
-            raise _elsewhere(home, theirs, "is used", "end what uses it there")
-        if not mine:
-            yield False
-            return
-        while not _lock(file, home):
-            if server := _find_server(home):  # its supervisor and its guard were killed
+    with (home / "server.lock").open("a") as file:
+        begun, ours = time.monotonic(), here()
+        while True:
+            record = _read_record(home)
+            theirs, waited = record.get("here", ours), time.monotonic() - begun
+            if _lock(file, home):
+                break
+            if theirs != ours:
+                raise _elsewhere(home, theirs, "is used", "end what uses it there")
+            supervised = "supervisor" in record and is_alive(record["supervisor"])
+            if supervised and waited > (30 if end else 1):
+                yield False
+                return
+            if (end or not supervised) and (server := _find_server(home)):
                 run(home, "pg_ctl", "kill", "INT", str(server))
-            if time.monotonic() > deadline:
+            if waited > 30:
                 raise LabError(
                     f"Processes of an earlier server still work in {home}. Expected none after "
                     "30 s. To do: end them (their names begin with postgres), or restart this "
@@ -133,21 +122,26 @@ def alone(home: Path, seconds: float = 1) -> Iterator[bool]:
 
 
 def _lock(file: IO[str], home: Path) -> bool:
-    """Lock the file until all who inherited it from here are gone."""
-    if sys.platform == "win32":  # where locks are not inherited
-        return not _find_server(home)
-    import fcntl
+    """Lock the file for this process and all that it starts, unless others hold it."""
+    with contextlib.suppress(BlockingIOError, PermissionError):
+        if sys.platform == "win32":  # where locks are not inherited
+            import msvcrt
 
-    # Not fasteners: its locks belong to a process, and this one is handed on.
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.set_inheritable(file.fileno(), True)
+            if _find_server(home):
+                return False
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            # Not fasteners: its locks belong to a process, and this one is handed on.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.set_inheritable(file.fileno(), True)
         return True
     return False
 
 
 def _find_server(home: Path) -> int | None:
-    """The process id of a server of this very directory that has outlived its supervisor.
+    """The process id of the server that works in this very directory.
 
     To be asked only on the machine that the record names, and while server.lock is held: by
     something, therefore, that was started here.

@@ -59,7 +59,11 @@ def supervise(home: Path, settings: str) -> None:
                 time.sleep(0.2)
             if not is_alive(server):  # killed; its number may soon be somebody else's
                 guard.kill()
-        # The guard's input has ended, and so the server has been told to stop.
+        # The guard's input has ended, and so the server has been told to stop. Until it has, no
+        # kernel may come and take it for running.
+        deadline = time.monotonic() + 30
+        while is_alive(server) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def _check_version(home: Path) -> None:

@@ -110,7 +110,7 @@ def _remove(home: Path, yes: bool) -> None:
         )
     print("This stops it and deletes that directory, and nothing else.")
     _agree("Delete it?", yes)
-    if not embedded.remove(home):
+    if not embedded.stop(home, remove=True):
         raise LabError(
             f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
             "notebook and no other program uses it. To do: shut down their kernels, run it again."
