@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from labkit.exercises import find_lessons
-from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
+from labkit.server import Dsn, database, embedded
+from labkit.server.database import COMPOSE_PLACE
 from tests.browser import opened
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.
