@@ -34,7 +34,7 @@ wal_level = minimal
 """
 
 _in_this_process = threading.Lock()
-_held: tuple[int, Any] | None = None  # process id, the lock that says "in use"
+_held: Any = None  # the lock that says "in use"
 
 
 def start() -> str:
@@ -53,7 +53,7 @@ def start() -> str:
         try:
             while not (_hold(home) and (port := serving(home))):
                 if time.monotonic() > deadline:
-                    raise failure(home, "it did not answer within 120 s")
+                    raise failure(home, "the last server has not ended in 120 s, or this not begun")
                 _start_supervisor(home)
             password = (home / "server" / "password").read_text()
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
@@ -93,11 +93,9 @@ def stop(home: Path, *, remove: bool = False) -> bool:
 
 def _holds(home: Path) -> bool:
     """Whether this process has the lock in home: not one of a directory that was deleted there."""
-    if not _held or _held[0] != os.getpid():  # a fork shares the open file, but not the lock
-        return False
     with contextlib.suppress(FileNotFoundError):
         lock = (home / "kernels.lock").stat()
-        return os.path.samestat(os.fstat(_held[1].lockfile.fileno()), lock)
+        return bool(_held) and os.path.samestat(os.fstat(_held.lockfile.fileno()), lock)
     return False
 
 
@@ -113,7 +111,7 @@ def _hold(home: Path) -> bool:
                 path.chmod(0o755 if AS_OWNER else 0o700)
         lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
         lock.acquire_read_lock()  # waits while the supervisor is stopping the server
-        _held = os.getpid(), lock
+        _held = lock
     return True
 
 
@@ -121,7 +119,7 @@ def _hold(home: Path) -> bool:
 def _let_go() -> None:
     global _held
     if _held:
-        _held[1].release_read_lock()
+        _held.release_read_lock()
         _held = None
 
 

@@ -63,18 +63,16 @@ def write_record(home: Path, **record: int) -> None:
 def serving(home: Path) -> int | None:
     """The port of the server, if it can be used from here and now."""
     record = _read_record(home)
-    if record.get("here") != here() or "port" not in record:
-        return None
-    if not (is_alive(record["supervisor"]) and is_alive(record["server"])):
+    if not (is_alive(record.get("supervisor")) and is_alive(record.get("server"))):
         return None
     with (home / "server.lock").open("a") as file:  # nobody holds it in a copied directory
-        return None if _lock(file, home) else record["port"]
+        return record["port"] if record["here"] == here() and not _lock(file, home) else None
 
 
-def is_alive(pid: int) -> bool:
+def is_alive(pid: int | None) -> bool:
     """Whether there is such a process, and it is more than an entry that nobody has cleared."""
     with contextlib.suppress(psutil.Error):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return pid is not None and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     return False
 
 
@@ -85,37 +83,30 @@ def alone(home: Path, end: bool = False) -> Iterator[bool]:
     A server that has outlived its supervisor is ended; with `end`, any.
 
     Yields:
-        False if there is still another supervisor after a second; with `end`, after 30.
+        False if another supervisor is still alive after a second, or a server after 30.
 
     Raises:
         LabError: It is not proved that all is dead: some of it may be alive on another machine.
     """
+    pid_file, ours = home / "server" / "data" / "postmaster.pid", here()
     with (home / "server.lock").open("a") as file:
-        begun, ours = time.monotonic(), here()
+        begun = time.monotonic()
         while True:
             record = _read_record(home)
-            theirs, waited = record.get("here", ours), time.monotonic() - begun
+            theirs = record.get("here", ours)
             if _lock(file, home):
                 break
             if theirs != ours:
                 raise _elsewhere(home, theirs, "is used", "end what uses it there")
-            supervised = "supervisor" in record and is_alive(record["supervisor"])
-            if supervised and waited > (30 if end else 1):
+            supervised = is_alive(record.get("supervisor")) and not end
+            if not supervised and (server := _find_server(home)):
+                run(home, "pg_ctl", "kill", "INT", str(server))
+            if time.monotonic() - begun > (1 if supervised else 30):
                 yield False
                 return
-            if (end or not supervised) and (server := _find_server(home)):
-                run(home, "pg_ctl", "kill", "INT", str(server))
-            if waited > 30:
-                raise LabError(
-                    f"Processes of an earlier server still work in {home}. Expected none after "
-                    "30 s. To do: end them (their names begin with postgres), or restart this "
-                    "machine."
-                )
             time.sleep(0.05)
         # The locks of another machine may not be felt here.
-        pid_file = home / "server" / "data" / "postmaster.pid"
-        same = any(theirs.get(key, "?") == ours.get(key) for key in ("host", "boot"))
-        if pid_file.exists() and not same:
+        if pid_file.exists() and not {theirs["host"], theirs.get("boot")} & {*ours.values()}:
             todo = f"see that no PostgreSQL works on it there, and delete {pid_file}"
             raise _elsewhere(home, theirs, "was not stopped", todo)
         yield True
