@@ -43,11 +43,7 @@ def database() -> Dsn:
 
 
 def choose() -> tuple[Dsn | None, str]:
-    """Return the URL of the first server that applies (None: the private one), and why it.
-
-    Raises:
-        LabError: `DATABASE_URL` is not the URL of a PostgreSQL.
-    """
+    """Return the URL of the first server that applies (None: the private one), and why it."""
     if given := os.environ.get("DATABASE_URL", "").strip():
         return read(given), "from DATABASE_URL"
     if not (compose := _in_a_thread(_why_not_compose)):
@@ -90,11 +86,7 @@ async def _why_not_compose() -> str | None:
 
 @contextlib.asynccontextmanager
 async def session(dsn: Dsn) -> AsyncIterator[Any]:
-    """A connection to the server, in a transaction.
-
-    Raises:
-        LabError: It cannot be had, or what was done in it failed; the text says what to do.
-    """
+    """A connection to the server, in a transaction; a LabError says what went wrong with it."""
     import asyncpg
     from asyncpg import InterfaceError, InternalClientError, PostgresError
 

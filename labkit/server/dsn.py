@@ -65,11 +65,7 @@ for _name in WHOLE.split():
 
 
 def read(url: str) -> Dsn:
-    """Return the URL, if it is PostgreSQL's, and each @ / ? # in its password is encoded.
-
-    Raises:
-        LabError: The text does not quote the URL, since it may hold a password.
-    """
+    """Return the URL; raise if it is not PostgreSQL's, or some @ / ? # in it is not encoded."""
     if not re.fullmatch(r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?#]*)?(\?[^#]*)?", url):
         raise LabError(UNREADABLE)
     return Dsn(url)

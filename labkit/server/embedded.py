@@ -77,7 +77,7 @@ def stop(home: Path, *, remove: bool = False) -> bool:
     if _holds(home):
         _let_go()
     kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    unused = kernels.acquire_write_lock(timeout=5)  # its supervisor may be stopping it just now
+    unused = kernels.acquire_write_lock(timeout=2)  # its supervisor may be stopping it just now
     with contextlib.ExitStack() as locks:
         locks.enter_context(kernels.lockfile)  # closing it gives the lock up
         if not (unused and locks.enter_context(alone(home, end=True))):

@@ -80,13 +80,9 @@ def is_alive(pid: int | None) -> bool:
 def alone(home: Path, end: bool = False) -> Iterator[bool]:
     """Hold server.lock, once all is dead that an earlier server consisted of.
 
-    A server that has outlived its supervisor is ended; with `end`, any.
-
-    Yields:
-        False if another supervisor is still alive after a second, or a server after 30.
-
-    Raises:
-        LabError: It is not proved that all is dead: some of it may be alive on another machine.
+    A server that has outlived its supervisor is ended; with `end`, any. Yields False if another
+    supervisor is still alive after a second, or a server after 30; raises LabError if something
+    may be alive on another machine.
     """
     pid_file, ours = home / "server" / "data" / "postmaster.pid", here()
     with (home / "server.lock").open("a") as file:
@@ -132,10 +128,9 @@ def _lock(file: IO[str], home: Path) -> bool:
 
 
 def _find_server(home: Path) -> int | None:
-    """The process id of the server that works in this very directory.
+    """The process id of the server that works in this very directory, seen from its own machine.
 
-    To be asked only on the machine that the record names, and while server.lock is held: by
-    something, therefore, that was started here.
+    To be asked while server.lock is held: by something, therefore, that was started here.
     """
     data = home / "server" / "data"
     with contextlib.suppress(psutil.Error, OSError, ValueError):

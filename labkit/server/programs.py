@@ -30,11 +30,7 @@ elif IS_ROOT:
 
 
 def check(home: Path) -> None:
-    """Refuse, before anything is made, what cannot work.
-
-    Raises:
-        LabError: A path that a shell would change, or no user to run the server.
-    """
+    """Raise, before anything is made, if a path or the user cannot work."""
     # PostgreSQL's programs start each other through a shell, with their paths in double quotes.
     for path in home, _wheel():
         if any(sign in str(path) for sign in '$`"\n\\' if sign != os.sep):

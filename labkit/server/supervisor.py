@@ -19,7 +19,7 @@ from pathlib import Path
 import fasteners
 
 from labkit.errors import LabError
-from labkit.server.home import alone, is_alive, write_record
+from labkit.server.home import alone, is_alive, serving, write_record
 from labkit.server.programs import AS_OWNER, DETACHED, binaries, failure, run
 
 # Waits for the end of its input, then runs the rest of its command line. A shell, where there is
@@ -31,11 +31,7 @@ if sys.platform == "win32":
 
 
 def supervise(home: Path, settings: str) -> None:
-    """Start the server, close stdout to say so, and stop it as soon as no process uses it.
-
-    Raises:
-        LabError, OSError: It cannot be started.
-    """
+    """Start the server, close stdout to say so, and stop it as soon as no process uses it."""
     home.stat()  # fails where home has been deleted; the locks would make it anew
     kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
     # Opened at once: later, there may be another directory in the same place.
@@ -62,11 +58,9 @@ def supervise(home: Path, settings: str) -> None:
                 time.sleep(0.2)
             if not is_alive(server):  # killed; its number may soon be somebody else's
                 guard.kill()
-        # The guard's input has ended, so it has told the server to stop. Until that has, no kernel
-        # may come and take it for running.
-        deadline = time.monotonic() + 30
-        while is_alive(server) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            elif serving(home) == port:  # not that of a new directory in the same place
+                write_record(home)  # no kernel may come and take it for running
+        # The guard's input has ended, and so the server has been told to stop.
 
 
 def _start(home: Path, settings: str) -> int:
