@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from labkit.errors import LabError
 from labkit.exercises import progress
@@ -14,9 +13,8 @@ from labkit.server import Dsn, choose, embedded, session
 
 # What labkit.server makes in its directory, with what earlier versions of it left.
 OURS = r"\w+\.lock|running\.json|server|(binaries|new)-.*"
-# Whatever stands in the schema itself, and then whatever would go with it, near or far. DROP …
-# RESTRICT refuses too little: a partition of a table in the schema, or statistics on one, would go
-# without a word, wherever they are.
+# What stands in the schema itself, then what would go with it. DROP … RESTRICT refuses too little:
+# a partition of a table in the schema, or statistics on one, would go without a word.
 CONTENTS = """
 WITH RECURSIVE doomed AS (
     SELECT classid, objid, objsubid, true AS inside FROM pg_depend
@@ -24,14 +22,11 @@ WITH RECURSIVE doomed AS (
     UNION
     SELECT d.classid, d.objid, d.objsubid, false FROM pg_depend d JOIN doomed
         ON d.refclassid = doomed.classid AND d.refobjid = doomed.objid)
-SELECT inside, objid, it.type, it.identity, concat_ws(' ', it.type, it.identity) AS name
+SELECT inside, concat_ws(' ', it.type, it.identity) AS name
     FROM doomed, pg_identify_object(classid, objid, objsubid) AS it
     WHERE inside OR it.schema NOT IN ('labkit', 'pg_toast')
         OR it.schema IS NULL AND it.identity !~ '(^|[ (])labkit\\.'
-    ORDER BY inside DESC, it.type, it.identity
-"""
-SIZE = """
-SELECT pg_size_pretty(pg_total_relation_size($1::oid)), has_table_privilege($1::oid, 'SELECT')
+    ORDER BY it.type, it.identity
 """
 
 
@@ -119,55 +114,39 @@ def _remove(home: Path, yes: bool) -> None:
 
 
 def _drop(dsn: Dsn, yes: bool) -> None:
-    if not (shown := asyncio.run(_look(dsn))):
+    if not (shown := asyncio.run(_contents(dsn))):
         print("Nothing to remove: there is no schema labkit.")
         return
-    print("This drops, and nothing else:", *map("".join, shown.items()), sep="\n  ")
+    print("This drops, and nothing else:", *shown, sep="\n  ")
+    print("The dataset is labkit.orders; a killed notebook left the rest, or it is not labkit's.")
     _agree("Drop it?", yes)
-    asyncio.run(_drop_only(shown, dsn))
+    asyncio.run(_contents(dsn, drop=shown))
     print("Gone. Nothing of labkit is left in this database.")
 
 
-async def _look(dsn: Dsn) -> dict[str, str]:
-    async with session(dsn) as connection:
-        return await _contents(connection)
+async def _contents(dsn: Dsn, drop: Sequence[str] = ()) -> list[str]:
+    """Name the schema and what is in it; drop that, if it is no more than these.
 
-
-async def _drop_only(shown: dict[str, str], dsn: Dsn) -> None:
+    Raises:
+        LabError: There is more now, or things outside of the schema would go with it.
+    """
     async with session(dsn) as connection:
-        if new := (await _contents(connection)).keys() - shown.keys():
+        await connection.execute("SET LOCAL lock_timeout = '5s'")
+        if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
+            return []
+        found = await connection.fetch(CONTENTS)
+        if others := [it["name"] for it in found if not it["inside"]]:
             raise LabError(
-                f"The schema labkit was left as it is: {'; '.join(sorted(new))} came into it "
-                "while you were asked. Expected what is listed above, and no more. "
-                "To do: run this again, and read the new list."
+                "The schema labkit was left as it is: other people's things would go with it, "
+                f"namely {'; '.join(others)}. Expected that nothing outside of it depends on it. "
+                "To do: drop or change these yourself, and run this again."
             )
-        await connection.execute("DROP SCHEMA IF EXISTS labkit CASCADE")
-
-
-async def _contents(connection: Any) -> dict[str, str]:
-    """Each thing that would go, and a remark; refuse if one that is not in the schema would."""
-    await connection.execute("SET LOCAL lock_timeout = '5s'")
-    if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
-        return {}
-    found = await connection.fetch(CONTENTS)
-    if others := [it["name"] for it in found if not it["inside"]]:
-        raise LabError(
-            "The schema labkit was left as it is: other people's things would go with it, namely "
-            f"{'; '.join(others)}. Expected that nothing outside of it depends on it. "
-            "To do: drop or change these yourself, and run this again."
-        )
-    remarks = {"schema labkit": ""}
-    for it in found:
-        remark = ""
-        if it["type"] in ("table", "materialized view"):
-            size, readable = await connection.fetchrow(SIZE, it["objid"])
-            if readable:
-                rows = await connection.fetchval(f"SELECT count(*) FROM {it['identity']}")
-                remark += f", {rows:,} rows"
-            remark += f", {size}"
-        if it["identity"] == "labkit.orders":
-            remark += ": the dataset"
-        else:
-            remark += ": not the dataset; left by a notebook that was killed, or not labkit's"
-        remarks[it["name"]] = remark
-    return remarks
+        names = ["schema labkit", *(it["name"] for it in found)]
+        if drop and (new := [name for name in names if name not in drop]):
+            raise LabError(
+                f"The schema labkit was left as it is: {'; '.join(new)} came into it while you "
+                "were asked. To do: run this again, and read the new list."
+            )
+        if drop:
+            await connection.execute("DROP SCHEMA labkit CASCADE")
+        return names
