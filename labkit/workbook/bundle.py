@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from labkit import exercises
 from labkit.errors import LabError
+from labkit.workbook import refuse_others_files
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -66,14 +67,9 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
             f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons "
             f"{', '.join(pythons(checkout))}."
         )
-    guide = directory / "INSTALL.txt"
-    if directory.exists() and any(directory.iterdir()) and not (guide.exists() and wheels.exists()):
-        raise LabError(
-            f"{directory} has something else in it. Expected a new directory, or an earlier "
-            "bundle: name another one."
-        )
+    refuse_others_files(directory, "INSTALL.txt", "wheels")
     wheels.mkdir(parents=True, exist_ok=True)
-    guide.write_text(INSTALL, "utf-8")  # first: a bundle that was broken off is one, too
+    (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")  # first: one broken off is one, too
     _download(checkout, wheels, platform, python)
     for part in PARTS:
         shutil.copy(checkout / part, directory)

@@ -1,4 +1,4 @@
-"""How Sphinx makes the site; `labkit.workbook.pages` runs it."""
+"""How Sphinx makes the site, and the slides; `build` of `labkit.workbook.pages` runs it."""
 
 project = html_title = "The asyncpg stall workbook"
 extensions = ["myst_nb", "sphinx_copybutton"]
@@ -16,4 +16,18 @@ myst_url_schemes = {
     "https": None,
     "checkout": "../notebooks/{{path}}#{{fragment}}",
     "earlier": "{{path}}.html#{{fragment}}",  # the page of an earlier run
+}
+
+revealjs_html_theme = "revealjs-simple"  # the other one forbids to zoom
+revealjs_style_theme = "white"
+revealjs_static_path = ["slides.css"]
+revealjs_css_files = ["slides.css"]
+# A browser without a window draws only one of the frames that reveal.js waits for before it prints.
+_PRINT = 'if (location.search == "?print-pdf") requestAnimationFrame = go => setTimeout(go, 10)'
+revealjs_js_files = [(None, {"body": _PRINT})]
+revealjs_script_plugins = [{"name": "RevealNotes", "src": "revealjs/plugin/notes/notes.js"}]
+revealjs_script_conf = {"width": 1280, "height": 720, "center": False, "hash": True} | {
+    "slideNumber": "c/t",
+    "transition": "none",
+    "pdfMaxPagesPerSlide": 1,
 }

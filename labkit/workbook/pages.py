@@ -23,6 +23,7 @@ from nbformat import NotebookNode
 from labkit import exercises
 from labkit.display import as_img
 from labkit.errors import LabError
+from labkit.workbook import refuse_others_files
 from labkit.workbook.overview import overview
 from labkit.workbook.report import as_committed, read
 
@@ -41,7 +42,7 @@ def pages(directory: Path) -> None:
             something else in it.
         OSError: The directory cannot be written.
     """
-    refuse_others_files(directory, "pages.css")
+    refuse_others_files(directory, "_static/pages.css")
     notebooks = read()
     first = overview(as_committed(notebooks))
     write({path.name: notebook for path, notebook in notebooks.items()}, first, directory)
@@ -70,7 +71,7 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
     texts = {path.name: path.read_text("utf-8") for path in root.glob("*.md")}
     names = {*texts, *notebooks}
     with tempfile.TemporaryDirectory() as place:
-        source, built = Path(place, "source"), Path(place, "built")
+        source = Path(place)
 
         def target(found: re.Match[str]) -> str:
             link, path = found[1], root / found[1]
@@ -85,7 +86,6 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             page.write_text(_listing(path), "utf-8")
             return found[0]
 
-        source.mkdir()
         for name, text in texts.items():
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         paths = _paths()
@@ -100,60 +100,35 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
             (source / name).write_text(json.dumps(shown), "utf-8")
         tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
-        warnings = run_sphinx(place, "-jauto", "-c", str(Path(__file__).parent))
-        publish(built, directory)
-    return warnings
+        return build(place, directory, "-jauto")
 
 
-def refuse_others_files(directory: Path, style: str) -> None:
-    """Find out whether Sphinx's pages may be written into a directory.
-
-    Args:
-        directory: A new one, an empty one, or one with earlier pages.
-        style: The style sheet by which earlier pages are known.
-
-    Raises:
-        LabError: The directory has something else in it.
-    """
-    earlier = (directory / "_static" / style).exists()
-    if directory.exists() and any(directory.iterdir()) and not earlier:
-        raise LabError(
-            f"{directory} has something else in it. Expected a new directory, or one that this "
-            "command made earlier. To do: name another one."
-        )
-
-
-def run_sphinx(place: str, *options: str) -> str:
-    """Build the pages of the folder `source` in another, `built`; returns what Sphinx warned of.
+def build(source: str, directory: Path, *options: str) -> str:
+    """Let Sphinx make pages of what lies in a folder; returns what it warned of.
 
     Raises:
         LabError: Sphinx has failed.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-ddoctrees", *options, "source", "built"],
-        cwd=place,
-        env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
-        raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
-    return done.stderr
-
-
-def publish(built: Path, directory: Path) -> None:
-    """Copy what Sphinx has built, without what only Sphinx needs.
-
-    Raises:
         OSError: The directory cannot be written.
     """
-    only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
-    try:
-        shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
-    except shutil.Error as error:  # a list, with an entry for each file
-        raise OSError(error.args[0][0][2]) from None
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "sphinx", "-q", "-c", str(Path(__file__).parent)]
+        done = subprocess.run(
+            [*command, "-d", f"{place}/doctrees", *options, source, f"{place}/built"],
+            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        if done.returncode:
+            told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
+            raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
+        only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
+        built = f"{place}/built"
+        try:
+            shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
+        except shutil.Error as error:  # a list, with an entry for each file
+            raise OSError(error.args[0][0][2]) from None
+    return done.stderr
 
 
 def anchor(heading: str) -> str:

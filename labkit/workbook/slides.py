@@ -7,39 +7,37 @@ question and the chart stand in the notebook. reveal.js shows them, and comes wi
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from markdown_it import MarkdownIt
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.workbook import printed
-from labkit.workbook.pages import anchor, publish, refuse_others_files, run_sphinx
+from labkit.workbook import refuse_others_files
+from labkit.workbook.pages import anchor, build
 from labkit.workbook.report import headings
 
 # Of the guide: what to predict, the heading that the chart stands under, and one sentence.
 _ROW = re.compile(r"^\| (.+) \| \[.+\]\((\d\d_\w+\.ipynb)#(.+)\) \| (.+) \|$", re.MULTILINE)
 _SAY = re.compile(r"^- \*\*(.+?)\.\*\* (.+)$", re.MULTILINE)
 _QUESTION = re.compile(r"^# (.+)$.*?^\*\*The question\.\*\* (.+?)$", re.MULTILINE | re.DOTALL)
-# A browser without a window draws only one of the frames that reveal.js waits for before it prints.
-_PRINT = 'if (location.search == "?print-pdf") requestAnimationFrame = go => setTimeout(go, 10)'
-_CONF: dict[str, Any] = {
-    "extensions": ["myst_parser", "sphinx_revealjs"],
-    "language": "en",
-    "html_copy_source": False,
-    "revealjs_html_theme": "revealjs-simple",  # the other one forbids to zoom
-    "revealjs_style_theme": "white",
-    "revealjs_static_path": [str(Path(__file__).with_name("slides.css"))],
-    "revealjs_css_files": ["slides.css"],
-    "revealjs_js_files": [(None, {"body": _PRINT})],
-    "revealjs_script_plugins": [{"name": "RevealNotes", "src": "revealjs/plugin/notes/notes.js"}],
-    "revealjs_script_conf": {"width": 1280, "height": 720, "center": False, "hash": True}
-    | {"slideNumber": "c/t", "transition": "none", "pdfMaxPagesPerSlide": 1},
-}
+# Windows and macOS have theirs at these places; Edge comes with Windows.
+_BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "microsoft-edge"),
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
 
 
 def slides(directory: Path) -> None:
@@ -53,21 +51,18 @@ def slides(directory: Path) -> None:
             FACILITATOR.md says nothing about it.
         OSError: The directory cannot be written.
     """
-    refuse_others_files(directory, "slides.css")
+    refuse_others_files(directory, "_static/slides.css")
     with tempfile.TemporaryDirectory() as place:
-        source, built = Path(place, "source"), Path(place, "built")
-        source.mkdir()
-        _write(source)
-        conf = [f"{name} = {value!r}\n" for name, value in _CONF.items()]
-        (source / "conf.py").write_text("".join(conf), "utf-8")
-        if warnings := run_sphinx(place, "-b", "revealjs"):
-            raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {warnings}")
-        publish(built, directory)
-    printed.write_sheet(directory / "cheatsheet.html")
+        _write(Path(place))
+        build(place, directory, "-brevealjs", "-Dextensions=myst_parser,sphinx_revealjs")
+    sheet = (exercises.notebooks() / "CHEATSHEET.md").read_text("utf-8")
+    body = re.sub('<a href="[^"]*">', "<a>", MarkdownIt().enable("table").render(sheet))  # on paper
+    page = Path(__file__).with_name("cheatsheet.html").read_text("utf-8").replace("BODY", body)
+    (directory / "cheatsheet.html").write_text(page, "utf-8")
     print(f"Open {directory / 'index.html'}: the arrow keys move on, S opens the speaker's notes.")
     address = directory.resolve().as_uri()
-    pages = {"slides.pdf": "index.html?print-pdf", "cheatsheet.pdf": "cheatsheet.html"}
-    printed.print_pages({directory / pdf: f"{address}/{page}" for pdf, page in pages.items()})
+    print_page(f"{address}/index.html?print-pdf", directory / "slides.pdf")
+    print_page(f"{address}/cheatsheet.html", directory / "cheatsheet.pdf")
 
 
 def _write(source: Path) -> None:
@@ -81,15 +76,15 @@ def _write(source: Path) -> None:
         number = notebook[:2]
         cells = nbformat.read(notebooks / notebook, as_version=4).cells  # type: ignore[no-untyped-call]
         asked, told = _QUESTION.search(cells[0].source), say.get(number)
-        if not (asked and told):
+        if not (asked and told and (chart := _chart(cells, heading))):
             raise LabError(
                 f"There can be no slide for {notebook}. Expected “**The question.**” in its first "
-                f"cell, and a line with **{number}.** under “What to say” in FACILITATOR.md. "
-                "To do: restore them."
+                f"cell, the chart of a prediction under {heading!r}, and a line with **{number}.** "
+                "under “What to say” in FACILITATOR.md. To do: restore them."
             )
         title, question = asked.groups()
-        alt, png = _chart(cells, heading, notebook)
-        (source / f"{number}.png").write_bytes(png)
+        alt = chart["metadata"]["image/png"]["alt"]
+        (source / f"{number}.png").write_bytes(base64.b64decode(chart["data"]["image/png"]))
         deck += f"\n## {title}\n\n{question}\n\n> **Predict.** {predict}\n"
         deck += _notes(f"Then: {alt}")
         deck += f"\n## {sentence}\n\n```{{image}} {number}.png\n:class: r-stretch\n"
@@ -102,16 +97,31 @@ def _notes(text: str) -> str:
     return f"\n```{{revealjs-notes}}\n{text}\n```\n"
 
 
-def _chart(cells: list[Any], heading: str, notebook: str) -> tuple[str, bytes]:
-    """The text and the picture of the chart that lays the prediction over a result."""
+def _chart(cells: list[Any], heading: str) -> dict[str, Any] | None:
+    """The output that lays the prediction over a result, with its picture and its text."""
     here = ""
     for cell in cells:
         here = [here, *headings(cell)][-1]
         if anchor(here) == heading and "predicted=predicted" in cell.source:
             for output in cell.get("outputs", ()):
-                if png := output.get("data", {}).get("image/png"):
-                    return output.metadata["image/png"]["alt"], base64.b64decode(png)
-    raise LabError(
-        f"{notebook} has no chart with a prediction under {heading.replace('-', ' ')!r}. Expected "
-        "the notebook as it is committed, with its outputs. To do: restore it."
-    )
+                if "image/png" in output.get("data", {}):
+                    return dict(output)
+    return None
+
+
+def print_page(address: str, pdf: Path) -> None:
+    """Let a browser that is installed print a page to PDF; say where it is, or how to do it."""
+    pdf.unlink(missing_ok=True)
+    if browser := next(filter(None, map(shutil.which, _BROWSERS)), None):
+        # A profile of its own: a browser that is open already would take the page, and print none.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            command = [browser, "--headless", f"--user-data-dir={profile}", "--no-first-run"]
+            command += ["--no-sandbox"]  # as root there is none, and these pages are ours
+            command += ["--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=10000"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command += [f"--print-to-pdf={pdf.resolve()}", address]
+                subprocess.run(command, capture_output=True, timeout=60)
+    if pdf.exists():
+        print(f"As PDF: {pdf}")
+    else:
+        print(f"For {pdf.name}, open {address} in Chrome, Chromium or Edge and print it as PDF.")

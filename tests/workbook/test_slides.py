@@ -18,8 +18,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from labkit import LabError, exercises
-from labkit.workbook import printed
-from labkit.workbook.slides import slides
+from labkit.workbook import slides as deck_of
+from labkit.workbook.slides import print_page, slides
 from tests.browser import in_a_browser, serious
 
 NOTEBOOKS = exercises.notebooks()
@@ -136,7 +136,9 @@ def test_a_notebook_without_its_chart_is_named(copy: Path, tmp_path: Path) -> No
         if cell.cell_type == "code":
             cell.outputs = []
     nbformat.write(notebook, copy / NAMES[1])  # type: ignore[no-untyped-call]
-    with pytest.raises(LabError, match=f"{NAMES[1]} has no chart with a prediction under 'The sym"):
+    with pytest.raises(
+        LabError, match=f"no slide for {NAMES[1]}. .* chart of a prediction under 'The-sym"
+    ):
         slides(tmp_path / "deck")
     assert not (tmp_path / "deck").exists()
 
@@ -144,9 +146,8 @@ def test_a_notebook_without_its_chart_is_named(copy: Path, tmp_path: Path) -> No
 def test_without_a_browser_it_says_how_to_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(printed, "_NAMES", ())
-    monkeypatch.setattr(printed, "_PLACES", ())
-    printed.print_pages({tmp_path / "slides.pdf": "file:///slides/index.html?print-pdf"})
+    monkeypatch.setattr(deck_of, "_BROWSERS", ())
+    print_page("file:///slides/index.html?print-pdf", tmp_path / "slides.pdf")
     said = "For slides.pdf, open file:///slides/index.html?print-pdf in Chrome, Chromium or Edge"
     assert said in capsys.readouterr().out
 
