@@ -109,6 +109,8 @@ def test_the_lock_is_whole_and_fits_every_python_and_platform(
     """As far as it can be known without network, from what the packages here say themselves."""
     there = {canonicalize_name(pin.name): pin for pin in locked(ROOT, answers)}
     assert len(there) == len(locked(ROOT, answers)), "a package is pinned twice"
+    first = locked(ROOT, answers | {"python_full_version": f"{python}.0"})
+    assert [*there.values()] == first, "one bundle would not serve each release of this Python"
     for name in there:
         try:
             known = metadata.distribution(name)

@@ -70,7 +70,22 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
     refuse_others_files(directory, "INSTALL.txt", "wheels")
     wheels.mkdir(parents=True, exist_ok=True)
     (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")  # first: one broken off is one, too
-    _download(checkout, wheels, platform, python)
+    wanted = pins(checkout, platform, python)
+    print(f"Downloading {len(wanted)} wheels …", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
+    command += ["--no-deps", "--only-binary=:all:", f"--python-version={python}"]
+    command += [f"--platform={tag}" for tag in (PLATFORMS[platform][1] if platform else [])]
+    done = subprocess.run(
+        [*command, *wanted], capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if done.returncode:
+        # No more than that: what pip says before it may name a private index.
+        said = re.findall(r"^ERROR: (No matching .*)", done.stderr, re.MULTILINE)
+        raise LabError(
+            f"pip could not download the wheels: {(said or ['see `pip download`'])[-1]}. "
+            f"Expected one for {platform or 'this machine'} and Python {python}. To do: check "
+            "the network, or name another Python."
+        )
     for part in PARTS:
         shutil.copy(checkout / part, directory)
     left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
@@ -99,39 +114,12 @@ def locked(checkout: Path, machine: Mapping[str, str] | None = None) -> list[Req
     return [pin for pin in every if pin.marker is None or pin.marker.evaluate(dict(machine or {}))]
 
 
-def pins(checkout: Path, platform: str | None, python: str) -> list[list[str]]:
-    """Return the lock's pins for a Python's first release, and what its last one adds.
+def pins(checkout: Path, platform: str | None, python: str) -> list[str]:
+    """Return the lock's pins for a platform and a Python, and what builds labkit, its `-e .`.
 
-    pip evaluates markers for the machine that it runs on, whatever `--platform` says; and uv for
-    one release of a Python, while laptops have several.
+    pip evaluates markers for the machine that it runs on, whatever `--platform` says.
     """
-    machine = dict(PLATFORMS[platform][0]) if platform else {}
+    there = {"python_version": python, "python_full_version": f"{python}.0"}
+    there |= PLATFORMS[platform][0] if platform else {}
     build = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["build-system"]
-
-    def asked(release: str) -> list[str]:
-        there = machine | {"python_version": python, "python_full_version": release}
-        return [f"{pin.name}{pin.specifier}" for pin in locked(checkout, there)]
-
-    first, last = asked(f"{python}.0"), asked(f"{python}.99")
-    # The lock ends in `-e .`, which is built there.
-    return [build["requires"] + first, [pin for pin in last if pin not in first]]
-
-
-def _download(checkout: Path, wheels: Path, platform: str | None, python: str) -> None:
-    tags = PLATFORMS[platform][1] if platform else []
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
-    command += ["--no-deps", "--only-binary=:all:", f"--python-version={python}.99"]
-    command += [f"--platform={tag}" for tag in tags]
-    for wanted in filter(None, pins(checkout, platform, python)):
-        print(f"Downloading {len(wanted)} wheels …", flush=True)
-        done = subprocess.run(
-            [*command, *wanted], capture_output=True, encoding="utf-8", errors="replace"
-        )
-        if done.returncode:
-            # No more than that: what pip says before it may name a private index.
-            said = re.findall(r"^ERROR: (No matching .*)", done.stderr, re.MULTILINE)
-            raise LabError(
-                f"pip could not download the wheels: {(said or ['see `pip download`'])[-1]}. "
-                f"Expected one for {platform or 'this machine'} and Python {python}. To do: check "
-                "the network, or name another Python."
-            )
+    return [*build["requires"], *(f"{pin.name}{pin.specifier}" for pin in locked(checkout, there))]
