@@ -1,7 +1,8 @@
 """The site: executed notebooks as pages that can be read from a disk, without any network.
 
 Sphinx makes it, with MyST-NB; `conf.py` says how. It gets the notebooks, the Markdown beside them,
-and a page for whatever else of the checkout these link to.
+and a page for whatever else of the checkout these link to. The first page says what became of each
+notebook, as a picture and as a table.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,22 @@ from nbformat import NotebookNode
 from labkit import exercises
 from labkit.display import as_img
 from labkit.errors import LabError
+from labkit.show.repairs import Strip, draw_repairs, how_changed, names
 from labkit.workbook import refuse_others_files
-from labkit.workbook.overview import overview
-from labkit.workbook.report import as_committed, read
+from labkit.workbook.report import Result, in_ms, in_sum, read, results_of
 
 LINK = re.compile(r"\]\(([\w./-]+)")
+MARKUP = re.compile(r"([\\`*_\[\]<>|])")  # of Markdown, in the name of a run
+FIRST = """# Each repair, before and after
+
+**{}** For each repair: how long the slowest of a hundred requests takes (p99), before and after.
+
+``````{{raw}} html
+{}
+``````
+
+{}
+"""
 TREE = "\n```{toctree}\n:hidden:\n\n"
 
 
@@ -44,21 +57,45 @@ def pages(directory: Path) -> None:
     """
     refuse_others_files(directory, "_static/pages.css")
     notebooks = read()
-    first = overview(as_committed(notebooks))
-    write({path.name: notebook for path, notebook in notebooks.items()}, first, directory)
+    write(notebooks, overview(results_of(notebooks)), directory)
     print(f"As pages: {directory / 'index.html'}")
 
 
-def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) -> str:
-    """Write the site of some executed notebooks.
+def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str:
+    """The first page as Markdown: a picture, and a table that says the same.
+
+    Args:
+        results: What became of each notebook.
+        committed: What was committed of each, if that is something else.
+    """
+    head = [
+        "notebook",
+        "verdict",
+        "p99 before → after (ms)",
+        *(["as committed"] if committed else []),
+    ]
+    rows, strips, said = [head, ["---"] * len(head)], [], ""
+    for result, old in zip_longest(results, committed):
+        held = sum(claim["held"] is True for claim in result.claims)
+        verdict = f"{result.verdict} ({held} of {len(result.claims)} claims)"
+        for pairs in zip_longest(result.pairs or [None], old.pairs if old else []):
+            strips.append(Strip(result.title, verdict, *pairs))
+        told = [
+            [f"{names(pair)}: {in_ms(pair)}, {how_changed(pair)}" for pair in one.pairs]
+            for one in filter(None, (result, old))
+        ]
+        cells = ["<br>".join(MARKUP.sub(r"\\\1", one) for one in repairs) for repairs in told]
+        rows.append([f"[{result.title}]({result.notebook}.ipynb)", verdict, *cells])
+        said += f"{result.title}: {verdict}. {'; '.join(told[0])} "
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return FIRST.format(in_sum(results), draw_repairs(strips, said), table)
+
+
+def write(notebooks: Mapping[Path, NotebookNode], first: str, directory: Path) -> str:
+    """Write the site of some executed notebooks, with a first page in Markdown.
 
     Pages of other notebooks, from an earlier run, stay, and these link to them; the first page, the
     contents and the search know only the notebooks of this run.
-
-    Args:
-        notebooks: By the names of their files.
-        first: The first page, as Markdown.
-        directory: Where the site goes.
 
     Returns:
         What Sphinx warned of: for the tests, as a reader can do nothing about it.
@@ -69,14 +106,14 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
     """
     root = exercises.notebooks()
     texts = {path.name: path.read_text("utf-8") for path in root.glob("*.md")}
-    names = {*texts, *notebooks}
+    made = {*texts, *(path.name for path in notebooks)}
     with tempfile.TemporaryDirectory() as place:
         source = Path(place)
 
         def target(found: re.Match[str]) -> str:
             link, path = found[1], root / found[1]
             inside = path.resolve().is_relative_to(root.parent.resolve())
-            if link in names or link.startswith("/") or not (inside and path.exists()):
+            if link in made or link.startswith("/") or not (inside and path.exists()):
                 return found[0]
             if path.suffix == ".ipynb":  # it was not run now
                 earlier = (directory / f"{path.stem}.html").exists()
@@ -89,7 +126,7 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
         for name, text in texts.items():
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         paths = _paths()
-        for name, notebook in notebooks.items():
+        for path, notebook in notebooks.items():
             shown = _without(paths, notebook)
             for cell in shown["cells"]:
                 if cell["cell_type"] == "markdown":
@@ -97,23 +134,24 @@ def write(notebooks: Mapping[str, NotebookNode], first: str, directory: Path) ->
                 for output in cell.get("outputs", ()):
                     if "image/png" in (data := output.get("data", {})):  # else without its text
                         data["text/html"] = as_img(data, output["metadata"])
-            (source / name).write_text(json.dumps(shown), "utf-8")
-        tree = TREE + "\n".join(sorted(names, key=lambda name: (name != "QUIZ.md", name)))
+            (source / path.name).write_text(json.dumps(shown), "utf-8")
+        tree = TREE + "\n".join(sorted(made, key=lambda name: (name != "QUIZ.md", name)))
         (source / "index.md").write_text(first + tree, "utf-8")
         return build(place, directory, "-jauto")
 
 
 def build(source: str, directory: Path, *options: str) -> str:
-    """Let Sphinx make pages of what lies in a folder; returns what it warned of.
+    """Let Sphinx make pages of what lies in a folder; return what it warned of.
 
     Raises:
         LabError: Sphinx has failed.
         OSError: The directory cannot be written.
     """
     with tempfile.TemporaryDirectory() as place:
+        built = f"{place}/built"
         command = [sys.executable, "-m", "sphinx", "-q", "-c", str(Path(__file__).parent)]
         done = subprocess.run(
-            [*command, "-d", f"{place}/doctrees", *options, source, f"{place}/built"],
+            [*command, "-d", f"{place}/doctrees", *options, source, built],
             env=os.environ | dict.fromkeys(("TMPDIR", "TEMP"), place),  # for its log, if it fails
             capture_output=True,
             encoding="utf-8",
@@ -123,7 +161,6 @@ def build(source: str, directory: Path, *options: str) -> str:
             told = re.findall(r"(?:Error|python\S*): (.+)", done.stderr) or ["it does not say why"]
             raise LabError(f"Sphinx failed: {told[-1]}. To do: `python -m labkit doctor`.")
         only_sphinx_needs = shutil.ignore_patterns("_sources", ".buildinfo", "objects.inv")
-        built = f"{place}/built"
         try:
             shutil.copytree(built, directory, ignore=only_sphinx_needs, dirs_exist_ok=True)
         except shutil.Error as error:  # a list, with an entry for each file
@@ -139,8 +176,7 @@ def anchor(heading: str) -> str:
 def _listing(path: Path) -> str:
     """A page that shows a file, or each that lies in a folder."""
     page = f"---\norphan: true\nnosearch: true\n---\n# {path.name}\n"
-    shown = [file for file in sorted(path.glob("[!.]*.*")) if file.is_file()]
-    for file in shown if path.is_dir() else [path]:
+    for file in filter(Path.is_file, sorted(path.glob("[!.]*.*")) if path.is_dir() else [path]):
         page += f"\n## {file.name}\n" if path.is_dir() else ""
         page += f"\n``````{file.suffix[1:]}\n{file.read_text('utf-8', 'replace')}\n``````\n"
     return page

@@ -53,9 +53,9 @@ def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
     if unknown or not every:
         known = ", ".join(path.stem for path in every) or "none is in this checkout"
         raise LabError(f"There is no notebook {' '.join(unknown)}. Expected one of: {known}.")
-    notebooks: dict[Path, NotebookNode] = {}
     load: Callable[..., NotebookNode] = nbformat.read
-    for path in every if not only else [p for p in every if p.name.startswith(tuple(only))]:
+    notebooks = {}
+    for path in (path for path in every if path.name.startswith(tuple(only) or "")):
         try:
             notebooks[path] = load(path, as_version=4)
         except ValueError:
@@ -63,18 +63,18 @@ def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
     return notebooks
 
 
-def as_committed(notebooks: Mapping[Path, NotebookNode]) -> list[Result]:
-    """The results that the notebooks' own outputs tell."""
+def results_of(notebooks: Mapping[Path, NotebookNode]) -> list[Result]:
+    """What the notebooks' outputs tell, in their metadata: see `labkit.display.show`."""
     results = []
     for path, notebook in notebooks.items():
-        results.append(Result(path.stem, title_of(path, notebook)))
-        collect(notebook, results[-1])
+        titles = (heading for cell in notebook.cells for heading in headings(cell))
+        results.append(result := Result(path.stem, next(titles, path.stem)))
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+            data = output.get("metadata", {}).get("labkit", {})
+            result.runs += [data["run"]] if "run" in data else []
+            result.pairs += [data["pair"]] if "pair" in data else []
+            result.claims += data.get("claims", ())
     return results
-
-
-def title_of(path: Path, notebook: NotebookNode) -> str:
-    """A notebook's first heading; if it has none, its name."""
-    return next((found[0] for cell in notebook.cells if (found := headings(cell))), path.stem)
 
 
 def headings(cell: NotebookNode) -> list[str]:
@@ -82,15 +82,6 @@ def headings(cell: NotebookNode) -> list[str]:
     prose = re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL)
     found = re.findall(r"^#+ (.+)", prose, re.MULTILINE) if cell.cell_type == "markdown" else []
     return [re.sub("[*`]", "", heading) for heading in found]
-
-
-def collect(notebook: NotebookNode, result: Result) -> None:
-    """Take the figures from the outputs' metadata: see `labkit.display.show`."""
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        data = output.get("metadata", {}).get("labkit", {})
-        result.runs += [data["run"]] if "run" in data else []
-        result.pairs += [data["pair"]] if "pair" in data else []
-        result.claims += data.get("claims", ())
 
 
 def in_ms(pair: Sequence[Figures], key: str = "p99_ms") -> str:

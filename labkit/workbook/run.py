@@ -21,19 +21,16 @@ from rich.text import Text
 from labkit import exercises
 from labkit.server import database
 from labkit.workbook.kernel import execute
-from labkit.workbook.overview import overview
-from labkit.workbook.pages import write
+from labkit.workbook.pages import overview, write
 from labkit.workbook.report import (
     PLAIN,
     VERDICT,
     Result,
-    as_committed,
-    collect,
     headings,
     in_sum,
     print_scoreboard,
     read,
-    title_of,
+    results_of,
 )
 
 CELL_SECONDS = 300  # more than any cell needs, so that a hung one ends
@@ -53,8 +50,7 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     Raises:
         LabError: No such notebook, or no database.
         OSError: A file cannot be written.
-        KeyboardInterrupt: Ctrl-C; the kernel has been shut down, and what was executed before is
-            reported.
+        KeyboardInterrupt: Ctrl-C; what was executed before is reported.
     """
     notebooks = read(only)
     directory = exercises.notebooks().parent / "runs"
@@ -72,9 +68,8 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print_scoreboard(results)
     try:
-        pages = {path.name: notebook for path, (_, notebook) in executed.items()}
-        committed = as_committed({path: notebooks[path] for path in executed})
-        write(pages, overview(results, committed), directory)
+        first = overview(results, results_of({path: notebooks[path] for path in executed}))
+        write({path: notebook for path, (_, notebook) in executed.items()}, first, directory)
         print(f"\nAs pages: {directory / 'index.html'}")
     except Exception as error:  # the verdicts are told all the same
         print(f"\nThere are no new pages: {error}")
@@ -93,43 +88,41 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
 def _execute_all(notebooks: dict[Path, NotebookNode]) -> dict[Path, tuple[Result, NotebookNode]]:
     console = Console(stderr=True, soft_wrap=True, **PLAIN)
     executed: dict[Path, tuple[Result, NotebookNode]] = {}
-    with console.status("", spinner="line") as status:  # seen in a terminal only
-        try:
+    try:
+        with console.status("", spinner="line") as status:  # seen in a terminal only
             for path, source in notebooks.items():
-                executed[path] = _execute(path, source, status)
-                result, _ = executed[path]
+                result, _ = executed[path] = _execute(path, source, status)
                 line = f"{path.stem} … {result.seconds:.0f} s, {result.verdict}"
                 if result.unclear:
                     line += f" (inconclusive at first: {'; '.join(result.unclear)})"
                 console.print(line)
-        except KeyboardInterrupt:
-            if not executed:
-                raise
-            console.print("Stopping, after a report on what was executed; Ctrl-C leaves it out.")
+    except KeyboardInterrupt:
+        if not executed:
+            raise
+        console.print("Stopping, after a report on what was executed; Ctrl-C leaves it out.")
     return executed
 
 
 def _execute(path: Path, source: NotebookNode, status: Status) -> tuple[Result, NotebookNode]:
     """Execute a copy of a notebook; once more if it is inconclusive."""
-    step = title = title_of(path, source)
-    started = time.monotonic()
+    step, started = path.stem, time.monotonic()
+    unclear: list[str] = []
 
     def on_cell(cell: NotebookNode, cell_index: int) -> None:
         nonlocal step
         step = [step, *headings(cell)][-1]
         status.update(Text(f"{path.stem}, cell {cell_index + 1} of {len(source.cells)}: {step}"))
 
-    unclear: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
-        notebook = copy.deepcopy(source)
+        notebook, raised = copy.deepcopy(source), None
         for cell in notebook.cells:
             cell.update({"outputs": []} if cell.cell_type == "code" else {})  # an earlier run's
-        result = Result(path.stem, title, attempts=attempt, unclear=unclear)
         try:
             execute(notebook, path.parent, timeout=CELL_SECONDS, on_cell_start=on_cell)
         except Exception as error:
-            result.error = f"In step “{step}”: {_explained(error)}"
-        collect(notebook, result)
+            raised = f"In step “{step}”: {_explained(error)}"
+        [result] = results_of({path: notebook})
+        result.error, result.attempts, result.unclear = raised, attempt, unclear
         if result.verdict != VERDICT[None]:
             break
         unclear = [claim["claim"] for claim in result.claims if claim["held"] is None]

@@ -20,9 +20,8 @@ from nbformat import from_dict
 from playwright.sync_api import Browser, Page, expect
 
 from labkit import LabError, exercises
-from labkit.workbook.overview import overview
-from labkit.workbook.pages import pages, write
-from labkit.workbook.report import Result, as_committed, read
+from labkit.workbook.pages import overview, pages, write
+from labkit.workbook.report import Result, read, results_of
 from tests.browser import in_a_browser, serious
 
 ROOT = exercises.notebooks().parent
@@ -69,9 +68,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     root, notebooks = tmp_path_factory.mktemp("site") / "new", read()
-    first = overview(as_committed(notebooks))
-    executed = {path.name: notebook for path, notebook in notebooks.items()}
-    warnings = write(executed, first, root)
+    warnings = write(notebooks, overview(results_of(notebooks)), root)
     pages = {page.relative_to(root).as_posix(): Html(page) for page in root.rglob("*.html")}
     return Site(root, warnings, pages)
 
@@ -142,7 +139,7 @@ def test_no_page_and_no_index_names_a_path_that_a_notebook_has_shown(
             {"output_type": "display_data", "metadata": {}, "data": data},
         ]
         notebook.cells[-2].outputs += map(from_dict, kinds)
-    write({path.name: notebook}, "# First\n", tmp_path / "runs")
+    write({path: notebook}, "# First\n", tmp_path / "runs")
     for file in (tmp_path / "runs").glob("*.*"):
         text = re.sub('"data:[^"]*"', "", file.read_text("utf-8"))
         for told in (ROOT, "R&D", "R&amp;D", tempfile.gettempdir()):
@@ -207,9 +204,7 @@ def test_a_page_of_one_notebook_leads_to_the_others_where_they_lie(tmp_path: Pat
     earlier.parent.mkdir()
     earlier.write_text("of an earlier run")
     notebooks = read(["01"])
-    first = overview(as_committed(notebooks))
-    executed = {path.name: notebook for path, notebook in notebooks.items()}
-    assert "" == write(executed, first, tmp_path / "runs")
+    assert "" == write(notebooks, overview(results_of(notebooks)), tmp_path / "runs")
     pages = [Html(page) for page in (tmp_path / "runs").glob("*.html")]
     links = {urldefrag(link)[0] for page in pages for link in page.links}
     assert {"../notebooks/00_start_here.ipynb", "02_set_up_the_pool.html"} <= links
