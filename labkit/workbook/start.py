@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Never
 
@@ -15,11 +13,8 @@ from labkit.errors import LabError
 from labkit.workbook.copy import update
 
 FIRST = "00_start_here.ipynb"
-DEFAULTS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
-    # QUIZ.md folds its answers away, and its source does not.
-    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
-}
+# JupyterLab's defaults: no news; Markdown is shown as read, for QUIZ.md folds its answers away.
+CONFIG = Path(__file__).with_name("jupyter")
 
 
 def start(no_browser: bool = False, ip: str | None = None) -> Never:
@@ -36,8 +31,8 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
     if not ((root := exercises.notebooks()) / FIRST).exists():
         raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     if ip is not None:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         try:
-            family = socket.AF_INET6 if ":" in ip else socket.AF_INET
             with socket.socket(family) as place:
                 place.bind((ip, 0))
         except OSError as error:
@@ -65,16 +60,10 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         "--ServerApp.allow_root=True",  # as in a container
     ]
     options += ["--no-browser"] * no_browser
-    options += [] if ip is None else [f"--ServerApp.ip={ip}"]
-    with tempfile.TemporaryDirectory() as config:  # the one place for JupyterLab's own defaults
-        (Path(config) / "labconfig").mkdir()
-        (Path(config) / "labconfig" / "default_setting_overrides.json").write_text(
-            json.dumps(DEFAULTS)
-        )
-        places = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
-        LabApp.launch_instance(options)
-    # Without waiting for the threads that Jupyter leaves: one waits for the browser, where BROWSER
-    # names a command that runs until it is closed.
+    options += [f"--ServerApp.ip={ip}"] if ip else []
+    places = [str(CONFIG), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
+    LabApp.launch_instance(options)
+    # At once: of the threads that Jupyter leaves, one may wait until the browser is closed.
     sys.stdout.flush()
     os._exit(0)
