@@ -14,9 +14,6 @@ def status(report: Path | None = None) -> None:
 
     Args:
         report: The file to write the JSON to; `-` prints it.
-
-    Raises:
-        OSError: That file cannot be written.
     """
     entries, states = progress.read(), {True: "solved", False: "tried", None: "untouched"}
     found = [
@@ -24,14 +21,12 @@ def status(report: Path | None = None) -> None:
         for notebook, names in progress.CATALOGUE.items()
         for name in names
     ]
-    text = json.dumps(found, indent=1)
-    if report == Path("-"):
-        print(text)
-    elif report is not None:
-        report.write_text(f"{text}\n", "utf-8")
-    else:
+    if report is None:
         for row in found:
             mark = "✔ " if row["state"] == "solved" else ""
             print(f"{row['notebook']:<32} {row['exercise']:<12} {mark}{row['state']}")
-        print(progress.solved())
-        print(f"This is kept in {progress.place()}, and sent nowhere.")
+        print(f"{progress.solved()}\nThis is kept in {progress.place()}, and sent nowhere.")
+    elif report == Path("-"):
+        print(json.dumps(found, indent=1))
+    else:
+        report.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
