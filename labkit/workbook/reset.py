@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
         yes: Do not ask.
 
     Raises:
-        LabError: It cannot be done, nobody is there to ask, or the user said no.
+        LabError: It cannot be done, or the user did not say yes.
         OSError: A file cannot be deleted.
     """
     if exercises is not None:
@@ -62,27 +61,18 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
 
 def _agree(question: str, yes: bool) -> None:
     """Ask the user, unless they have agreed in advance; raise if they do not agree."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise LabError(
-            "Nothing was changed: there is nobody to ask. Expected a terminal, or consent given "
-            "in advance. To do: run the same command in a terminal, or add --yes."
-        )
-    answer = ""
+    answer = "yes" if yes else ""
     with contextlib.suppress(EOFError):
-        answer = input(f"{question} [y/N] ")
+        answer = answer or input(f"{question} [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise LabError("Nothing was changed.")
+        raise LabError("Nothing was changed. Expected y; where there is nobody to ask, add --yes.")
 
 
 def _forget(names: Sequence[str], yes: bool) -> None:
     entries = progress.read()
-    if unknown := [name for name in names if name not in {*progress.EXERCISES, *entries}]:
-        raise LabError(
-            f"There is no exercise {', '.join(unknown)}. "
-            f"Expected some of: {', '.join(progress.EXERCISES)}."
-        )
+    known = progress.EXERCISES
+    if unknown := ", ".join(name for name in names if name not in {*known, *entries}):
+        raise LabError(f"There is no exercise {unknown}. Expected some of: {', '.join(known)}.")
     gone = sorted(name for name in entries if not names or name in names)
     if not gone:
         print("Nothing to forget: none of them was tried.")
@@ -107,8 +97,8 @@ def _remove(home: Path, yes: bool) -> None:
     _agree("Delete it?", yes)
     if not embedded.stop(home, remove=True):
         raise LabError(
-            f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that no "
-            "notebook and no other program uses it. To do: shut down their kernels, run it again."
+            f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that "
+            "nobody uses it. To do: shut down the notebooks' kernels, and run this again."
         )
     print("Gone. The next notebook makes a new one.")
 
