@@ -33,16 +33,7 @@ PLATFORMS = {
     "windows": (_WINDOWS, ["win_amd64"]),
 }
 PARTS = "README.md", "LICENSE", "requirements.txt", "pyproject.toml", "docker-compose.yml"
-INSTALL = r"""Copy this directory to a laptop, open a terminal in it, and run:
-
-python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheels -r requirements.txt
-.venv/bin/python -m labkit start
-
-On Windows, in PowerShell:
-
-py -m venv .venv; .venv\Scripts\pip install --no-index --find-links wheels -r requirements.txt
-.venv\Scripts\python -m labkit start
-"""
+INSTALL = Path(__file__).with_name("INSTALL.txt")  # for whoever gets the bundle
 
 
 def bundle(directory: Path, platform: str | None = None, python: str | None = None) -> None:
@@ -69,7 +60,7 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         )
     refuse_others_files(directory, "INSTALL.txt", "wheels")
     wheels.mkdir(parents=True, exist_ok=True)
-    (directory / "INSTALL.txt").write_text(INSTALL, "utf-8")  # first: one broken off is one, too
+    shutil.copy(INSTALL, directory)  # first: a bundle that was broken off is one, too
     wanted = pins(checkout, platform, python)
     print(f"Downloading {len(wanted)} wheels …", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
@@ -93,7 +84,9 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
         shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
         shutil.copytree(checkout / part, directory / part, ignore=left_out)
     size = sum(path.stat().st_size for path in directory.rglob("*")) / 1e6
-    print(f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL}", end="")
+    print(
+        f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL.read_text('utf-8')}", end=""
+    )
 
 
 def pythons(checkout: Path) -> list[str]:

@@ -40,7 +40,7 @@ def bundled(laptop: Path) -> Path:
     command = [sys.executable, "-m", "labkit", "bundle", str(laptop / "workbook")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert 0 == done.returncode, done.stderr
-    assert done.stdout.endswith(INSTALL)
+    assert done.stdout.endswith(INSTALL.read_text("utf-8"))
     return laptop / "workbook"
 
 
@@ -78,7 +78,7 @@ def test_without_network_its_two_commands_lead_to_the_first_charts(bundled: Path
     }
     shell = ["powershell", "-Command"] if WINDOWS else ["sh", "-c"]
     python = f"& '{sys.executable}'" if WINDOWS else f"'{sys.executable}'"
-    for line in INSTALL.splitlines():
+    for line in INSTALL.read_text("utf-8").splitlines():
         if (".venv\\" if WINDOWS else ".venv/") in line:
             command = line.replace("py " if WINDOWS else "python3 ", f"{python} ", 1)
             command = command.replace("labkit start", "labkit run --only 00")
