@@ -13,20 +13,13 @@ _LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "exercises", "FACILITATOR.md"}
 
 
 def update(notebooks: Path, copy: Path) -> list[str]:
-    """Bring a copy of the notebooks, and of the files beside them, up to date.
+    """Bring a copy of the notebooks, and of the files beside them, up to date; make it at first.
 
     What the learner has changed stays as it is. To run a notebook changes only its outputs, and
     those do not count. What the learner has deleted comes back.
 
-    Args:
-        notebooks: The workbook's own.
-        copy: A directory for the learner, made if there is none.
-
     Returns:
         The files that were kept although the workbook has newer ones.
-
-    Raises:
-        OSError: The copy cannot be written.
     """
     sources = {
         path.relative_to(notebooks).as_posix(): path
@@ -39,17 +32,16 @@ def update(notebooks: Path, copy: Path) -> list[str]:
     kept = []
     for name in sorted({*sources, *record}):
         file, source = copy / name, sources.get(name)
-        mine, newest = _content(file), _content(source)
-        if mine not in (None, newest, record.get(name)):  # the learner's
-            if source is not None and newest != record.get(name):
-                kept.append(name)
-        elif source is None:
-            file.unlink(missing_ok=True)  # gone from the workbook, too
-            del record[name]
-        elif newest is not None:
+        mine, newest, earlier = _content(file), _content(source), record.pop(name, None)
+        if mine not in (None, newest, earlier):  # the learner's
+            kept += [name] if newest not in (None, earlier) else []
+            record |= {name: earlier} if earlier else {}
+        elif source and newest:
             if mine != newest:
                 _replace(file, source)
             record[name] = newest
+        else:
+            file.unlink(missing_ok=True)  # gone from the workbook, too
     (copy / _RECORD).write_text(json.dumps(record, indent=1), "utf-8")
     return kept
 
