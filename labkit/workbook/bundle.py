@@ -48,15 +48,14 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
 
     Raises:
         LabError: There is no such platform or wheel, or the directory is no bundle.
-        OSError: The directory cannot be written.
     """
     python = python or "{}.{}".format(*sys.version_info)
     checkout, wheels = exercises.notebooks().parent, directory / "wheels"
-    if platform not in (None, *PLATFORMS) or python not in pythons(checkout):
+    known = pythons(checkout)
+    if platform not in (None, *PLATFORMS) or python not in known:
         raise LabError(
             f"There are no wheels for {platform or 'this machine'} with Python {python}. Expected "
-            f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons "
-            f"{', '.join(pythons(checkout))}."
+            f"one of the platforms {', '.join(PLATFORMS)}, and of the Pythons {', '.join(known)}."
         )
     refuse_others_files(directory, "INSTALL.txt", "wheels")
     wheels.mkdir(parents=True, exist_ok=True)
@@ -83,10 +82,7 @@ def bundle(directory: Path, platform: str | None = None, python: str | None = No
     for part in "labkit", "notebooks":
         shutil.rmtree(directory / part, ignore_errors=True)  # an earlier one may have had more
         shutil.copytree(checkout / part, directory / part, ignore=left_out)
-    size = sum(path.stat().st_size for path in directory.rglob("*")) / 1e6
-    print(
-        f"{directory}: {size:.0f} MB, for Python {python}.\n\n{INSTALL.read_text('utf-8')}", end=""
-    )
+    print(f"{directory} is ready for Python {python}.\n\n{INSTALL.read_text('utf-8')}", end="")
 
 
 def pythons(checkout: Path) -> list[str]:

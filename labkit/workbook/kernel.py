@@ -18,8 +18,6 @@ from traitlets import default
 from labkit.display import UNATTENDED
 from labkit.errors import LabError
 
-NO_HISTORY = ["--HistoryManager.hist_file=:memory:"]  # the user's own is left as it is
-
 
 class OnlyThisPython(KernelSpecManager):
     """Knows one kernel, "python3", and that is the Python which runs this program.
@@ -54,21 +52,18 @@ def execute(
         options: Of nbclient's NotebookClient: `timeout`, for example, in seconds for each cell.
 
     Raises:
-        LabError: A cell raised one.
-        CellExecutionError: A cell raised something else.
+        LabError: A cell raised one; if it raised something else, CellExecutionError.
         CellTimeoutError: A cell took too long.
         RuntimeError: The kernel did not start, or died.
-        KeyboardInterrupt: Ctrl-C; the kernel has been shut down.
     """
     kernel = AsyncKernelManager(kernel_spec_manager=OnlyThisPython())
     resources = {"metadata": {"path": directory}}
 
     async def work() -> None:
         # Not by nbclient, which leaves a traceback at exit where a kernel does not start.
-        env = os.environ | {UNATTENDED: "yes"}
-        await kernel.start_kernel(
-            cwd=directory, env=env, stdout=log, stderr=log, extra_arguments=NO_HISTORY
-        )
+        env, logs = os.environ | {UNATTENDED: "yes"}, {"stdout": log, "stderr": log}
+        memory = ["--HistoryManager.hist_file=:memory:"]  # the user's own is left as it is
+        await kernel.start_kernel(cwd=directory, env=env, extra_arguments=memory, **logs)
         client = NotebookClient(notebook, kernel, resources=resources, **options)
         client.kc = kernel.client()
         client.kc.start_channels()

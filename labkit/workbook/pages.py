@@ -47,13 +47,9 @@ TREE = "\n```{toctree}\n:hidden:\n\n"
 def pages(directory: Path) -> None:
     """Write the site of the notebooks as they are committed: nothing is executed.
 
-    Args:
-        directory: A new one, an empty one, or one with an earlier site.
-
     Raises:
         LabError: A notebook cannot be read, the site cannot be built, or the directory has
             something else in it.
-        OSError: The directory cannot be written.
     """
     refuse_others_files(directory, "_static/pages.css")
     notebooks = read()
@@ -68,12 +64,8 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
         results: What became of each notebook.
         committed: What was committed of each, if that is something else.
     """
-    head = [
-        "notebook",
-        "verdict",
-        "p99 before → after (ms)",
-        *(["as committed"] if committed else []),
-    ]
+    head = ["notebook", "verdict", "p99 before → after (ms)"]
+    head += ["as committed"] if committed else []
     rows, strips, said = [head, ["---"] * len(head)], [], ""
     for result, old in zip_longest(results, committed):
         held = sum(claim["held"] is True for claim in result.claims)
@@ -92,17 +84,10 @@ def overview(results: Sequence[Result], committed: Sequence[Result] = ()) -> str
 
 
 def write(notebooks: Mapping[Path, NotebookNode], first: str, directory: Path) -> str:
-    """Write the site of some executed notebooks, with a first page in Markdown.
+    """Write the site of some executed notebooks, with a first page in Markdown; see `build`.
 
     Pages of other notebooks, from an earlier run, stay, and these link to them; the first page, the
     contents and the search know only the notebooks of this run.
-
-    Returns:
-        What Sphinx warned of: for the tests, as a reader can do nothing about it.
-
-    Raises:
-        LabError: The site cannot be built.
-        OSError: The directory cannot be written.
     """
     root = exercises.notebooks()
     texts = {path.name: path.read_text("utf-8") for path in root.glob("*.md")}
@@ -141,11 +126,13 @@ def write(notebooks: Mapping[Path, NotebookNode], first: str, directory: Path) -
 
 
 def build(source: str, directory: Path, *options: str) -> str:
-    """Let Sphinx make pages of what lies in a folder; return what it warned of.
+    """Let Sphinx make pages of what lies in a folder.
+
+    Returns:
+        What it warned of: for the tests, as a reader can do nothing about it.
 
     Raises:
-        LabError: Sphinx has failed.
-        OSError: The directory cannot be written.
+        LabError: It has failed.
     """
     with tempfile.TemporaryDirectory() as place:
         built = f"{place}/built"

@@ -41,7 +41,6 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
 
     Raises:
         LabError: It cannot be done, or the user did not say yes.
-        OSError: A file cannot be deleted.
     """
     if exercises is not None:
         _forget(exercises, yes)
@@ -60,7 +59,6 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
 
 
 def _agree(question: str, yes: bool) -> None:
-    """Ask the user, unless they have agreed in advance; raise if they do not agree."""
     answer = "yes" if yes else ""
     with contextlib.suppress(EOFError):
         answer = answer or input(f"{question} [y/N] ")

@@ -49,7 +49,6 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
 
     Raises:
         LabError: No such notebook, or no database.
-        OSError: A file cannot be written.
         KeyboardInterrupt: Ctrl-C; what was executed before is reported.
     """
     notebooks = read(only)

@@ -43,13 +43,9 @@ _BROWSERS = (
 def slides(directory: Path) -> None:
     """Make the slides, `index.html`, and the sheet, `cheatsheet.html`; both as PDF, too.
 
-    Args:
-        directory: A new one, an empty one, or one with earlier slides.
-
     Raises:
         LabError: The directory has something else in it, or a notebook has no such chart, or
             FACILITATOR.md says nothing about it.
-        OSError: The directory cannot be written.
     """
     refuse_others_files(directory, "_static/slides.css")
     with tempfile.TemporaryDirectory() as place:

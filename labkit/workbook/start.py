@@ -26,7 +26,6 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
 
     Raises:
         LabError: The workbook is not whole, or this machine has no such address.
-        OSError: The copy cannot be written.
     """
     if not ((root := exercises.notebooks()) / FIRST).exists():
         raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
