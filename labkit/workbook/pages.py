@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from nbformat import NotebookNode
 
@@ -112,7 +111,7 @@ def write(notebooks: Mapping[Path, NotebookNode], first: str, directory: Path) -
             (source / name).write_text(LINK.sub(target, text), "utf-8")
         paths = _paths()
         for path, notebook in notebooks.items():
-            shown = _without(paths, notebook)
+            shown = json.loads(paths.sub("", json.dumps(notebook, ensure_ascii=False)))
             for cell in shown["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = LINK.sub(target, cell["source"])
@@ -170,19 +169,14 @@ def _listing(path: Path) -> str:
 
 
 def _paths() -> re.Pattern[str]:
-    """A pattern of this machine's paths, which are private; it matches nothing in a picture."""
+    """A pattern of this machine's paths, which are private, in a notebook's JSON.
+
+    It matches nothing in a picture.
+    """
     roots = [str(exercises.notebooks().parent), sys.prefix, sys.base_prefix, tempfile.gettempdir()]
     plain = {f"{root}{os.sep}" for root in (*roots, *map(os.path.realpath, roots))}
     spelled = plain | {escape(root, quote=False) for root in plain} | {repr(p)[1:-1] for p in plain}
     longest_first = sorted(spelled, key=len, reverse=True)  # one may lie in another
-    begins = r"(?:(?<![\w+/])|(?<=\dm))"  # a terminal's colour ends in a digit and an m
-    return re.compile(begins + f"({'|'.join(map(re.escape, longest_first))})")
-
-
-def _without(paths: re.Pattern[str], it: Any) -> Any:
-    """A copy of a notebook, or of a part of one, without these paths."""
-    if isinstance(it, dict):
-        return {key: _without(paths, part) for key, part in it.items()}
-    if isinstance(it, list):
-        return [_without(paths, part) for part in it]
-    return paths.sub("", it) if isinstance(it, str) else it
+    in_json = (re.escape(json.dumps(path, ensure_ascii=False)[1:-1]) for path in longest_first)
+    # After a letter, only if that is part of a line's end, or ends a terminal's colour.
+    return re.compile(r"(?:(?<![\w+/])|(?<=\\[nrt])|(?<=\dm))" + f"({'|'.join(in_json)})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,10 @@ def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
     if unknown or not every:
         known = ", ".join(path.stem for path in every) or "none is in this checkout"
         raise LabError(f"There is no notebook {' '.join(unknown)}. Expected one of: {known}.")
-    load: Callable[..., NotebookNode] = nbformat.read
     notebooks = {}
     for path in (path for path in every if path.name.startswith(tuple(only) or "")):
         try:
-            notebooks[path] = load(path, as_version=4)
+            notebooks[path] = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         except ValueError:
             raise LabError(f"{path.name} is no notebook. Expected JSON: restore it.") from None
     return notebooks
