@@ -106,7 +106,7 @@ def _drop(dsn: Dsn, yes: bool) -> None:
         print("Nothing to remove: there is no schema labkit.")
         return
     print("This drops, and nothing else:", *shown, sep="\n  ")
-    print("The dataset is labkit.orders; a killed notebook left the rest, or it is not labkit's.")
+    print("(labkit.orders is the dataset. Whatever else was made there may not be labkit's.)")
     _agree("Drop it?", yes)
     asyncio.run(_contents(dsn, drop=shown))
     print("Gone. Nothing of labkit is left in this database.")
