@@ -1,8 +1,6 @@
 """A meter on a pool: how long tasks wait for a connection, who holds one, and since when.
 
-`with PoolMeter(pool) as meter:` works on any asyncpg pool that is open, and on what looks like one.
-The pool gets a subclass of its own class meanwhile, as an asyncpg pool has no place for a new
-attribute; so `pool.fetchval()` and its like are metered, too.
+`with PoolMeter(pool) as meter:` works on any open asyncpg pool, and on what looks like one.
 """
 
 from __future__ import annotations
@@ -14,25 +12,13 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from labkit.errors import LabError
 from labkit.probe.frames import Frame, users_frame, walk
 from labkit.probe.histogram import Histogram
 
 WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)  # s; upper ends of the buckets
-
-
-class Hold(NamedTuple):
-    """Since when (by perf_counter) a connection is out, borrowed at which line, in which task."""
-
-    since: float
-    line: Frame | None
-    task: str
-    use: AbstractContextManager[object]  # entered; ends when the connection is given back
-
-    def __str__(self) -> str:
-        return f"{perf_counter() - self.since:.1f} s, borrowed at {self.line}, in {self.task!r}"
 
 
 class PoolMeter:
@@ -56,28 +42,28 @@ class PoolMeter:
         self.waits, self.buckets, self.waited_s = Histogram(), [0] * (len(WAITS) + 1), 0.0
         self.waiting = 0
         self._pool, self._class, self._span = pool, type(pool), span
-        self._held: dict[int, Hold] = {}
+        self._held: dict[int, Borrowed] = {}  # by the connection's id
 
     def __enter__(self) -> Self:
         """Begin to count; a LabError says that this is no pool."""
-        if not (hasattr(self._pool, "acquire") and hasattr(self._pool, "release")):
-            raise LabError(
-                f"PoolMeter was given a {self._class.__name__}. Expected a pool as asyncpg's "
-                "create_pool() returns it, with acquire() and release()."
-            )
         meter, original = self, self._class
+        if not (hasattr(original, "acquire") and hasattr(original, "release")):
+            given = f"PoolMeter was given a {original.__name__}."
+            raise LabError(f"{given} Expected a pool, with acquire() and release(), as asyncpg's.")
 
-        def acquire(pool: Any, **options: Any) -> _Acquired:
+        def acquire(pool: Any, **options: Any) -> Borrowed:
             line = users_frame(walk(sys._getframe(1)))
-            return _Acquired(pool, meter, original.acquire(pool, **options), line)
+            return Borrowed(meter, original.acquire(pool, **options), line)
 
         async def release(pool: Any, connection: Any, **options: Any) -> None:
             try:
                 await original.release(pool, connection, **options)
             finally:
-                if hold := meter._held.pop(id(connection), None):
-                    hold.use.__exit__(None, None, None)
+                if borrowed := meter._held.pop(id(connection), None):
+                    borrowed.use.__exit__(None, None, None)
 
+        # A subclass, as an asyncpg pool has no place for a new attribute; so `pool.fetchval()` and
+        # its like are metered, too.
         methods = {"__slots__": (), "acquire": acquire, "release": release}
         self._pool.__class__ = type(original.__name__, (original,), methods)
         return self
@@ -89,9 +75,9 @@ class PoolMeter:
             self._held.popitem()[1].use.__exit__(None, None, None)
 
     @property
-    def longest(self) -> Hold | None:
+    def longest(self) -> Borrowed | None:
         """Who has had a connection for the longest time by now."""
-        return min(self._held.values(), default=None, key=lambda hold: hold.since)
+        return min(self._held.values(), default=None, key=lambda borrowed: borrowed.since)
 
     def as_dict(self) -> dict[str, Any]:
         """How many connections are in use and idle, and who waits: for JSON, times in ms."""
@@ -102,14 +88,19 @@ class PoolMeter:
 
 
 @dataclass
-class _Acquired:
-    """What `acquire()` gives: to be awaited, or entered."""
+class Borrowed:
+    """What `acquire()` gives, to be awaited or entered; then, who has the connection."""
 
-    pool: Any
     meter: PoolMeter
     asked: Awaitable[Any]
-    line: Frame | None
+    line: Frame | None  # which borrowed
+    task: str = ""
+    since: float = 0.0  # when it came, by perf_counter
     connection: Any = None
+    use: Any = None  # what the span gave, entered until the connection is given back
+
+    def __str__(self) -> str:
+        return f"{perf_counter() - self.since:.1f} s, borrowed at {self.line}, in {self.task!r}"
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.__aenter__().__await__()
@@ -122,16 +113,16 @@ class _Acquired:
                 self.connection = await self.asked
         finally:
             meter.waiting -= 1
-            meter.waits.add(waited := perf_counter() - began)
+            self.since = perf_counter()
+            meter.waits.add(waited := self.since - began)
             meter.waited_s += waited
             meter.buckets[bisect_left(WAITS, waited)] += 1
-        if type(self.pool) is meter._class:  # the block has ended meanwhile
-            return self.connection
-        name = task.get_name() if task else ""
-        use = meter._span("connection")
-        use.__enter__()
-        meter._held[id(self.connection)] = Hold(perf_counter(), self.line, name, use)
+        if type(meter._pool) is not meter._class:  # else, the block has ended meanwhile
+            self.task = task.get_name() if task else ""
+            self.use = meter._span("connection")
+            self.use.__enter__()
+            meter._held[id(self.connection)] = self
         return self.connection
 
     async def __aexit__(self, *_: object) -> None:
-        await self.pool.release(self.connection)
+        await self.meter._pool.release(self.connection)
