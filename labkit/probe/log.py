@@ -36,9 +36,9 @@ class Teller:
         self.on_stall = on_stall
         self._logged: dict[tuple[Frame | None, str], float] = {}  # when, by line and cause
         self._more: Rows = {}  # what has come of them since
-        self._queue = queue.SimpleQueue[Callable[[], object] | None]()
+        self._queue = queue.SimpleQueue[Callable[[], object]]()
         self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
-        self._started = threading.Lock()
+        self._started, self._left = threading.Lock(), threading.Event()
 
     def tell(self, stall: Stall) -> None:
         """Tell of a stall that is over."""
@@ -54,7 +54,7 @@ class Teller:
         Returns:
             The one that tells of the same to the same, should the probe be entered again.
         """
-        self._queue.put(None)
+        self._queue.put(self._left.set)
         return Teller(self.on_stall)
 
     def write(self, level: int, text: str, error: Any = None) -> None:
@@ -66,26 +66,20 @@ class Teller:
             return
         self._queue.put(job)
         if self._started.acquire(blocking=False):
-            try:
+            with contextlib.suppress(RuntimeError):  # the interpreter is going down
                 self._thread.start()
-            except RuntimeError:  # the interpreter is going down
-                return
-            atexit.register(self._finish)
+                atexit.register(self._finish)
 
     def _finish(self) -> None:
-        self._queue.put(None)
+        self._queue.put(self._left.set)
         self._thread.join(1.0)  # s; a handler may hang
 
     def _run(self) -> None:
-        leaving = False
-        while not leaving:
+        while not self._left.is_set():
             try:
                 with contextlib.suppress(queue.Empty):
-                    job = self._queue.get(timeout=_AGAIN if self._more else None)
-                    leaving = job is None
-                    if job is not None:
-                        job()
-                self._say_how_many_more(leaving)
+                    self._queue.get(timeout=_AGAIN if self._more else None)()
+                self._say_how_many_more(leaving=self._left.is_set())
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()
         atexit.unregister(self._finish)
@@ -95,8 +89,9 @@ class Teller:
             if leaving or monotonic() - self._logged[key] >= _AGAIN:
                 self._logged[key] = monotonic()
                 del self._more[key]
-                times = f"+ {row['count']} more, {row['total_ms'] / 1e3:.1f} s in all"
-                text = f"{times}: {row['cause']}"
+                text = (
+                    f"+ {row['count']} more, {row['total_ms'] / 1e3:.1f} s in all: {row['cause']}"
+                )
                 self.write(logging.INFO, f"{text}, {row['at']} {key[0]}" if key[0] else text)
 
     def _over(self, stall: Stall) -> None:
@@ -107,15 +102,16 @@ class Teller:
                 self.on_stall = None
                 text = "on_stall failed, and is not called again"
                 self.write(logging.ERROR, text, sys.exc_info())
-        if (stall.line, stall.cause) in self._logged:
+        key = stall.line, stall.cause
+        if key in self._logged:
             count(self._more, stall)
             return
         if len(self._logged) >= _LINES:
             self._logged.clear()
             self._more.clear()
-        first = stall.cause not in {cause for _, cause in self._logged}
-        page = f" (what to do: python -m labkit.probe why {stall.cause})" if first else ""
-        self._logged[stall.line, stall.cause] = monotonic()
+        known = stall.cause in {cause for _, cause in self._logged}
+        page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
+        self._logged[key] = monotonic()
         self.write(logging.INFO, f"{stall}{page}")
 
 
