@@ -16,10 +16,6 @@ from typing import NamedTuple
 try:
     from resource import RUSAGE_THREAD, getrusage
 
-    def _waits() -> int:
-        """How often this thread has waited for something."""
-        return getrusage(RUSAGE_THREAD).ru_nvcsw
-
     _COUNTS = True
 except ImportError:  # macOS, Windows
     _COUNTS = False
@@ -59,8 +55,7 @@ class Meters:
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread, self._file = loop_thread, -1
         with contextlib.suppress(OSError):
-            path = f"/proc/self/task/{loop_thread}/schedstat"
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
         self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
         self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
@@ -73,9 +68,9 @@ class Meters:
         """
         now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
         self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, *garbage)
-        differences = (new - old for old, new in zip(before, self._totals, strict=True))
-        took, cpu, own_cpu, loop_ran, *collecting = differences
-        waits, self._waits = self._waits, _waits() if _COUNTS else 0
+        differences = (max(0.0, new - old) for old, new in zip(before, self._totals, strict=True))
+        took, cpu, own_cpu, loop_ran, here, elsewhere = differences
+        waits, self._waits = self._waits, getrusage(RUSAGE_THREAD).ru_nvcsw if _COUNTS else 0
         late, kept, stopped, idle = max(0.0, took - asked), 0.0, 0.0, 0.0
         if late > _LATE:
             # One of the waits was its sleep. Its own CPU time is a garbage collection's.
@@ -86,17 +81,16 @@ class Meters:
             if late > _VERY_LATE:
                 idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
-        here, elsewhere = (max(0.0, seconds) for seconds in collecting)
         return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
-        queued, runs = self._queued, self._runs
-        if self._file >= 0:
-            with contextlib.suppress(OSError):  # the thread is gone
-                _, self._queued, self._runs = map(int, os.pread(self._file, 99, 0).split())
-                queued, runs = self._queued - queued, self._runs - runs
-                return m._replace(loop_queued=queued / 1e9, loop_runs=runs)
+        if self._file < 0:
+            return m
+        with contextlib.suppress(OSError):  # the thread is gone
+            _, queued, runs = map(int, os.pread(self._file, 99, 0).split())
+            m = m._replace(loop_queued=(queued - self._queued) / 1e9, loop_runs=runs - self._runs)
+            self._queued, self._runs = queued, runs
         return m
 
     def close(self) -> None:

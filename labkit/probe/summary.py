@@ -19,15 +19,14 @@ _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line
 
 def count(rows: Rows, stall: Stall) -> None:
     """Count a stall in the row of its line and cause."""
-    frame, cause = stall.line, str(stall.cause)
-    if (frame, cause) not in rows and len(rows) >= _LINES:
-        frame, cause = None, "various"
-    if (frame, cause) not in rows:
-        file, line, function = frame or (None, None, None)
-        where = {"file": file, "line": line, "function": function, "source": source(frame)}
-        times = {"count": 0, "longest_ms": 0.0, "total_ms": 0.0}
-        rows[frame, cause] = {**where, "cause": cause, "task": None, **times}
-    row = rows[frame, cause]
+    key = frame, cause = stall.line, str(stall.cause)
+    if key not in rows and len(rows) >= _LINES:
+        key = frame, cause = None, "various"
+    if key not in rows:
+        where = frame._asdict() if frame else dict.fromkeys(Frame._fields)
+        what = {"source": source(frame), "cause": cause, "task": None}
+        rows[key] = {**where, **what, "count": 0, "longest_ms": 0.0, "total_ms": 0.0}
+    row = rows[key]
     row["count"] += 1
     row["at"] = stall.at  # how sure the line is, this time
     row["longest_ms"] = max(row["longest_ms"], stall.own_ms)
@@ -41,8 +40,8 @@ class Summary(dict[str, Any]):
 
     Keys: `threshold_ms`; `suggested_threshold_ms`; `seconds` watched; `busy`, the share of them in
     which the loop was busy; `lag_p50_ms`, `lag_p99_ms`, `lag_max_ms`; the machine's `noise_p99_ms`
-    and `noise_max_ms`; `stalls`, a dict for each line and cause, the costliest first. What nothing
-    is known of is None.
+    and `noise_max_ms`; `stalls`, a dict for each line and cause, the costliest first. None is for
+    what is not known.
     """
 
     def __str__(self) -> str:
@@ -75,11 +74,10 @@ def sum_up(
     machine wakes a thread; 10 ms at least. Less than half a minute suggests none.
     """
     usual, late = 1e3 * lag.percentile(50), 1e3 * noise.percentile(99)
+    suggested = round(max(10.0, 10 * usual, 5 * late), 0)  # NaN is never the largest
     figures = {
         "threshold_ms": threshold_ms,
-        "suggested_threshold_ms": math.nan
-        if seconds < _KNOWS_ITSELF
-        else round(max(10.0, 10 * usual, 5 * late), 0),  # NaN is never the largest
+        "suggested_threshold_ms": suggested if seconds >= _KNOWS_ITSELF else math.nan,
         "seconds": seconds,
         "busy": busy,
         "lag_p50_ms": usual,
