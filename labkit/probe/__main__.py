@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.probe.attach import attach
-from labkit.probe.program import share, watch_every_loop
+from labkit.probe.program import watch_every_loop
 from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe
@@ -63,10 +63,10 @@ def main() -> None:
             raise LabError(f"There is no {name!r}. Expected: -m MODULE, or the path of a script.")
     except (LabError, OSError, ImportError) as error:
         parser.exit(2, f"labkit.probe: {error}\n")
-    run(options)
+    _run(options)
 
 
-def run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     """Run the program as Python would, with every loop watched; the summary comes at the end."""
     pid, folder = os.getpid(), tempfile.mkdtemp(prefix="labkit-probe-")
 
@@ -84,8 +84,11 @@ def run(options: argparse.Namespace) -> None:
 
     atexit.register(report)  # by then, the program's threads and children have ended
     before = signal.signal(signal.SIGTERM, end)
-    share(options.threshold_ms, folder)
-    watch_every_loop(options.threshold_ms, folder)
+    # Child processes are watched, too: each has `boot` on its path, and the same settings.
+    paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.environ["LABKIT_PROBE"] = f"{options.threshold_ms:g} {folder}"
+    watch_every_loop()
     sys.argv = options.program
     if options.module:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -6,6 +6,7 @@ processes find the same settings in their environment (the folder `boot` on thei
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,21 +20,15 @@ from labkit.probe import watch
 from labkit.probe.log import Teller
 
 
-def share(threshold_ms: float, folder: str) -> None:
-    """Have child processes watched, too."""
-    os.environ["LABKIT_PROBE"] = f"{threshold_ms:g} {folder}"
-    paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-
-
-def watch_every_loop(threshold_ms: float, folder: str) -> None:
+def watch_every_loop() -> None:
     """From here on, each loop that begins to run in this process is watched while it runs.
 
     A thread has one probe for all loops that it runs, and a process one log: `asyncio.run()` alone
     runs its loop three times. A forked child has its parent's, too, and leaves them alone.
     """
+    threshold, _, folder = os.environ["LABKIT_PROBE"].partition(" ")
     original = events._set_running_loop
-    probes: dict[tuple[int, int], watch.Probe] = {}
+    probes: dict[tuple[int, int], watch.Probe] = {}  # by process and thread
     printers: dict[int, _Printer] = {}
 
     def save(_: object = None) -> None:  # where the parent finds it, however this process ends
@@ -46,25 +41,24 @@ def watch_every_loop(threshold_ms: float, folder: str) -> None:
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
-        key = os.getpid(), threading.get_ident()
+        key = pid, _ = os.getpid(), threading.get_ident()
         probe = probes.get(key)
-        if probe is not None and probe._sampler is not None:
+        if probe is None and loop is not None:
+            probe = probes[key] = watch.Probe(float(threshold))
+            probe._teller = printers.setdefault(pid, _Printer(save))
+        if probe is None or (loop is None) == (probe._sampler is None):
+            return
+        try:
             if loop is None:
-                with contextlib.suppress(Exception):  # the program must run all the same
-                    probe.__exit__(None, None, None)
-                    save()
-        elif loop is not None:
-            if probe is None:
-                probe = probes[key] = watch.Probe(threshold_ms)
-                probe._teller = printers.setdefault(os.getpid(), _Printer(save))
-            try:
+                probe.__exit__(None, None, None)
+                save()
+            else:
                 probe.__enter__()
-            except Exception as error:
-                probe._teller.warn(f"a loop is not watched: {error}")
-            watch._watched.discard(loop)  # the program may have a probe of its own
+                watch._watched.discard(loop)  # the program may have a probe of its own
+        except Exception as error:  # the program must run all the same
+            probe._teller.warn(f"a loop is not watched: {error}")
 
-    for module in sys.modules["asyncio"], events:
-        module._set_running_loop = set_running_loop  # type: ignore[attr-defined]
+    asyncio._set_running_loop = events._set_running_loop = set_running_loop
 
 
 class _Printer(Teller):

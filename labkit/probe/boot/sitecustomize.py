@@ -14,9 +14,6 @@ except ImportError:
 
 if "LABKIT_PROBE" in os.environ:
     try:
-        from labkit.probe.program import watch_every_loop
-
-        _threshold, _, _folder = os.environ["LABKIT_PROBE"].partition(" ")
-        watch_every_loop(float(_threshold), _folder)
+        importlib.import_module("labkit.probe.program").watch_every_loop()
     except (Exception, SystemExit) as error:  # as with another Python, or without labkit
         print(f"labkit.probe: process {os.getpid()} is not watched: {error}", file=sys.stderr)
