@@ -9,18 +9,8 @@ already.
 
 from labkit.probe.frames import Frame, users_frame, walk
 from labkit.probe.meters import thread_cpu
-from labkit.probe.stall import ADVICE, Part, Stall
+from labkit.probe.stall import ADVICE, Stall
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe
 
-__all__ = [
-    "ADVICE",
-    "Frame",
-    "Part",
-    "Probe",
-    "Stall",
-    "Summary",
-    "thread_cpu",
-    "users_frame",
-    "walk",
-]
+__all__ = ["ADVICE", "Frame", "Probe", "Stall", "Summary", "thread_cpu", "users_frame", "walk"]

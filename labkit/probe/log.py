@@ -24,8 +24,7 @@ from labkit.probe.stall import Stall
 from labkit.probe.summary import Rows, count
 
 _AGAIN = 60.0  # s between two records of the same line
-_LINES = 1000  # known at once; then all of them are new again
-_JOBS = 1000  # kept while a handler hangs; the stalls after them are in the summary only
+_MOST = 1000  # lines that are told of, jobs that wait for a handler; the summary has the rest
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
@@ -62,9 +61,8 @@ class Teller:
         logging.getLogger("labkit.probe").log(level, "%s", text, exc_info=error)
 
     def _put(self, job: Callable[[], object]) -> None:
-        if self._queue.qsize() >= _JOBS:
-            return
-        self._queue.put(job)
+        if self._queue.qsize() < _MOST:
+            self._queue.put(job)
         if self._started.acquire(blocking=False):
             with contextlib.suppress(RuntimeError):  # the interpreter is going down
                 self._thread.start()
@@ -95,24 +93,20 @@ class Teller:
                 self.write(logging.INFO, f"{text}, {row['at']} {key[0]}" if key[0] else text)
 
     def _over(self, stall: Stall) -> None:
-        if self.on_stall is not None:
-            try:
+        try:
+            if self.on_stall is not None:
                 self.on_stall(stall)
-            except Exception:
-                self.on_stall = None
-                text = "on_stall failed, and is not called again"
-                self.write(logging.ERROR, text, sys.exc_info())
+        except Exception:
+            self.on_stall = None
+            self.write(logging.ERROR, "on_stall failed, and is not called again", sys.exc_info())
         key = stall.line, stall.cause
         if key in self._logged:
             count(self._more, stall)
-            return
-        if len(self._logged) >= _LINES:
-            self._logged.clear()
-            self._more.clear()
-        known = stall.cause in {cause for _, cause in self._logged}
-        page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
-        self._logged[key] = monotonic()
-        self.write(logging.INFO, f"{stall}{page}")
+        elif len(self._logged) < _MOST:
+            known = stall.cause in {cause for _, cause in self._logged}
+            page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
+            self._logged[key] = monotonic()
+            self.write(logging.INFO, f"{stall}{page}")
 
 
 def warn_of_observers(teller: Teller, loop: asyncio.AbstractEventLoop) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from labkit import Frame, Probe, Stall
 from labkit.exercises import notebooks
-from labkit.probe import ADVICE, Part, Summary, attach, log
+from labkit.probe import ADVICE, Summary, attach, log
 from labkit.probe.histogram import Histogram
+from labkit.probe.stall import Part
 from labkit.probe.summary import Rows, count, sum_up
 from tests.stalls import unless_busy
 
