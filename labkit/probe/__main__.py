@@ -25,30 +25,27 @@ from labkit.probe.watch import Probe
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
        python -m labkit.probe why [CAUSE]"""
-# The page does not come along with the probe.
-_WHY = "{}:\n{}\n(In the stall workbook: notebooks/CHEATSHEET.md#{})"
 
 
 def main() -> None:
     """Run a program, watch one that runs already, or print what to do about each cause."""
     if sys.argv[1:2] == ["why"]:
         asked = " ".join(sys.argv[2:])
-        found = [cause for cause in ADVICE if asked in cause] or ADVICE
-        told = (_WHY.format(cause, ADVICE[cause], cause.replace(" ", "-")) for cause in found)
-        print("\n\n".join(told))
+        for cause in [cause for cause in ADVICE if asked in cause] or ADVICE:
+            page = f"notebooks/CHEATSHEET.md#{cause.replace(' ', '-')}"  # it is not taken along
+            print(f"{cause}:\n{ADVICE[cause]}\n(In the stall workbook: {page})\n")
         return
     parser = argparse.ArgumentParser("labkit.probe", usage=_USAGE)
     parser.add_argument("--threshold-ms", type=float, default=50.0, help="what counts as a stall")
     parser.add_argument("--json", type=os.path.abspath, help="write the summaries there, too")
     attaching = sys.argv[1:2] == ["attach"]
     if attaching:
-        parser.add_argument("attach")
         parser.add_argument("pid", type=int)
         parser.add_argument("--seconds", type=float, default=30.0, help="for so long")
     else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
         parser.add_argument("program", nargs=argparse.PARSER)
-    options = parser.parse_args()
+    options = parser.parse_args(sys.argv[1 + attaching :])
     try:
         Probe(options.threshold_ms)  # refuses what is no threshold
         if options.json:

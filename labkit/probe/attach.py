@@ -97,11 +97,7 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
 def watch_loops(
     main_loop: asyncio.AbstractEventLoop | None, seconds: float, threshold_ms: float
 ) -> list[Summary]:
-    """In the other process: watch this loop, and those that other threads run.
-
-    Raises:
-        LabError: No loop runs, or one is being watched already.
-    """
+    """In the other process: watch this loop, and those that other threads run."""
     frames = chain.from_iterable(map(walk_stack, sys._current_frames().values()))
     runs = (f.f_locals.get("self") for f, _ in frames if f.f_code.co_name == "run_forever")
     loops = [x for x in {main_loop, *runs} if isinstance(x, asyncio.AbstractEventLoop)]

@@ -48,11 +48,7 @@ class Teller:
         self._put(partial(self.write, logging.ERROR if error else logging.WARNING, text, error))
 
     def close(self) -> Teller:
-        """Let the thread end when it has told what there is. Does not wait for it.
-
-        Returns:
-            The one that tells of the same to the same, should the probe be entered again.
-        """
+        """Let the thread end in its own time. Returns one for when the probe is entered again."""
         self._queue.put(self._left.set)
         return Teller(self.on_stall)
 

@@ -31,9 +31,9 @@ def _no_stalls(threshold_ms: float = 50.0) -> Iterator[Probe]:
 
 @pytest.fixture
 def no_stalls() -> Callable[..., AbstractContextManager[Probe]]:
-    """Enter `no_stalls(threshold_ms=50)` in a coroutine, around what must leave the loop free.
+    """Enter `no_stalls(threshold_ms=50)` around what must leave the loop free; gives the probe.
 
-    It yields the probe. At the end it raises an AssertionError that names each line that held the
-    loop for so long, why, and what to do. An error of the block's own comes through instead.
+    At the end, an AssertionError names each line that held the loop for so long, why, and what to
+    do. An error of the block's own comes through instead.
     """
     return _no_stalls
