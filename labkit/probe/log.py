@@ -81,12 +81,11 @@ class Teller:
     def _say_how_many_more(self, leaving: bool) -> None:
         for key, row in list(self._more.items()):
             if leaving or monotonic() - self._logged[key] >= _AGAIN:
-                self._logged[key] = monotonic()
+                self._logged[key], seconds = monotonic(), row["total_ms"] / 1e3
                 del self._more[key]
-                text = (
-                    f"+ {row['count']} more, {row['total_ms'] / 1e3:.1f} s in all: {row['cause']}"
-                )
-                self.write(logging.INFO, f"{text}, {row['at']} {key[0]}" if key[0] else text)
+                where = f", {row['at']} {key[0]}" if key[0] else ""
+                more = f"+ {row['count']} more, {seconds:.1f} s in all: {row['cause']}{where}"
+                self.write(logging.INFO, more)
 
     def _over(self, stall: Stall) -> None:
         try:

@@ -46,7 +46,7 @@ def watch_every_loop() -> None:
         if probe is None and loop is not None:
             probe = probes[key] = watch.Probe(float(threshold))
             probe._teller = printers.setdefault(pid, _Printer(save))
-        if probe is None or (loop is None) == (probe._sampler is None):
+        if probe is None or (loop is None) == (probe._sampler is None):  # left already, or entered
             return
         try:
             if loop is None:

@@ -87,8 +87,8 @@ def sum_up(
         "noise_max_ms": 1e3 * noise.max,
     }
     known = {key: None if math.isnan(x) else round(x, 3) for key, x in figures.items()}
-    copies = [dict(row) for row in list(rows.values())]
-    return Summary(known, stalls=sorted(copies, key=lambda row: -row["total_ms"]))
+    stalls = sorted(map(dict, list(rows.values())), key=lambda row: -row["total_ms"])
+    return Summary(known, stalls=stalls)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
