@@ -84,9 +84,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
         while not (text := answer.read_text()).endswith("\n"):
             if time.monotonic() > until:
                 raise LabError(
-                    f"Process {pid} did not answer in {seconds + 10:.0f} s: its loop is held "
-                    f"(`py-spy dump --pid {pid}` says where) or waits in C code for an event, "
-                    f"the process has ended, or it cannot see {folder}, as in a container."
+                    f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or waits "
+                    f"in C code for its loop's next event, or cannot see {folder} (a container)."
                 )
             time.sleep(0.05)
     found = json.loads(text)
@@ -111,4 +110,13 @@ def watch_loops(
         return probe.summary()
 
     watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in loops]
-    return [each.result(seconds + 60) for each in watching]  # a loop that was stopped has none
+    try:
+        return [each.result(seconds + 5) for each in watching]
+    except TimeoutError:
+        raise LabError(
+            f"A loop was held for all of {seconds + 5:.0f} s, so nothing could enter it. "
+            f"`py-spy dump --pid {os.getpid()}` says where."
+        ) from None
+    finally:
+        for each in watching:
+            each.cancel()
