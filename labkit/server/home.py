@@ -31,10 +31,19 @@ def place() -> Path:
 
     A relative `LABKIT_HOME` counts from the user's home directory: kernels and commands are
     started in different directories.
+
+    Raises:
+        LabError: There is no home directory to count from.
     """
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
-    path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
-    path = path if path.is_absolute() else Path.home() / path
+    try:
+        path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
+        path = path if path.is_absolute() else Path.home() / path
+    except RuntimeError:
+        raise LabError(
+            "The private PostgreSQL has no place: this user has no home directory. Expected one, "
+            "or another place. To do: set LABKIT_HOME to an absolute path."
+        ) from None
     return (path / "postgresql").resolve()
 
 

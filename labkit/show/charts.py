@@ -21,7 +21,11 @@ def timeline(
 ) -> None:
     """Chart the latency of each request of an offer over time, with the loop's stalls behind it.
 
-    The offer is the victim's, if none is named; predict its p99 (ms).
+    Args:
+        run: What to show.
+        offer: Which requests; the victim's if not given.
+        title: The chart's message, as a sentence.
+        predicted: The p99 that the reader expected (ms), if any: it is drawn, too.
     """
     offer = offer or run.victim
     title = title or f"{offer}: {run.latency(offer)}"
@@ -40,8 +44,11 @@ def compare(
 ) -> None:
     """Chart two runs below each other on the same axes, with a table, and the same in words.
 
-    Of several runs, each taken next to its partner, the pair with the median ratio is drawn. The
-    offer is the victim's, if none is named; predict its p99 after the repair (ms).
+    Args:
+        before: A run, or several; the pair with the median ratio is drawn.
+        after: As many, each taken next to its partner.
+        offer: Which requests; the victim's if not given.
+        predicted: The p99 that the reader expected after the repair (ms), if any.
     """
     pairs: list[tuple[Run, Run]] = partners(before, after)
     named, offer = offer, offer or pairs[0][0].victim
@@ -67,7 +74,14 @@ def compare(
 def gauges(
     run: Run, *, title: str, unit: str = "connections", predicted: float | None = None
 ) -> None:
-    """Chart what a scenario's `load.gauge` read over time, with the loop's stalls behind it."""
+    """Chart a run's gauges over time, with the loop's stalls behind them.
+
+    Args:
+        run: A run whose scenario called `load.gauge`.
+        title: The chart's message, as a sentence.
+        unit: What the gauges count.
+        predicted: The reading that the reader expected, if any.
+    """
     if run.gauges.empty:
         raise LabError(f"{run.name!r} has no gauge. Expected load.gauge(...) in its scenario.")
     series: Any = run.gauges  # a mapping from names to columns

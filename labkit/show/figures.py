@@ -1,9 +1,4 @@
-"""Pictures of plain figures, bars and lines; and what all pictures share.
-
-In all of them, `title` is the chart's message, as a sentence; `unit` is what the figures are, with
-their unit: "p99 (ms)"; `predicted` is what the reader expected, and drawn beside what was measured.
-A LabError refuses a prediction that is no figure.
-"""
+"""Pictures of plain figures, bars and lines; and what all pictures share."""
 
 from __future__ import annotations
 
@@ -33,7 +28,17 @@ _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp sc
 def bars(
     values: Mapping[str, float], *, title: str, unit: str, predicted: Sequence[float] | None = None
 ) -> None:
-    """Chart one figure for each of several things, by their names; predict one for each, too."""
+    """Chart one figure for each of several things.
+
+    Args:
+        values: For each thing's name, its figure.
+        title: The chart's message, as a sentence.
+        unit: What the figures are, with their unit: "p99 (ms)".
+        predicted: What the reader expected of each, if anything.
+
+    Raises:
+        LabError: There are not as many predictions as bars, or one is no figure.
+    """
     figure, [axes] = panels(height=1.3 + 0.5 * len(values))
     drawn = axes.barh(list(values), list(values.values()), height=0.5, color=BLUE)
     axes.bar_label(drawn, list(map(number, values.values())), padding=4, color=INK)
@@ -66,8 +71,16 @@ def lines(
 ) -> None:
     """Chart how figures change with a size, a rate, a position or the time.
 
-    Each series has a figure for each x; NaN leaves a gap. If x is the time of a run, name it in
-    `during`: its stalls are drawn, and each figure as it holds until the next.
+    Args:
+        x: Where each figure stands.
+        series: For each line's name, a figure for each x; NaN leaves a gap.
+        title: The chart's message, as a sentence.
+        x_unit: What x is, with its unit.
+        unit: What the figures are, with their unit.
+        log: Whether figures differ by orders, and the axis is logarithmic.
+        predicted: The figure that the reader expected, if any.
+        during: The run that x is the time of: its stalls are drawn, and each figure as it holds
+            until the next.
     """
     figure, [axes] = panels(height=3.7)
     x, columns = list(x), {name: list(column) for name, column in series.items()}

@@ -284,6 +284,17 @@ def test_a_relative_home_means_the_same_everywhere(
     assert before == place() == Path.home().resolve() / "the lab" / "postgresql"
 
 
+@posix_only
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.setenv("LABKIT_HOME", "~/lab")
+    with pytest.raises(LabError, match="this user has no home directory"):
+        place()
+
+
 def test_root_without_a_user_nobody_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "IS_ROOT", True)
     monkeypatch.setattr(programs, "AS_OWNER", {})
