@@ -17,8 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 from labkit import Load, Run, lower, measure
-from labkit.measure.claims import Claim
-from labkit.measure.ends import Figure
+from labkit.measure.claims import Claim, Figure
 
 SECONDS = 1.0
 FIGURES: dict[str, Figure] = {

@@ -1,52 +1,47 @@
 """Claims with figures: held, broken, or inconclusive, by one rule.
 
 **The rule.** A figure lies between two ends: what was seen, and what a machine that is never late
-would have shown (`Run.undisturbed`: requests and stalls that met a pause of the machine are left
-out, and every time is shorter by what its lateness can have added; of a run of which less than half
-is left, or whose machine was late again and again, nothing is known). A claim
+would have shown (`Run.undisturbed`). A claim held if it is true at both ends; it is broken if it is
+true nowhere between them; else it is inconclusive, and says why. Of a run of which the pauses left
+less than half, or whose machine was late again and again, nothing is known.
 
-- held, if it is true at both ends;
-- is broken, if it is true nowhere between them;
-- is inconclusive otherwise, and says why.
+A ratio is taken at its worst (the least before, divided by the most after) and at its best. Chance
+moves these ends further apart: either half of the requests, or of the spans, drawn by lot, might
+have been all; and a figure must not rest on one moment, so the ends are also those without what
+began within 0.35 s (of several pairs, 0.18 s), wherever that is. Of three pairs or more the one in
+the middle decides that a claim held, if the best of no pair is below the square root of what is
+claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio of two may be off by a
+tenth, that of a single pair by a quarter. Fewer than 300 requests break no claim on a p99. That two
+are alike is held by the ratios as seen and on a quiet machine; chance can only keep it from being
+broken. A limit is one of what was seen.
 
-A ratio is taken at its worst (the least that the run before may have shown, divided by the most
-that the run after may have shown) and at its best (the opposite). What chance can do moves these
-ends further apart: either half of the requests, or of the spans, drawn by lot, might have been all;
-and a figure must not rest on one moment, so the ends are also those without what began within 0.35
-s (of several pairs, 0.18 s), wherever that is, if the figure can be made of the rest. Of three
-pairs or more the one in the middle decides that a claim held, if the best of no pair is below the
-square root of what is claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio
-of two may be off by a tenth, that of a single pair by a quarter. Fewer than 300 requests break no
-claim on a p99. That two are alike is held by the ratios as seen and on a quiet machine, and a limit
-is one of what was seen: chance can only keep "alike" from being broken.
-
-Nothing is lower, higher or alike where a larger share of requests fails than before (of the offer
-that is named, or of any): whoever got no answer was not served sooner. If the share before lets
-expect N failures of as many requests, up to 3·√N more can be chance; they are surely more beyond
-5·√N, with one failure more before. Where more failed before, nothing is broken: who knows how long
-they would have waited? "At most" says how many failed.
+Nothing is lower or alike where a larger share of requests fails than before (of the offer that is
+named, or of any): whoever got no answer was not served sooner. If the share before lets expect N
+failures of as many requests, up to 3·√N more can be chance; they are surely more beyond 5·√N, with
+one failure more before. Where more failed before, nothing is broken: who knows how long they would
+have waited?
 
 Times under debug mode or a tracer, and 0 to 0, are inconclusive. A count, a list or a plain number
-has no ends. It is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
+is taken as it is; if it is not as claimed, and the machine was in trouble meanwhile
 (`Machine.trouble`), the claim is inconclusive.
 """
 
 from __future__ import annotations
 
 import math
-import operator
+import warnings
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from labkit.display import as_html, number, show
 from labkit.errors import LabError
-from labkit.measure.ends import Ends, Figure, ends_of, of_what_is_left
 from labkit.measure.latency import ms
 from labkit.measure.machine import Machine
 from labkit.measure.run import Run
 
+Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
 _MARK = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
@@ -69,10 +64,7 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
         claim: The sentence.
         expected: Any value: a count, a list, a text; or a function of a run, which gives a count.
         seen: The same. Two functions must agree in each run; the count of one is added up.
-        during: The runs (or a `Machine`) in which it was seen.
-
-    Raises:
-        LabError: A function was given, and no run.
+        during: The runs (or a `Machine`) in which it was seen; a function needs at least one.
     """
     during = _listed(during)
     each = [[*map(it, _runs(during))] if callable(it) else it for it in (expected, seen)]
@@ -81,7 +73,8 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
     counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in both)
     said = f"{both[1]:,} of {both[0]:,}" if counts and both[0] else words(both[1])
     said = f"{found} of {wanted}" if both[0] == both[1] and wanted != found else said
-    return _certain(claim, bool(wanted == found), said, during)
+    trouble = trouble_in(during)
+    return decide(claim, wanted == found, not trouble, said, trouble)
 
 
 def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
@@ -93,34 +86,33 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
         during: The runs (or a `Machine`) in which it was looked for. If most of what was found
             in runs had nothing to do with a pause, it was there, unless the machine was in other
             trouble, too.
-
-    Raises:
-        LabError: A function was given, and no run.
     """
     during = _listed(during)
-    if not callable(seen):
-        return _certain(claim, not _count(seen), f"{_count(seen):,.10g}", during)
-    runs = _runs(during)
-    found = sum(_count(seen(run)) for run in runs)
-    left = [of_what_is_left(lambda it: _count(seen(it)), run.undisturbed) for run in runs]
-    undisturbed = sum(count for count in left if not math.isnan(count))
-    apart_from_pauses = [replace(run.machine, pauses=[]) for run in runs]
-    there = undisturbed > found / 2 and not trouble_in(apart_from_pauses)
-    return _certain(claim, not found, f"{found:,.10g}", () if there else during)
+    trouble = trouble_in(during)
+    if callable(seen):
+        runs, count = _runs(during), lambda run: _count(seen(run))
+        found = sum(map(count, runs))
+        left = [of_what_is_left(count, run.undisturbed) for run in runs]
+        undisturbed = sum(count for count in left if not math.isnan(count))
+        if undisturbed > found / 2:
+            trouble = trouble_in(replace(run.machine, pauses=[]) for run in runs) and trouble
+    else:
+        found = _count(seen)
+    return decide(claim, not found, not trouble, f"{found:,.10g}", trouble)
 
 
 def at_most(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
     """Claim that a figure is `limit` or less; a function of a run must be so in each run."""
-    return _limit(claim, operator.le, max, limit, seen, during, unit)
+    return _limit(claim, lambda it: it <= limit, max, seen, during, unit)
 
 
 def above(
     claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
 ) -> Claim:
     """Claim that a figure is more than `limit`; a function of a run must be so in each run."""
-    return _limit(claim, operator.gt, min, limit, seen, during, unit)
+    return _limit(claim, lambda it: it > limit, min, seen, during, unit)
 
 
 def verify(*claims: Claim) -> None:
@@ -134,10 +126,10 @@ def verify(*claims: Claim) -> None:
     show(text, html=html, data={"claims": [asdict(c) for c in claims]})
 
 
-def decide(claim: str, true: bool, false: bool, figure: str, why: str) -> Claim:
-    """A claim that is surely true, surely false, or neither; and why it is neither."""
-    held = True if true else False if false else None
-    why = why or "the difference is no larger than the noise"
+def decide(claim: str, true: Any, false: Any, figure: str, why: str, unknown: str = "") -> Claim:
+    """A claim that is surely true, surely not, or neither; and why it is neither."""
+    held = None if unknown else True if true else False if false else None
+    why = unknown or why or "the difference is no larger than the noise"
     return Claim(claim, held, figure, why if held is None else "")
 
 
@@ -164,34 +156,58 @@ def words(value: Any, unit: str = "") -> str:
     return f"{value}"
 
 
-def _certain(claim: str, true: bool, figure: str, during: Watched) -> Claim:
-    """The claim, if it is true; else broken, unless the machine was in trouble meanwhile."""
-    trouble = trouble_in(during)
-    return decide(claim, true, not trouble, figure, trouble)
+class Ends(NamedTuple):
+    """A figure as seen and on a quiet machine, the least and the most that it may have been."""
+
+    seen: float
+    quiet: float
+    low: float
+    high: float
+
+
+def ends_of(
+    figure: Any, measured: Run | float, others: Callable[[Run], Iterable[Run]] = lambda run: ()
+) -> Ends:
+    """A figure of a run at both ends of the rule; both ends of a plain number are that number.
+
+    `others` gives what chance might have made of a run.
+    """
+    if not isinstance(measured, Run):
+        return Ends(measured, measured, measured, measured)
+    seen, left = float(figure(measured)), measured.undisturbed
+    undisturbed = of_what_is_left(figure, left)
+    few = len(left.requests) < len(measured.requests) / 2  # too few to stand for all
+    if math.isnan(undisturbed) or few or measured.machine.starved:
+        return Ends(seen, 0.0, 0.0, math.inf)
+    runs = (measured, left) if measured.machine.pauses else (measured,)
+    might = [of_what_is_left(figure, other) for run in runs for other in others(run)]
+    might = [seen, undisturbed, *(it for it in might if not math.isnan(it))]
+    return Ends(seen, min(seen, undisturbed), min(might), max(might))
+
+
+def of_what_is_left(figure: Figure, run: Run) -> float:
+    """A figure of a run without what met a pause; NaN if too little is left to make it of."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return float(figure(run))
+    except Exception:  # of whatever kind: of the whole run, it could be made
+        return math.nan
 
 
 def _limit(
-    claim: str,
-    test: Callable[[float, float], bool],
-    worst: Callable[[Iterable[float]], float],
-    limit: float,
-    seen: float | Figure,
-    during: Watched,
-    unit: str,
+    claim: str, is_so: Callable[[float], bool], worst: Any, seen: Any, during: Watched, unit: str
 ) -> Claim:
     during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [Ends(*[seen] * 4)]
-    true = all(test(end.low, limit) and test(end.high, limit) for end in ends)
-    false = not all(test(end.low, limit) or test(end.high, limit) for end in ends)
-    invalid = invalid_in(runs)
-    why = invalid or trouble_in(during)
-    figure = words(worst(end.seen for end in ends), unit)
+    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [ends_of(None, seen)]
+    so = [[is_so(it) for it in end] for end in ends]
+    figure, unknown = words(worst(end.seen for end in ends), unit), invalid_in(runs)
     if any(math.isnan(end.seen) for end in ends):
-        true, false, why = False, False, "there is no figure: nothing was answered"
+        unknown = "there is no figure: nothing was answered"
     if worst is max and (failed := sum(run.failed() for run in runs)):
         figure += f"; {failed:,} of {sum(len(run.requests) for run in runs):,} failed"
-    return decide(claim, true and not invalid, false and not why, figure, why)
+    true, false, trouble = all(map(all, so)), not all(map(any, so)), trouble_in(during)
+    return decide(claim, true, false and not trouble, figure, trouble, unknown)
 
 
 def _listed(during: Watched) -> list[Run | Machine]:

@@ -12,8 +12,16 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure.claims import Claim, decide, invalid_in, trouble_in, words
-from labkit.measure.ends import Ends, Figure, ends_of
+from labkit.measure.claims import (
+    Claim,
+    Ends,
+    Figure,
+    decide,
+    ends_of,
+    invalid_in,
+    trouble_in,
+    words,
+)
 from labkit.measure.run import Run
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
+Judgement = tuple[list[float], bool, bool]  # each pair's ratio, is it surely so, is it surely not
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
 _FOR_A_P99 = 300  # requests; of what is slow once in a hundred, one in 20 such runs shows nothing
@@ -46,20 +55,15 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
         for requests, spans in zip(*both, strict=True):
             yield replace(run, requests=requests, spans=spans)
     moment, every = (_MOMENT, _MOMENT / 7) if alone else (_MOMENT / 2, _MOMENT / 6)
-    for at in np.arange(0, run.seconds, every):
-        yield run.without(partial(_began_within, at, at + moment))
+
+    def without_the_moment(at: float) -> Run:
+        return run.without(lambda start, end: (start >= at) & (start < at + moment))
+
+    yield from map(without_the_moment, np.arange(0, run.seconds, every))
 
 
-def _began_within(begin: float, over: float, start: Any, end: Any) -> Any:
-    return (start >= begin) & (start < over)
-
-
-def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
-    """The ratio of each pair; whether they reach so many times; whether none of them can.
-
-    They reach it if their median surely does, and no pair contradicts: the best of each is at least
-    the square root of it.
-    """
+def _fallen(pairs: Pairs, times: float, doubt: float) -> Judgement:
+    """Whether the median surely reaches so many times, and the best of none contradicts."""
     seen = [_over(b.seen, a.seen, math.nan) for b, a in pairs]
     least = [_over(b.low, a.high) for b, a in pairs]
     most = [_over(b.high, a.low, math.inf) for b, a in pairs]
@@ -67,14 +71,13 @@ def _fallen(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool
     return seen, reached, max(most) * doubt < times
 
 
-def _alike(pairs: Pairs, times: float, doubt: float) -> tuple[list[float], bool, bool]:
-    """The ratios after / before; whether they lie between 1 / times and times; surely not."""
+def _alike(pairs: Pairs, times: float, doubt: float) -> Judgement:
+    """Whether the ratios after / before lie between 1 / times and times."""
     turned = [(a, b) for b, a in pairs]
-    _, _, risen = _fallen(pairs, 1 / times, doubt)
     seen, _, fallen = _fallen(turned, 1 / times, doubt)
     quiet = [_over(a.quiet, b.quiet) for a, b in turned]
     true = all(1 / times <= median_low(ratios) <= times for ratios in (seen, quiet))
-    return seen, true, risen or fallen
+    return seen, true, fallen or _fallen(pairs, 1 / times, doubt)[2]
 
 
 def lower(
@@ -87,7 +90,7 @@ def lower(
     offer: str | None = None,
     refusal: str = "",
     unit: str = "ms",
-    judge: Callable[[Pairs, float, float], tuple[list[float], bool, bool]] = _fallen,
+    judge: Callable[[Pairs, float, float], Judgement] = _fallen,
 ) -> Claim:
     """Claim that a figure is at least so many times lower after than before.
 
@@ -107,9 +110,7 @@ def lower(
         LabError: There are no runs, or not as many after as before.
     """
     both = partners(before, after)
-    befores, afters = (
-        [it for it in side if isinstance(it, Run)] for side in zip(*both, strict=True)
-    )
+    befores, afters = ([r for r in side if isinstance(r, Run)] for side in zip(*both, strict=True))
     whose = offer or (befores[0].victim if befores else None)  # the same one's, on both sides
     it = figure or (lambda run: run.latency(whose).p99)
     others = partial(_other_chances, alone=len(both) == 1)
@@ -118,15 +119,14 @@ def lower(
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
     more, surely, remark = more_failed(befores, afters, offer, refusal)
-    few = figure is None and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
-    if invalid := invalid_in([*befores, *afters]):
-        true, false, why = False, False, invalid
-    elif more:
+    few = befores and not figure and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
+    unknown = invalid_in([*befores, *afters])
+    if more:
         true, false = False, surely and not why
         why = why or "chance may have made more requests fail"
     elif not comparable:
-        true, false, why = False, False, "there is nothing to compare"
-    elif false and befores and few:
+        unknown = unknown or "there is nothing to compare"
+    elif false and few:
         false, why = False, why or "there were too few requests to rule it out"
     elif false and more_failed(afters, befores, offer, refusal)[0]:
         false, why = False, why or "more requests had failed before, and the rest does not tell"
@@ -134,23 +134,16 @@ def lower(
         why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark
-    return decide(claim, true, false, f"{spread(ratios)}, {said}" if comparable else said, why)
+    said = f"{spread(ratios)}, {said}" if comparable else said
+    return decide(claim, true, false, said, why, unknown)
 
 
-def similar(
-    claim: str,
-    times: float,
-    before: Measured,
-    after: Measured,
-    *,
-    offer: str | None = None,
-    unit: str = "ms",
-) -> Claim:
+def similar(claim: str, times: float, before: Measured, after: Measured, **more: Any) -> Claim:
     """Claim that a p99 or a number is within so many times of what it was; else as `lower`.
 
     Partners have met the same machine: both are taken as seen, and both as undisturbed.
     """
-    return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
+    return lower(claim, times, before, after, judge=_alike, **more)
 
 
 def more_failed(
@@ -165,12 +158,10 @@ def more_failed(
     for name in offers:
         was, now = (sum(run.failed(name, refusal) for run in runs) for runs in (befores, afters))
         before, after = (
-            sum(int((run.requests.offer == name).sum()) for run in runs)
-            for runs in (befores, afters)
+            sum(len(run.requests_of(name)) for run in runs) for runs in (befores, afters)
         )
         many = after / max(1, before)
-        by_itself = sum(_failed_by_itself(run, name, refusal) for run in befores)
-        if now > _most(by_itself, many, 3):
+        if now > _most(sum(_failed_by_itself(run, name, refusal) for run in befores), many, 3):
             more, surely = True, surely or now > _most(was + 1, many, 5)
             whose = f"{name}: " if len(offers) > 1 else ""
             said += f"; {whose}{now:,} of {after:,} failed, {was:,} of {before:,} before"
@@ -186,7 +177,7 @@ def _most(failed: float, many: float, roots: int) -> float:
 def _failed_by_itself(run: Run, offer: str, refusal: str) -> float:
     """How many requests of an offer failed, without what a pause of the machine may have added."""
     left = run.undisturbed
-    many, of = (int((it.requests.offer == offer).sum()) for it in (run, left))
+    many, of = len(run.requests_of(offer)), len(left.requests_of(offer))
     return min(run.failed(offer, refusal), left.failed(offer, refusal) * many / max(1, of))
 
 
@@ -222,12 +213,8 @@ def spread(ratios: Sequence[float], word: str = "", middle: float | None = None)
 
 def _over(large: float, small: float, nothing: float = 0.0) -> float:
     """A ratio; of something to nothing it is infinite, of nothing to nothing it is `nothing`."""
-    if small == 0:
-        return math.inf if large > 0 else nothing
-    return large / small
+    return large / small if small else math.inf if large > 0 else nothing
 
 
 def _times(ratio: float) -> str:
-    if math.isinf(ratio):
-        return "∞×"
-    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+    return "∞×" if math.isinf(ratio) else f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

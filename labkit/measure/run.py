@@ -71,8 +71,7 @@ class Run:
     @property
     def noise_max_ms(self) -> float:
         """How late the machine was at the worst, pauses included."""
-        pauses = [1e3 * (end - start) for start, end in self.machine.pauses]
-        return max([self.machine.late(1), *pauses])
+        return max([self.machine.late(1), *(1e3 * (end - at) for at, end in self.machine.pauses)])
 
     @cached_property
     def undisturbed(self) -> Run:
@@ -80,11 +79,10 @@ class Run:
 
         What met a pause of the machine is left out, and what came while the service caught up: as
         long again, and until it serves each offer as before (see `served_as_before`); of an offer
-        that does not tell, all that came later. Stalls that were too long only because the machine
-        was late are left out, too. Every time becomes shorter. A request is woken about five times,
-        so one request in a hundred meets what one wake-up in five hundred meets: the p99 becomes
-        shorter by twice (as two may be late) the lateness that one wake-up in five hundred had, and
-        every other rank by its own.
+        that does not tell, all that came later. So are stalls that were too long only because the
+        machine was late. Every time becomes shorter. A request is woken about five times, so one in
+        a hundred meets what one wake-up in five hundred meets: the p99 becomes shorter by twice (as
+        two may be late) the lateness of one wake-up in five hundred, and so on for every rank.
         """
         import numpy as np
 
@@ -136,10 +134,9 @@ class Run:
         requests = rest(self.requests, self.requests.intended_s, "latency_ms")
         spans = rest(self.spans, self.spans.start_s, "span_ms")
         at = self.gauges.index
-        stalls = [(s, s.start_s, s.start_s + s.duration_ms / 1e3) for s in self.stalls]
         return replace(
             self,
-            stalls=tuple(stall for stall, start, end in stalls if not met(start, end)),
+            stalls=tuple(s for s in self.stalls if not met(s.start_s, _end_of(s))),
             requests=requests,
             spans=spans[spans.request.isin([-1, *requests.index])],
             gauges=self.gauges[~met(at, at)].reindex(at),
@@ -165,6 +162,10 @@ class Run:
         passed, total = known.index[known.map(test).astype(bool)], lasted[known.index].sum()
         return float(lasted[passed].sum() / total) if total else math.nan
 
+    def requests_of(self, offer: str | None) -> pd.DataFrame:
+        """The requests of an offer; of all, if none is named."""
+        return self.requests[self.requests.offer == offer] if offer else self.requests
+
     def latency(self, offer: str | None = None) -> Latency:
         """Latency of the answered requests of an offer (the victim's, if none is named).
 
@@ -184,7 +185,7 @@ class Run:
                 f"There is no offer {offer!r} in {self.name!r}. "
                 f"Expected one of: {', '.join(sorted(self.offers))}."
             )
-        mine = self.requests[self.requests.offer == offer]
+        mine = self.requests_of(offer)
         answered = mine.latency_ms[mine.error.isna()]
         waiting = mine.latency_ms[mine.error.str.startswith(UNANSWERED, na=False)]
         times = pd.concat([answered, waiting.clip(lower=answered.max())])
@@ -196,8 +197,7 @@ class Run:
 
         Those with an error that begins with `refusal` do not count, if one is given.
         """
-        mine = self.requests if offer is None else self.requests[self.requests.offer == offer]
-        errors = mine.error.dropna()
+        errors = self.requests_of(offer).error.dropna()
         return len(errors[~errors.str.startswith(refusal)] if refusal else errors)
 
     def figures(self, offer: str | None = None) -> dict[str, Any]:
@@ -217,9 +217,8 @@ class Run:
 
     def hurt(self, stall: Stall) -> tuple[int, float]:
         """How many requests a stall held up, and for how long (ms) they waited in all for it."""
-        begin, end = stall.start_s, stall.start_s + stall.duration_ms / 1e3
         intended, took = self.requests.intended_s, self.requests.latency_ms / 1e3
-        waits = (intended + took).clip(upper=end) - intended.clip(lower=begin)
+        waits = (intended + took).clip(upper=_end_of(stall)) - intended.clip(lower=stall.start_s)
         return int((waits > 0).sum()), 1e3 * float(waits[waits > 0].sum())
 
     @property
@@ -239,3 +238,7 @@ class Run:
             f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "
             f"{self.latency()}; {self.stalls_in_words}{invalid}"
         )
+
+
+def _end_of(stall: Stall) -> float:
+    return stall.start_s + stall.duration_ms / 1e3
