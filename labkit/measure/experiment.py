@@ -7,7 +7,6 @@ import contextlib
 import gc
 import inspect
 import math
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,10 @@ from weakref import WeakSet
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
 from labkit.measure.run import Run
-from labkit.measure.work import Scenario, Work
-from labkit.probe import Frame, thread_cpu, users_frame, walk
+from labkit.measure.work import Scenario, Work, stands_at
+from labkit.probe import Frame, thread_cpu, users_frame
 
-_stopped: list[Work] = []  # but still running
-_outlived = WeakSet[threading.Thread]()  # began in a scenario, and were alive at its end
+_outlived = WeakSet[threading.Thread]()  # ran a scenario or began in it, and were alive at its end
 
 _BARS, _BAR, _HEIGHTS = 20, 0.1, "▁▂▃▄▅▆▇█"  # how many, seconds each, how high
 
@@ -77,13 +75,13 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     name = name or getattr(scenario, "__name__", "scenario").replace("_", " ")
     work, progress, began = Work(scenario, name, threshold_ms), Progress(), perf_counter()
     limit, runs = _limit.get((math.inf, []))
-    earlier = {*threading.enumerate(), work.thread}
+    earlier = {*threading.enumerate()}
     # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
     gc.collect()
     gc.freeze()
     try:
-        work.thread.start()
-        # Not thread.join(): in Python 3.11 and 3.12 an interrupted join() takes a thread for ended.
+        work.start()
+        # Not work.join(): in Python 3.11 and 3.12 an interrupted join() takes a thread for ended.
         while not work.done.wait(0.1):
             if perf_counter() - began > limit:
                 raise TooLong
@@ -95,15 +93,13 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
                 progress.update(f"{name} {bar} {elapsed:.1f} s, loop lag {lag:.0f} ms {strip}")
     except (KeyboardInterrupt, TooLong) as why:
         left = work.end()
-        if not work.done.is_set():
-            _stopped.append(work)
         progress.update(f"{name}: stopped after {perf_counter() - began:.1f} s{left}", last=True)
         if isinstance(why, TooLong):
             raise TooLong(f"had not ended after {limit:g} s{left}") from None
         raise Stopped(f"{name} was stopped{left}.") from None
     finally:
         gc.unfreeze()
-        _outlived.update(set(threading.enumerate()) - earlier)
+        _outlived.update({*threading.enumerate()} - earlier)
     if work.error is not None:
         progress.update(f"{name}: failed", last=True)
         raise _explained(name, work.error) from None
@@ -116,17 +112,13 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
 def lag_strip(lag: Sequence[tuple[float, float]], now: float, full_ms: float) -> str:
     """Draw the loop's lag of the last two seconds, a bar for each tenth of a second.
 
-    Args:
-        lag: When an iteration ended (s), and how long it took (ms): it is drawn for all that time.
-        now: The moment at the right end (s).
-        full_ms: From how many milliseconds on a bar is full.
+    `lag` has when an iteration ended (s) and how long it took (ms); `full_ms` makes a full bar.
     """
-    bars = [0] * _BARS
+    bars, full = [0] * _BARS, len(_HEIGHTS) - 1
     for at, ms in lag:
-        height = min(len(_HEIGHTS) - 1, int((len(_HEIGHTS) - 1) * ms / full_ms))
         newest, oldest = (int((now - end) / _BAR) for end in (at, at - ms / 1e3))
         for ago in range(max(newest, 0), min(oldest + 1, _BARS)):
-            bars[-1 - ago] = max(bars[-1 - ago], height)
+            bars[-1 - ago] = max(bars[-1 - ago], min(full, int(full * ms / full_ms)))
     return "".join(_HEIGHTS[height] for height in bars)
 
 
@@ -162,10 +154,7 @@ def refuse_patched_asyncio() -> None:
 
 def left_behind() -> str | None:
     """Where an earlier scenario still runs, or computes in a thread that it left; None if none."""
-    _stopped[:] = [work for work in _stopped if not work.done.wait(0.5)]  # it may be on its way out
-    if _stopped:
-        return f"{_stopped[0].stands_at()}"
-    until = perf_counter() + 0.5  # the same for a thread
+    until = perf_counter() + 0.5  # it may be on its way out
     # Asked twice: where others have the processors, a thread may get none for a moment.
     while (at_work := _at_work() or _at_work()) and perf_counter() < until:
         pass
@@ -173,15 +162,16 @@ def left_behind() -> str | None:
 
 
 def _at_work() -> str | None:
-    """Where a thread computes that outlived its scenario. One that waits for work does no harm."""
+    """Where a thread runs a scenario, or computes. One that waits for work does no harm."""
     left = {thread: thread_cpu(thread.native_id) for thread in _outlived if thread.is_alive()}
-    if any(left.values()):
+    if left:
         sleep(0.02)
     for thread, before in left.items():
         now = thread_cpu(thread.native_id)
-        if before is not None and now is not None and now - before > 0.005:
-            frame = users_frame(walk(sys._current_frames().get(thread.ident or 0)))
-            return f"{frame or 'a line that is not known'}, in the thread {thread.name!r}"
+        computes = before is not None and now is not None and now - before > 0.005
+        if computes or (isinstance(thread, Work) and thread.is_alive()):
+            at = stands_at(thread) or "a line that is not known"
+            return f"{at}, in the thread {thread.name!r}"
     return None
 
 

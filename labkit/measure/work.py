@@ -41,23 +41,28 @@ def table_of(requests: list[Request], until: float = math.nan) -> pd.DataFrame:
     return table.drop(columns="finished")
 
 
-class Work:
-    """A scenario, and the thread that runs it on a loop of its own."""
+def stands_at(thread: threading.Thread) -> Frame | None:
+    """Which line of the user's a thread is at."""
+    return users_frame(walk(sys._current_frames().get(thread.ident or 0)))
+
+
+class Work(threading.Thread):
+    """A thread that runs a scenario on a loop of its own."""
 
     def __init__(self, scenario: Scenario, name: str, threshold_ms: float) -> None:
-        self.probe, self.machine, self._threshold_ms = Probe(threshold_ms), Machine(), threshold_ms
+        super().__init__(name=f"labkit: {name}", daemon=True)
+        self.probe, self.machine = Probe(threshold_ms), Machine()
         self.load = Load(watch=self._watched())
         self.done = threading.Event()
         self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name=f"labkit: {name}", daemon=True)
-        self._scenario, self._name = scenario, name
+        self._scenario, self._called, self._threshold_ms = scenario, name, threshold_ms
         self._loop = asyncio.SelectorEventLoop(FineSelector())
-        self._task: asyncio.Task[None] | None = None
+        self._main_task: asyncio.Task[None] | None = None
         self._cancelled = False  # by an exception, where the scenario itself held the loop
         self._warnings: list[str] = []
         self._invalid = ""
 
-    def _run(self) -> None:
+    def run(self) -> None:
         """Run to the end; never raises."""
         log = logging.getLogger("asyncio")
         log.addFilter(self._keep_warning)
@@ -73,25 +78,22 @@ class Work:
             self.done.set()
 
     async def _main(self) -> None:
-        self._task = asyncio.current_task()
+        self._main_task = asyncio.current_task()
         if self.load.broken_off:
             return
         await self._scenario(self.load)
-        if not self.load.started:
-            raise LabError(
-                f"The scenario {self._name!r} ended before it ran its load. Expected in it:\n"
-                f"    await load.run(seconds=4)"
-            )
         if not self.load.over:
+            its_load = "its load did" if self.load.started else "it ran its load"
             raise LabError(
-                f"The scenario {self._name!r} ended before its load did: something cut "
-                f"`await load.run(seconds={self.load.seconds:g})` short, a timeout or a task that "
-                f"was not awaited. Expected: a scenario that waits until load.run() returns."
+                f"The scenario {self._called!r} ended before {its_load}. Expected in it:\n"
+                f"    await load.run(seconds={self.load.seconds or 4:g})\n"
+                f"and nothing that cuts this short, as a timeout does, or a task that is not "
+                f"awaited."
             )
 
     def _keep_warning(self, record: logging.LogRecord) -> bool:
         """Keep what asyncio logs on the scenario's thread, and let it pass."""
-        if record.thread == self.thread.ident and record.levelno >= logging.WARNING:
+        if record.thread == self.ident and record.levelno >= logging.WARNING:
             self._warnings.append(record.getMessage())
         return True
 
@@ -105,18 +107,17 @@ class Work:
 
     def _why_invalid(self) -> str:
         """What makes the loop's thread slower than the service's, in words; "" if nothing does."""
-        monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
-        tools = [monitoring.get_tool(number) for number in range(6)] if monitoring else []
         if self._loop.get_debug():
             return DEBUG
-        traced = sys.gettrace() or sys.getprofile() or any(tools)
+        traced = sys.gettrace() or sys.getprofile()
+        if sys.version_info >= (3, 12):
+            traced = traced or any(map(sys.monitoring.get_tool, range(6)))
         return "a tracer or a profiler was on" if traced else ""
 
     def end(self) -> str:
         """Cancel the scenario, and break off what holds its loop; takes 1.5 s at most.
 
-        Returns:
-            In words, where the loop was held, and what could not be ended; or "".
+        Returns, in words, where the loop was held, and what could not be ended; or "".
         """
         self.load.broken_off = True
         self._ask(self._cancel)
@@ -127,7 +128,7 @@ class Work:
             if self.done.wait(0.05 if held else 0.35):  # a crowd may hold the loop, one by one
                 return f"; its loop was held at {held}" if held else ""
             if not turned.is_set():
-                held = self.stands_at()
+                held = stands_at(self)
                 self._break_off(turned)
         if turned.is_set():
             return (
@@ -136,26 +137,22 @@ class Work:
             )
         return f"; its loop is still held at {held}"
 
-    def stands_at(self) -> Frame | None:
-        """Which line of the user's the thread is at."""
-        return users_frame(walk(sys._current_frames().get(self.thread.ident or 0)))
-
     def _break_off(self, turned: threading.Event) -> None:
         """Raise CancelledError in what holds the loop: Python code ends there, at once.
 
         What waits in C, as `time.sleep` does, ends when that call returns.
         """
-        if self._task is not None and asyncio.current_task(self._loop) is self._task:
+        if self._main_task is not None and asyncio.current_task(self._loop) is self._main_task:
             self._cancelled = True
-        raise_in, ident = ctypes.pythonapi.PyThreadState_SetAsyncExc, self.thread.ident or 0
+        raise_in, ident = ctypes.pythonapi.PyThreadState_SetAsyncExc, self.ident or 0
         raise_in(ctypes.c_ulong(ident), ctypes.py_object(asyncio.CancelledError))
         if turned.is_set():  # the loop was only late: take it back
             raise_in(ctypes.c_ulong(ident), None)
 
     def _cancel(self) -> None:
         """Cancel the scenario, but not a second time: that would break off its clean-up."""
-        if self._task is not None and not self._cancelled:
-            self._task.cancel()
+        if self._main_task is not None and not self._cancelled:
+            self._main_task.cancel()
 
     def _ask(self, callback: Callable[[], object]) -> None:
         """Let the loop call this; call it here if the loop is closed."""
@@ -171,7 +168,7 @@ class Work:
         load, machine = self.load, self.machine
         machine.pauses = [(start - load.began, end - load.began) for start, end in machine.pauses]
         return Run(
-            name=self._name,
+            name=self._called,
             offers=tuple(load.offers),
             seconds=load.seconds,
             invalid=self._invalid,
