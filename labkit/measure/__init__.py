@@ -6,20 +6,12 @@ machine that is never late would have shown; from both, `claims` and `pairs` say
 """
 
 from labkit.measure.claims import above, at_most, exactly, none, verify
-from labkit.measure.experiment import (
-    TooLong,
-    left_behind,
-    limited,
-    measure,
-    measure_pairs,
-    refuse_patched_asyncio,
-)
-from labkit.measure.latency import ms
+from labkit.measure.experiment import TooLong, left_behind, limited, measure, measure_pairs
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine
 from labkit.measure.pairs import DOUBT, lower, more_failed, partners, similar, spread, typical
-from labkit.measure.run import Run
-from labkit.measure.work import Scenario
+from labkit.measure.run import Run, ms
+from labkit.measure.work import Scenario, refuse_patched_asyncio
 
 __all__ = [
     "DOUBT",

@@ -37,9 +37,8 @@ from typing import Any, NamedTuple
 
 from labkit.display import as_html, number, show
 from labkit.errors import LabError
-from labkit.measure.latency import ms
 from labkit.measure.machine import Machine
-from labkit.measure.run import Run
+from labkit.measure.run import Run, ms
 
 Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]
@@ -73,7 +72,7 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
     counts = all(isinstance(it, Integral) and not isinstance(it, bool) for it in both)
     said = f"{both[1]:,} of {both[0]:,}" if counts and both[0] else words(both[1])
     said = f"{found} of {wanted}" if both[0] == both[1] and wanted != found else said
-    trouble = trouble_in(during)
+    _, trouble = doubts(during)
     return decide(claim, wanted == found, not trouble, said, trouble)
 
 
@@ -83,35 +82,30 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     Args:
         claim: The sentence.
         seen: A count, a collection, or a function that takes a run and gives one.
-        during: The runs (or a `Machine`) in which it was looked for. If most of what was found
-            in runs had nothing to do with a pause, it was there, unless the machine was in other
-            trouble, too.
+        during: As for `exactly`. If most of what was found met no pause, it was there, unless the
+            machine was in other trouble, too.
     """
     during = _listed(during)
-    trouble = trouble_in(during)
+    _, trouble = doubts(during)
     if callable(seen):
         runs, count = _runs(during), lambda run: _count(seen(run))
         found = sum(map(count, runs))
         left = [of_what_is_left(count, run.undisturbed) for run in runs]
         undisturbed = sum(count for count in left if not math.isnan(count))
         if undisturbed > found / 2:
-            trouble = trouble_in(replace(run.machine, pauses=[]) for run in runs) and trouble
+            trouble = doubts(replace(run.machine, pauses=[]) for run in runs)[1] and trouble
     else:
         found = _count(seen)
     return decide(claim, not found, not trouble, f"{found:,.10g}", trouble)
 
 
-def at_most(
-    claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
-) -> Claim:
-    """Claim that a figure is `limit` or less; a function of a run must be so in each run."""
+def at_most(claim: str, limit: float, seen: Any, during: Watched = (), *, unit: str = "") -> Claim:
+    """Claim that a figure, or a function of a run in each run, is `limit` or less."""
     return _limit(claim, lambda it: it <= limit, max, seen, during, unit)
 
 
-def above(
-    claim: str, limit: float, seen: float | Figure, during: Watched = (), *, unit: str = ""
-) -> Claim:
-    """Claim that a figure is more than `limit`; a function of a run must be so in each run."""
+def above(claim: str, limit: float, seen: Any, during: Watched = (), *, unit: str = "") -> Claim:
+    """Claim that a figure, or a function of a run in each run, is more than `limit`."""
     return _limit(claim, lambda it: it > limit, min, seen, during, unit)
 
 
@@ -133,16 +127,13 @@ def decide(claim: str, true: Any, false: Any, figure: str, why: str, unknown: st
     return Claim(claim, held, figure, why if held is None else "")
 
 
-def trouble_in(during: Watched) -> str:
-    """Why what was seen meanwhile may be the machine's doing; "" if it cannot be."""
-    machines = [it.machine if isinstance(it, Run) else it for it in _listed(during)]
-    return next((machine.trouble for machine in machines if machine.trouble), "")
-
-
-def invalid_in(runs: Iterable[Run]) -> str:
-    """Why the times of one of these runs are not the service's; "" if they are."""
-    invalid = next((run.invalid for run in runs if run.invalid), "")
-    return f"{invalid}, so these times are not the service's" if invalid else ""
+def doubts(during: Watched) -> tuple[str, str]:
+    """Why times seen meanwhile are not the service's; why anything may be the machine's; or ""."""
+    listed = _listed(during)
+    invalid = next((it.invalid for it in listed if isinstance(it, Run) and it.invalid), "")
+    machines = [it.machine if isinstance(it, Run) else it for it in listed]
+    trouble = next((machine.trouble for machine in machines if machine.trouble), "")
+    return f"{invalid}, so these times are not the service's" if invalid else "", trouble
 
 
 def words(value: Any, unit: str = "") -> str:
@@ -201,13 +192,14 @@ def _limit(
     runs = _runs(during) if callable(seen) else []
     ends = [ends_of(seen, run) for run in runs] if callable(seen) else [ends_of(None, seen)]
     so = [[is_so(it) for it in end] for end in ends]
-    figure, unknown = words(worst(end.seen for end in ends), unit), invalid_in(runs)
+    figure, (invalid, trouble) = words(worst(end.seen for end in ends), unit), doubts(during)
+    unknown = invalid if runs else ""
     if any(math.isnan(end.seen) for end in ends):
         unknown = "there is no figure: nothing was answered"
     if worst is max and (failed := sum(run.failed() for run in runs)):
         figure += f"; {failed:,} of {sum(len(run.requests) for run in runs):,} failed"
-    true, false, trouble = all(map(all, so)), not all(map(any, so)), trouble_in(during)
-    return decide(claim, true, false and not trouble, figure, trouble, unknown)
+    true, false = all(map(all, so)), not trouble and not all(map(any, so))
+    return decide(claim, true, false, figure, trouble, unknown)
 
 
 def _listed(during: Watched) -> list[Run | Machine]:

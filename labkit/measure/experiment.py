@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import inspect
@@ -17,7 +16,7 @@ from weakref import WeakSet
 from labkit.display import Progress
 from labkit.errors import LabError, Stopped
 from labkit.measure.run import Run
-from labkit.measure.work import Scenario, Work, stands_at
+from labkit.measure.work import Scenario, Work, refuse_patched_asyncio, stands_at
 from labkit.probe import Frame, thread_cpu, users_frame
 
 _outlived = WeakSet[threading.Thread]()  # ran a scenario or began in it, and were alive at its end
@@ -46,8 +45,9 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     """Run a scenario on an event loop of its own, and watch it.
 
     The loop lives in a thread, so that a frozen scenario does not freeze the notebook and Jupyter
-    is not measured. The stop button cancels the scenario and lets it close its connections.
-    Meanwhile a line shows the loop's lag of the last two seconds: a full bar (█) is a stall.
+    is not measured. The stop button cancels the scenario, lets it close its connections, and comes
+    back as KeyboardInterrupt within two seconds. Meanwhile a line shows the loop's lag of the last
+    two seconds: a full bar (█) is a stall.
 
     Args:
         scenario: An `async def scenario(load)` that says what it offers and awaits `load.run`.
@@ -56,15 +56,12 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
 
     Raises:
         LabError: The scenario cannot be measured, or it raised: the text says which and where.
-        KeyboardInterrupt: The stop button, within two seconds.
     """
     if not inspect.iscoroutinefunction(scenario):
         raise LabError(
             f"measure() was given {getattr(scenario, '__name__', type(scenario).__name__)!r}, "
-            f"which is no coroutine function. Expected:\n"
-            f"    async def scenario(load):\n"
-            f'        load.offer("lookup", lambda: lookup(pool), rate=200)\n'
-            f"        await load.run(seconds=4)"
+            f"which is no coroutine function. Expected `async def scenario(load): ...`, in which "
+            f"load.offer(...) says what is offered, and which awaits load.run(seconds=4)."
         )
     refuse_patched_asyncio()
     if where := left_behind():
@@ -129,27 +126,12 @@ def measure_pairs(
 
     Which of them comes first alternates. Returns the runs before and the runs after.
     """
-    befores: list[Run] = []
-    afters: list[Run] = []
+    befores, afters = list[Run](), list[Run]()
     for pair in range(times):
         turn = [(before, befores), (after, afters)]
         for scenario, runs in reversed(turn) if pair % 2 else turn:
             runs.append(measure(scenario, threshold_ms=threshold_ms))
     return befores, afters
-
-
-def refuse_patched_asyncio() -> None:
-    """Raise a LabError if something (nest_asyncio, as a rule) has replaced the loop's engine."""
-    engine = asyncio.SelectorEventLoop._run_once  # type: ignore[attr-defined]
-    by = "nest_asyncio" if hasattr(asyncio, "_nest_patched") else engine.__module__
-    if by != asyncio.base_events.__name__:
-        raise LabError(
-            f"This process runs on an event loop patched by {by}: asyncio's "
-            "slow-callback warnings are gone, and every task is slower. Nothing measured here "
-            "would hold for your service. Expected: asyncio as Python ships it. Remove "
-            "nest_asyncio.apply() and restart the kernel; measure() needs no patch to run in a "
-            "notebook."
-        )
 
 
 def left_behind() -> str | None:

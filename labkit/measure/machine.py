@@ -1,32 +1,35 @@
-"""How late the machine is by itself: no request and no stall is to be blamed for that."""
+"""How late the machine is by itself, and what its pauses leave behind: nobody is to be blamed."""
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time, sleep
-from typing import Self
+from typing import Any, Self
 
 _EVERY = 0.003  # s; how long the watching thread sleeps
-PAUSE = 0.020  # s; later than this is a pause
+_PAUSE = 0.020  # s; later than this is a pause
 _STARVED = 0.1  # idle share of the processors below which whatever computes has to queue
 _LATE_MS = 5.0  # later than this in one wake-up, and a few things may have come in another order
 # Milliseconds, and the share of the time in wake-ups later than that: above it, what waits often
 # waits for the machine, and what is served one by one makes a queue of it. The notebooks alone, on
 # a quiet machine of two processors, made up to 1.3% and 11%.
 _LOST = ((_LATE_MS, 0.03), (0.5, 0.15))
+_IN_A_ROW = 10  # requests; fewer do not tell what is usual, nor that it has come back
+_FAILED = 1e9  # ms; slower than any answer
 
 
 @dataclass
 class Machine:
     """Watches the machine: `with lab.Machine() as machine: ...`. Each run has one.
 
-    A thread sleeps for 3 ms again and again. If it is woken late, and this process used no CPU
-    time meanwhile, then the machine did not let the process run. Lateness during which the
-    process did run is its own: another of its threads kept the interpreter. On Linux it also asks
-    for how long the thread that entered (the loop's) has queued for a processor meanwhile: who
-    computes has to queue more than who sleeps.
+    A thread sleeps for 3 ms again and again. If it wakes late, and this process used no CPU time
+    meanwhile, then the machine did not let the process run; else another of its threads kept the
+    interpreter. On Linux it also asks for how long the thread that entered (the loop's) has queued
+    for a processor meanwhile: who computes has to queue more than who sleeps.
 
     Attributes:
         late_ms: How late it was by the machine's doing, each 3 ms, apart from pauses, sorted.
@@ -43,10 +46,9 @@ class Machine:
         import psutil  # here, so that a service that takes the probe home need not have it
 
         psutil.cpu_times_percent()  # counts from here on
-        self._watching, loops_thread = True, threading.get_native_id()
-        self._thread = threading.Thread(
-            target=self._watch, args=(loops_thread,), name="labkit-machine", daemon=True
-        )
+        self._watching, loops_thread = True, (threading.get_native_id(),)
+        self._thread = threading.Thread(None, self._watch, "labkit-machine", loops_thread)
+        self._thread.daemon = True
         self._thread.start()
         return self
 
@@ -67,7 +69,7 @@ class Machine:
             # CPU time beyond the 3 ms was surely used while this thread was late.
             late = now - asked - _EVERY - max(0.0, used - cpu - _EVERY)
             late = max(0.0, late, queued - queue)
-            if late > PAUSE:
+            if late > _PAUSE:
                 self.pauses.append((now - late, now))
             else:
                 self.late_ms.append(1e3 * late)
@@ -81,11 +83,8 @@ class Machine:
     def starved(self) -> bool:
         """Whether whoever computed had to queue for a processor, and often."""
         watched = sum(self.late_ms) + 1e3 * _EVERY * len(self.late_ms)
-        lost = any(
-            sum(late for late in self.late_ms if late > least) > share * watched
-            for least, share in _LOST
-        )
-        return self.idle < _STARVED or lost
+        lost = ((sum(ms for ms in self.late_ms if ms > least), share) for least, share in _LOST)
+        return self.idle < _STARVED or any(ms > share * watched for ms, share in lost)
 
     @property
     def trouble(self) -> str:
@@ -94,11 +93,40 @@ class Machine:
             longest = 1e3 * max(end - start for start, end in self.pauses)
             return f"the machine paused, for up to {longest:.0f} ms"
         if self.starved:
-            busy = self.idle < _STARVED
-            return f"the machine was {'busy' if busy else 'late again and again'}"
-        if self.late(1) > _LATE_MS:
-            return f"the machine was up to {self.late(1):.0f} ms late"
-        return ""
+            return f"the machine was {'busy' if self.idle < _STARVED else 'late again and again'}"
+        late = self.late(1)
+        return f"the machine was up to {late:.0f} ms late" if late > _LATE_MS else ""
+
+
+def served_as_before(
+    requests: Any, victim: str, first: float
+) -> tuple[Callable[[float], float], list[str]]:
+    """When each offer of `Run.requests` is served again as before the first pause, at `first` (s).
+
+    Of ten requests in a row, the median may be 1.5 times what it was (else all are in a queue), and
+    so may the 90th percentile (else a few are). A failure counts as slow. An offer that had fewer
+    than ten requests before does not tell; if the victim had, nothing is known.
+
+    Returns:
+        A function of the end of a pause (s): from when on (s) all are served so; 0 if no request
+        came after it, infinite if they are never. And the offers that do not tell.
+    """
+    offers, unknown = [], []
+    for offer, mine in requests.groupby("offer"):
+        came, took = mine.intended_s, mine.latency_ms.where(mine.error.isna(), _FAILED)
+        earlier = took[came + mine.latency_ms / 1e3 < first]
+        if (known := len(earlier) >= _IN_A_ROW) or offer == victim:
+            in_a_row = took.rolling(_IN_A_ROW)
+            half, most = (in_a_row.quantile(q) <= 1.5 * earlier.quantile(q) for q in (0.5, 0.9))
+            offers.append((came.max(), came.shift(_IN_A_ROW - 1)[half & most & known]))
+        else:
+            unknown.append(str(offer))
+
+    def again(end: float) -> float:
+        waits = (min(well[well >= end], default=math.inf) for last, well in offers if last >= end)
+        return max(waits, default=0.0)
+
+    return again, unknown
 
 
 def _queued(thread: int) -> float:

@@ -9,23 +9,11 @@ from functools import cache, partial
 from itertools import chain
 from numbers import Real
 from statistics import median_low
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.errors import LabError
-from labkit.measure.claims import (
-    Claim,
-    Ends,
-    Figure,
-    decide,
-    ends_of,
-    invalid_in,
-    trouble_in,
-    words,
-)
+from labkit.measure.claims import Claim, Ends, Figure, decide, doubts, ends_of, words
 from labkit.measure.run import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Measured = Run | float | Sequence[Run] | Sequence[float]
 Pairs = list[tuple[Ends, Ends]]  # before, after
@@ -43,8 +31,8 @@ def _other_chances(run: Run, alone: bool) -> Iterator[Run]:
 
     lot = np.random.default_rng(0)
 
-    def halves(table: pd.DataFrame, kind: str) -> Iterator[pd.DataFrame]:
-        """Each half of each kind, taken twice."""
+    def halves(table: Any, kind: str) -> Iterator[Any]:
+        """Each half of each kind of a table's rows, taken twice."""
         drawn = [lot.permutation(rows) for rows in table.groupby(kind).indices.values()]
         for half in (0, 1):
             twice = [np.resize(rows[min(half, len(rows) - 1) :: 2], len(rows)) for rows in drawn]
@@ -101,13 +89,10 @@ def lower(
         after: As many, each taken next to its partner.
         figure: Takes a run, gives a number; if not given, the p99 of `offer`.
         offer: Whose p99, and whose failures count; if not given, the first victim's, and all.
-        refusal: The error by which the service refuses on purpose ("Overloaded"): such a request
-            does not count as failed, and their number is said.
+        refusal: How an error begins by which the service refuses on purpose ("Overloaded"): such
+            requests do not count as failed, and their number is said.
         unit: What the figure is measured in; "%" shows a share as percents.
         judge: What is claimed of the ratios; `similar` claims something else.
-
-    Raises:
-        LabError: There are no runs, or not as many after as before.
     """
     both = partners(before, after)
     befores, afters = ([r for r in side if isinstance(r, Run)] for side in zip(*both, strict=True))
@@ -117,10 +102,9 @@ def lower(
     ends = cache(partial(ends_of, it, others=others))  # one run can be the partner of many
     pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
-    comparable, why = not any(map(math.isnan, ratios)), trouble_in([*befores, *afters])
+    comparable, (unknown, why) = not any(map(math.isnan, ratios)), doubts([*befores, *afters])
     more, surely, remark = more_failed(befores, afters, offer, refusal)
     few = befores and not figure and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
-    unknown = invalid_in([*befores, *afters])
     if more:
         true, false = False, surely and not why
         why = why or "chance may have made more requests fail"
@@ -182,11 +166,7 @@ def _failed_by_itself(run: Run, offer: str, refusal: str) -> float:
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
-    """Pairs: what was measured before, and its partner that was measured after.
-
-    Raises:
-        LabError: There are none, or one has no partner.
-    """
+    """Pairs: what was measured before, and its partner that was measured after."""
     befores, afters = (
         [side] if isinstance(side, Run | Real) else list(side)  # type: ignore[arg-type]
         for side in (before, after)

@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.measure.latency import Latency, ms, served_as_before
 from labkit.measure.load import UNANSWERED
-from labkit.measure.machine import Machine
+from labkit.measure.machine import Machine, served_as_before
 from labkit.probe import Stall
 
 if TYPE_CHECKING:
@@ -22,40 +21,49 @@ _WAKE_UPS = 5  # of a request on its way: by the schedule, by the server, by eac
 _AT_ONCE = 2  # of them that may be late in one request
 
 
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Latencies of requests, in milliseconds; NaN where there is none."""
+
+    count: int  # requests that were answered
+    p50: float
+    p99: float
+    max: float
+    unanswered: int  # requests without an answer when they were cancelled: their wait counts
+
+    def __str__(self) -> str:
+        """With the count that the figures come from."""
+        if math.isnan(self.p50):
+            return "none completed"
+        never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
+        times = f"p50 {ms(self.p50)}, p99 {ms(self.p99)}, max {ms(self.max)} ms"
+        return f"{times} (n={self.count:,}{never})"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """What one measurement saw. Second 0 is when the load began.
 
-    Attributes:
-        name: The scenario's name.
-        offers: What was offered, by name.
-        seconds: For how long requests were offered.
-        invalid: Why no time of this run is the service's, in words; "" if all are.
-        stalls: Every iteration of the loop that took longer than `threshold_ms`.
-        warnings: What asyncio logged meanwhile: slow callbacks, if debug mode was on.
-        requests: A row for each, in the order of arrival. Columns: offer, intended_s, started_s,
-            error (None if it completed), latency_ms (from the intended start), service_ms (from
-            the actual start).
-        spans: A row for each. Columns: request (a row of `requests`, or -1), span, start_s,
-            span_ms.
-        gauges: A row for each reading (index: seconds), a column for each gauge. A reading holds
-            until the next: weigh them by time, as `share_of_time` does.
-        lag: A row for each 20 ms in which the loop was busy. Columns: at_s, lag_ms (the longest
-            that a ready callback can have waited).
-        machine: How late the machine was by itself meanwhile. Its pauses are in this run's seconds.
+    requests: A row for each, in the order of arrival. Columns: offer, intended_s, started_s, error
+        (None if it completed), latency_ms (from the intended start), service_ms (from the actual).
+    spans: A row for each. Columns: request (a row of `requests`, or -1), span, start_s, span_ms.
+    gauges: A row for each reading (index: seconds), a column for each gauge. A reading holds until
+        the next: weigh them by time, as `share_of_time` does.
+    lag: A row for each 20 ms in which the loop was busy. Columns: at_s, lag_ms (the longest that a
+        ready callback can have waited).
     """
 
-    name: str
+    name: str  # the scenario's
     offers: tuple[str, ...]
-    seconds: float
-    invalid: str
-    stalls: tuple[Stall, ...]
-    warnings: tuple[str, ...]
+    seconds: float  # for how long requests were offered
+    invalid: str  # why no time of this run is the service's, in words; "" if all are
+    stalls: tuple[Stall, ...]  # each iteration of the loop that took longer than `threshold_ms`
+    warnings: tuple[str, ...]  # what asyncio logged meanwhile: slow callbacks, in debug mode
     requests: pd.DataFrame
     spans: pd.DataFrame
     gauges: pd.DataFrame
     lag: pd.DataFrame
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine)  # its pauses are in this run's seconds
     threshold_ms: float = 0.0
 
     @property
@@ -147,14 +155,10 @@ class Run:
         """For which share of the load's time (0 to 1) a gauge passed a test; NaN if none is known.
 
         A reading holds until the next one, however late that comes: a frozen loop reads nothing.
-
-        Raises:
-            LabError: The scenario has no such gauge.
         """
         if gauge not in self.gauges:
             raise LabError(
-                f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
-                f"load.gauge({gauge!r}, ...)."
+                f"There is no gauge {gauge!r} in {self.name!r}. Expected: load.gauge(...)."
             )
         starts = self.gauges.index.to_series()
         lasted = starts.shift(-1, fill_value=max(self.seconds, starts.iloc[-1])) - starts
@@ -173,9 +177,6 @@ class Run:
         failed is counted by `failed`, not here: a quick failure is no quick answer. One that was
         cancelled, or was still waiting when the run ended, has waited at least so long: it counts
         as that, and as no quicker than the slowest that was answered.
-
-        Raises:
-            LabError: There is no such offer.
         """
         import pandas as pd
 
@@ -205,13 +206,13 @@ class Run:
 
         The times are one offer's (None where no request completed), the rest is of all.
         """
-        latency = self.latency(offer)
-        times = {"p50_ms": latency.p50, "p99_ms": latency.p99, "max_ms": latency.max}
+        of = self.latency(offer)
+        times = [round(time, 3) if of.count else None for time in (of.p50, of.p99, of.max)]
         return {
             "name": self.name,
             "requests": len(self.requests),
             "errors": self.failed(),
-            **{name: round(time, 3) if latency.count else None for name, time in times.items()},
+            **dict(zip(("p50_ms", "p99_ms", "max_ms"), times, strict=True)),
             "stalls": len(self.stalls),
         }
 
@@ -242,3 +243,8 @@ class Run:
 
 def _end_of(stall: Stall) -> float:
     return stall.start_s + stall.duration_ms / 1e3
+
+
+def ms(value: float) -> str:
+    """A time in milliseconds, with three digits that mean something."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

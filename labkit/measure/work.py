@@ -29,6 +29,19 @@ _SILENT = logging.NullHandler()
 logging.getLogger("labkit.probe").addHandler(_SILENT)
 
 
+def refuse_patched_asyncio() -> None:
+    """Raise a LabError if something (nest_asyncio, as a rule) has replaced the loop's engine."""
+    engine = asyncio.SelectorEventLoop._run_once  # type: ignore[attr-defined]
+    by = "nest_asyncio" if hasattr(asyncio, "_nest_patched") else engine.__module__
+    if by != asyncio.base_events.__name__:
+        raise LabError(
+            f"This process runs on an event loop patched by {by}: asyncio's slow-callback warnings "
+            f"are gone, and every task is slower: nothing measured here would hold for your "
+            f"service. Expected: asyncio as Python ships it. Remove nest_asyncio.apply() and "
+            f"restart the kernel; measure() needs no patch to run in a notebook."
+        )
+
+
 def table_of(requests: list[Request], until: float = math.nan) -> pd.DataFrame:
     """The requests as in `Run.requests`; one that never ended has waited until then (s)."""
     import pandas as pd
