@@ -63,7 +63,8 @@ def exactly(claim: str, expected: Any, seen: Any, during: Watched = ()) -> Claim
         claim: The sentence.
         expected: Any value: a count, a list, a text; or a function of a run, which gives a count.
         seen: The same. Two functions must agree in each run; the count of one is added up.
-        during: The runs (or a `Machine`) in which it was seen; a function needs at least one.
+        during: The runs (or a `Machine`) in which it was seen; for a function, at least one,
+            else it raises LabError.
     """
     during = _listed(during)
     each = [[*map(it, _runs(during))] if callable(it) else it for it in (expected, seen)]

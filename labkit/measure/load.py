@@ -86,6 +86,9 @@ class Load:
             request: An `async def` without arguments, or a lambda that calls one.
             rate: Arrivals per second, above 0; the first comes after half an interval.
             burst: Requests at each arrival, all at once.
+
+        Raises:
+            LabError: The rate, the request or the name cannot be used, or `run` has begun.
         """
         if not (isinstance(rate, int | float) and 0 < rate < math.inf):
             raise LabError(
@@ -125,6 +128,9 @@ class Load:
         """Offer everything for some seconds, then wait for what is still in flight.
 
         A request that still waits ten seconds later is cancelled, and is kept as failed.
+
+        Raises:
+            LabError: Nothing is offered, it ran before, or a time or a request cannot be used.
         """
         if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise LabError(f"run() was given seconds={seconds!r}. Expected a time above 0.")

@@ -93,6 +93,9 @@ def lower(
             requests do not count as failed, and their number is said.
         unit: What the figure is measured in; "%" shows a share as percents.
         judge: What is claimed of the ratios; `similar` claims something else.
+
+    Raises:
+        LabError: There are no runs, or not as many after as before.
     """
     both = partners(before, after)
     befores, afters = ([r for r in side if isinstance(r, Run)] for side in zip(*both, strict=True))
@@ -122,12 +125,20 @@ def lower(
     return decide(claim, true, false, said, why, unknown)
 
 
-def similar(claim: str, times: float, before: Measured, after: Measured, **more: Any) -> Claim:
+def similar(
+    claim: str,
+    times: float,
+    before: Measured,
+    after: Measured,
+    *,
+    offer: str | None = None,
+    unit: str = "ms",
+) -> Claim:
     """Claim that a p99 or a number is within so many times of what it was; else as `lower`.
 
     Partners have met the same machine: both are taken as seen, and both as undisturbed.
     """
-    return lower(claim, times, before, after, judge=_alike, **more)
+    return lower(claim, times, before, after, offer=offer, unit=unit, judge=_alike)
 
 
 def more_failed(

@@ -131,10 +131,7 @@ class Run:
         )
 
     def without(self, met: Callable[[Any, Any], Any]) -> Run:
-        """This run without what was `met(start, end)`, in seconds, and such requests' spans.
-
-        Gauges are NaN then.
-        """
+        """This run without what was `met(start, end)` (s); gauges are NaN then."""
 
         def rest(table: pd.DataFrame, start: pd.Series, time: str) -> pd.DataFrame:
             return table[~met(start, start + table[time] / 1e3)]
@@ -155,6 +152,7 @@ class Run:
         """For which share of the load's time (0 to 1) a gauge passed a test; NaN if none is known.
 
         A reading holds until the next one, however late that comes: a frozen loop reads nothing.
+        Raises LabError if there is no such gauge.
         """
         if gauge not in self.gauges:
             raise LabError(
@@ -176,7 +174,8 @@ class Run:
         Percentiles are interpolated between ranks, as numpy does by default. A request that
         failed is counted by `failed`, not here: a quick failure is no quick answer. One that was
         cancelled, or was still waiting when the run ended, has waited at least so long: it counts
-        as that, and as no quicker than the slowest that was answered.
+        as that, and as no quicker than the slowest that was answered. Raises LabError if there is
+        no such offer.
         """
         import pandas as pd
 
