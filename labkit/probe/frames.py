@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 _LABKIT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PATHS = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-_RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
 _EVENTS = events.Handle._run.__code__.co_filename  # it calls each callback
+_RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  # or Python's own
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
+_walking = threading.RLock()
 
 
 class Frame(NamedTuple):
@@ -35,7 +36,11 @@ class Frame(NamedTuple):
 
     def __str__(self) -> str:
         """Without directories: they say more about a machine than about a bug."""
-        return f"{_label(self.file)}:{self.line} in {self.function}"
+        ipython = sys.modules.get("IPython")
+        shell = ipython.get_ipython() if ipython else None
+        cell = shell.compile.format_code_name(self.file) if shell else None  # it is in no file
+        file = " ".join(cell) if cell else os.path.basename(self.file)
+        return f"{file}:{self.line} in {self.function}"
 
 
 class AsyncFrame(Frame):
@@ -47,7 +52,6 @@ class AsyncFrame(Frame):
 Stack = tuple[Frame, ...]  # outermost first
 # A long stall looks at the same lines thousands of times.
 _frame, _async_frame = lru_cache(4096)(Frame), lru_cache(4096)(AsyncFrame)
-_walking = threading.RLock()
 
 
 def walk(frame: FrameType | None, until: CodeType | None = None, *, another: bool = False) -> Stack:
@@ -120,8 +124,7 @@ def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
     inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not _below(f.file, _LABKIT)]
     own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
     user, called = (inside[own] if own >= 0 else None), inside[own + 1 :]
-    awaits = [isinstance(frame, AsyncFrame) for frame in inside[own : own + 2]]
-    if user and awaits != [True, True]:
+    if user and [type(frame) for frame in inside[own : own + 2]] != [AsyncFrame, AsyncFrame]:
         return user, None
     written = [frame for frame in called if frame.file != _GENERATED]
     return next(reversed(written or called), None), user
@@ -159,11 +162,3 @@ def _below(file: str, directory: str) -> bool:
     """Whether a file is in a directory: `labkit_service.py` is not in `labkit`."""
     file, directory = os.path.normcase(file), os.path.normcase(directory)
     return file.startswith(os.path.join(directory, ""))
-
-
-def _label(file: str) -> str:
-    """A file's name; for a notebook's cell, which is in no file, the cell's number."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    cell = shell.compile.format_code_name(file) if shell else None
-    return " ".join(cell) if cell else os.path.basename(file)

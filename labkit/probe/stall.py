@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from labkit.probe.frames import Frame, Stack, source
-
-Cause = Literal[
-    "blocked", "computing", "collecting garbage", "starved by another thread", "unknown"
-]
 
 MACHINE = "the process was kept from running"  # a part that is nobody's fault
 OWN_THREADS = "threads of its own had the processors"
 
 # What to do about a stall, by its cause. `python -m labkit.probe why CAUSE` prints it.
-ADVICE: dict[Cause, str] = {
+ADVICE = {
     "blocked": (
         "The loop's thread waited in a call that does not let other tasks run. Use the library's "
         "asynchronous counterpart (asyncpg for psycopg2, asyncio.sleep for time.sleep); where "
@@ -62,21 +58,19 @@ class Stall:
     """One iteration of the loop that took longer than the threshold.
 
     Attributes:
-        start_s: When it began, in seconds since the probe was entered; a probe that is entered
-            again goes on counting.
+        start_s: When it began, in seconds under the probe; entered again, it goes on counting.
         duration_ms: How long the loop was busy, in milliseconds.
         cause: "blocked" (the loop's thread waited), "computing" (it ran), "collecting garbage",
-            "starved by another thread" (it wanted to run and that thread kept the interpreter),
-            or "unknown" (none of these could be proved).
-        frame: The innermost frame of the user's code on the loop's thread, or on `thread`; where
-            there is none of the user's, or it only awaits, the library's. None if there was no
-            Python frame.
+            "starved by another thread" (that one kept the interpreter, and the loop wanted it), or
+            "unknown" (none of these could be proved).
+        frame: The user's innermost line on the loop's thread, or on `thread`; where there is none,
+            or it only awaits, the library's. None if there was no Python frame.
         stack: The whole stack around it, from the loop inwards.
         samples: How many looks found the loop in this stall.
         approximate: The looks came late, as when C code keeps the interpreter: what did it is at
             the frame or shortly before.
-        tasks: In how many different tasks the looks found the loop; many are a crowd.
-        thread: The name of the thread that starved the loop, else None.
+        tasks: In how many different tasks the looks found the loop.
+        thread: The name of the thread that starved the loop.
         task: The name of the task, if it was given one.
         awaited_at: The user's line that waits for it, where the frame is not the user's.
         also: Other causes that took a good part of it.
@@ -85,7 +79,7 @@ class Stall:
 
     start_s: float
     duration_ms: float
-    cause: Cause
+    cause: str
     frame: Frame | None
     stack: Stack
     samples: int
@@ -125,18 +119,19 @@ class Stall:
 
     def __str__(self) -> str:
         """For people and for logs."""
-        shortly = "or shortly before " if self.approximate and self.samples else ""
-        no_line = "C code with no Python frame" if self.samples else "a line that no look found"
-        where = (
-            f"{self._at} {self.frame}: {self.source}" if self.frame else f"in {shortly}{no_line}"
-        )
         text = f"{self.duration_ms:.0f} ms, {self.cause}"
         if self.thread:
             text += f" ({self.thread})"
         if self.cause != "unknown":
             if self.tasks > 1 and self._at == "e.g. at":
                 text += f", in {self.tasks} tasks or more"
-            text += f", {where}"
+            if self.frame:
+                text += f", {self._at} {self.frame}: {self.source}"
+            elif self.samples:
+                shortly = "or shortly before " if self.approximate else ""
+                text += f", in {shortly}C code with no Python frame"
+            else:
+                text += ", in a line that no look found"
         if self.task:
             text += f", in task {self.task!r}"
         if self.awaited_at:

@@ -13,11 +13,10 @@ import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import cast
 
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place, Where
-from labkit.probe.stall import MACHINE, OWN_THREADS, Cause, Part, Stall
+from labkit.probe.stall import MACHINE, OWN_THREADS, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
@@ -160,7 +159,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
-        cause=cast("Cause", cause),
+        cause=cause,
         frame=place.frame,
         samples=seen.looks,
         approximate=cause != "unknown" and late,
