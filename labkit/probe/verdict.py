@@ -23,8 +23,6 @@ _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it i
 _STARVED = "starved by another thread"
 _SLEPT = "unknown: some thread may have slept with the interpreter"
 
-Shares = defaultdict[tuple[str, Place], float]  # seconds, by cause and place
-
 
 @dataclass(eq=False)
 class Iteration:
@@ -41,11 +39,11 @@ class Iteration:
     looks: int = 0
     tasks: set[int] = field(default_factory=set)
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
-    shares: Shares = field(default_factory=lambda: defaultdict(float))
-    # The most that one look stands for, by where that time went.
-    longest: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
-    # The time of looks that came only when an operation in C was over.
-    after_c: defaultdict[Where, float] = field(default_factory=lambda: defaultdict(float))
+    # The time by cause and place; of a line, the most that one look stands for, and the time of
+    # looks that came only when an operation in C was over.
+    shares: dict[tuple[str, Place], float] = field(default_factory=lambda: defaultdict(float))
+    longest: dict[Where, float] = field(default_factory=lambda: defaultdict(float))
+    after_c: dict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
 
@@ -65,51 +63,50 @@ class Iteration:
             waits: Whether the loop is in its own wait, so that no line of anybody's is at work.
         """
         took, place = max(0.0, until - self.until), self.place or Place()
+        part, interval = min(1.0, took / (m.took or 1.0)), sys.getswitchinterval()
         most = cpu if cpu or m.loop_cpu is not None else took
         garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
         ran = min(took - garbage, max(0.0, cpu - garbage))
-        rest, interval = took - garbage - ran, sys.getswitchinterval()
+        rest = took - garbage - ran
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
         asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
-        both = max if asked else sum  # while it asks, it can wait for both at the same time
-        part = min(1.0, took / (m.took or 1.0))
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
-        queued = m.loop_queued * part
+        queued, stopped = m.loop_queued * part, m.stopped * part
         crowded = min(rest, queued) if own else 0.0
         rest -= crowded
-        machine = min(rest, both((m.stopped * part, 0.0 if own else queued)))
+        late = 0.0 if own else queued  # while it asks, it can wait for both at the same time
+        machine = min(rest, max(stopped, late) if asked else stopped + late)
         rest -= machine
         slept = min(rest, max(0.0, m.idle * part - queued))
         rest -= slept
         if told and m.kept > interval + _SOON:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
-        booked = defaultdict[Where, float](float)
-
-        def book(cause: str, at: Place, seconds: float) -> None:
-            self.shares[cause, at] += seconds
-            booked[at.where] += seconds
-
-        kept = m.kept >= min(rest / 2, 0.6 * interval)
-        if not waits and m.stopped * part > 2 * rest:  # the stop may have begun earlier
-            book("unknown", place, rest)
+        kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place
+        if not waits and stopped > 2 * rest:  # the stop may have begun earlier
+            pass
         elif asked and kept:
-            cause = _STARVED if who else "unknown"
             if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
-                cause, who = "collecting garbage", who or Place()
-            book(cause, who or place, rest)
+                cause, at = "collecting garbage", who or Place()
+            elif who:
+                cause, at = _STARVED, who
         elif waits:  # no thread kept the loop: the machine did
-            machine += rest
-        else:
-            # Without a Python frame there is no sign of a call that waits: it may wait its turn.
-            known = self.place is not None and (told or not kept) and (place.stack or not own)
-            book("blocked" if known else "unknown", place, rest)
-        book(_SLEPT, place, slept)
-        book("collecting garbage", place, garbage)
-        book("computing", place, ran)
-        book(MACHINE, Place(), machine)
-        book(OWN_THREADS, Place(), crowded)
+            machine, rest = machine + rest, 0.0
+        # Without a Python frame there is no sign of a call that waits: it may wait its turn.
+        elif self.place is not None and (told or not kept) and (place.stack or not own):
+            cause = "blocked"
+        booked = defaultdict[Where, float](float)
+        for what, of, seconds in (
+            (cause, at, rest),
+            (_SLEPT, place, slept),
+            ("collecting garbage", place, garbage),
+            ("computing", place, ran),
+            (MACHINE, Place(), machine),
+            (OWN_THREADS, Place(), crowded),
+        ):
+            self.shares[what, of] += seconds
+            booked[of.where] += seconds
         for where, seconds in booked.items():
             self.longest[where] = max(self.longest[where], seconds)
         self.queued += 0.0 if own else max(0.0, min(queued, until - self.since) - machine)
@@ -127,35 +124,41 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     busy = seen.busy or seen.until - seen.since  # it goes on
     # The last look can have come after the end.
     fits = min(1.0, busy / max(1e-9, sum(seen.shares.values())))
+    shares = {share: fits * seconds for share, seconds in seen.shares.items()}
     totals = defaultdict[str, float](float)
-    for (cause, _), seconds in seen.shares.items():
-        totals[cause] += fits * seconds
+    for (cause, _), seconds in shares.items():
+        totals[cause] += seconds
     undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
     totals[MACHINE if seen.woken_late else "unknown"] += undivided
+
+    def move(seconds: float, causes: tuple[str, ...], to: str) -> None:
+        for cause in causes:
+            moved = max(0.0, min(seconds, totals[cause]))
+            totals[cause] -= moved
+            totals[to] += moved
+            seconds -= moved
+
     # On macOS and Windows, only now is known for how long the loop's thread ran.
-    _move(totals, seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
+    move(seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
     # The system counts a wait for a processor when it is over: looks can have come before that.
-    _move(totals, seen.queued, ("blocked", _STARVED, "unknown", _SLEPT), MACHINE)
+    move(seen.queued, ("blocked", _STARVED, "unknown", _SLEPT), MACHINE)
     machine = totals[MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
         return machine
     if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
         totals[_STARVED] += totals.pop("unknown", 0.0)
     totals["unknown"] += totals.pop(_SLEPT, 0.0)
-    causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
-    cause = max(causes, key=lambda cause: totals[cause])
-    if totals[OWN_THREADS] > busy / 2:
+    crowded = totals[OWN_THREADS]
+    cause = max((c for c in totals if c not in (MACHINE, OWN_THREADS)), key=lambda c: totals[c])
+    if crowded > busy / 2:
         cause = "unknown"
-    place = _costliest(seen, cause)
-    there = defaultdict[str, float](float)
-    for (other, elsewhere), seconds in seen.shares.items():
-        if elsewhere.where == place.where:
-            there[other] += fits * seconds
-    found, longest = sum(there.values()), fits * seen.longest[place.where]
+    place = _costliest(shares, cause)
+    there = [(of, s) for (of, at), s in shares.items() if at.where == place.where]
+    found, blocked = sum(s for _, s in there), sum(s for of, s in there if of == "blocked")
     # What waits is where it was, unless the first look came late; what runs has moved on.
-    late = longest > (0.8 if cause == "blocked" else 0.5) * found
+    late = fits * seen.longest[place.where] > (0.8 if cause == "blocked" else 0.5) * found
     late |= fits * seen.after_c[place.where] > found / 2
-    late |= cause != "blocked" and there["blocked"] > 0.1 * busy
+    late |= cause != "blocked" and blocked > 0.1 * busy
     return Stall(
         start_s=seen.since - entered,
         duration_ms=1e3 * busy,
@@ -163,38 +166,25 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         frame=place.frame,
         samples=seen.looks,
         approximate=cause != "unknown" and late,
-        share=min(1.0, found / max(1e-9, busy - machine - totals[OWN_THREADS])),
+        share=min(1.0, found / max(1e-9, busy - machine - crowded)),
         tasks=len(seen.tasks),
         also=tuple(
-            Part(other, 1e3 * totals[other], _costliest(seen, other).frame)
-            for other in totals
-            if other != cause and totals[other] >= _MATTERS * busy
+            Part(other, 1e3 * seconds, _costliest(shares, other).frame)
+            for other, seconds in totals.items()
+            if other != cause and seconds >= _MATTERS * busy
         ),
         **place._asdict(),
     )
 
 
-def _move(totals: dict[str, float], seconds: float, causes: tuple[str, ...], to: str) -> None:
-    """Move so much time, or what there is, from these causes to another."""
-    for cause in causes:
-        moved = max(0.0, min(seconds, totals[cause]))
-        totals[cause] -= moved
-        totals[to] += moved
-        seconds -= moved
-
-
-def _costliest(seen: Iteration, cause: str) -> Place:
+def _costliest(shares: dict[tuple[str, Place], float], cause: str) -> Place:
     """Where most time of a cause went: the line with the most, and its longest place."""
     if cause in ("unknown", MACHINE, OWN_THREADS):  # whoever was there is not to blame
         return Place()
-    shares = seen.shares.items()
-    places = {place: seconds for (other, place), seconds in shares if other == cause}
-    places = places or {place: seconds for (_, place), seconds in shares}  # it was moved
+    places = {place: seconds for (other, place), seconds in shares.items() if other == cause}
+    places = places or {place: seconds for (_, place), seconds in shares.items()}  # it was moved
     lines = defaultdict[Where, float](float)
     for place, seconds in places.items():
         lines[place.where] += seconds
-
-    def cost(place: Place) -> tuple[bool, float, float]:
-        return place.line is not None, lines[place.where], places[place]
-
-    return max(places, key=cost, default=Place())
+    cost = {p: (p.line is not None, lines[p.where], places[p]) for p in places}
+    return max(cost, key=cost.__getitem__, default=Place())
