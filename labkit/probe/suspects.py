@@ -33,23 +33,17 @@ class Suspect(NamedTuple):
     place: Place
 
 
-class _Seen(NamedTuple):
-    """A thread as it was at the last look."""
-
-    at: tuple[int, int] | None = None  # its frame and instruction
-    cpu: float | None = None
-    free: bool = False  # it ran at that instruction while the interpreter was free
-
-
 class Suspects:
     """Watches all threads but the loop's and its own."""
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread = loop_thread
-        self._seen: dict[int, _Seen] = {}
+        # By thread: its frame and instruction, its CPU time (s), and whether it ran there while the
+        # interpreter was free.
+        self._seen: dict[int, tuple[tuple[int, int], float | None, bool]] = {}
         # The last reading's frames, held until the next one: so long, an id means one frame.
         self._held: list[FrameType] = []
-        self._no_longer_held: list[FrameType] = []
+        self._ended: list[FrameType] = []
         self._ran = 0.0
         self._last: Place | None = None  # who kept it until the last look
 
@@ -59,7 +53,7 @@ class Suspects:
             self._last = None
         self._ran += m.others
         if self._ran < _WORTH:
-            self._hold([])
+            self._ended, self._held = self._held, []
             return None
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
@@ -69,55 +63,48 @@ class Suspects:
         last, self._last = self._last, None  # it has ended since: what comes next is not its work
         return last
 
-    def _hold(self, frames: list[FrameType]) -> None:
-        self._no_longer_held += self._held
-        self._held = frames
-
     def let_go(self) -> None:
         """Let go of frames that have ended: this can run any code, so no lock is held meanwhile."""
-        self._no_longer_held.clear()
+        self._ended = []
 
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
-        """Where all the threads are; those that ran while the interpreter was kept.
+        """Where the threads are that ran while the interpreter was kept.
 
         Args:
             m: What was measured since the last reading.
             unaccounted: The CPU time (s) of all threads but the loop's since the last look.
         """
-        frames, before, suspects = sys._current_frames(), self._seen, list[Suspect]()
+        frames, suspects = sys._current_frames(), list[Suspect]()
         # With this very frame in it, all threads' frames and locals would live until a collection.
         for mine in (self._loop_thread, threading.get_ident()):
             frames.pop(mine, None)
-        self._hold([*frames.values()])
-        self._seen = {}
+        self._ended, self._held = self._held, [*frames.values()]
+        before, self._seen = self._seen, {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
-            thread, old = threads.get(ident), before.get(ident, _Seen())
+            thread = threads.get(ident)
+            was_at, had, was_free = before.get(ident, (None, None, False))
             at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id if thread else None)
-            ran = None if cpu is None else cpu - (old.cpu or 0.0)
-            free = (old.free and old.at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
-            self._seen[ident] = _Seen(at, cpu, free)
+            ran = None if cpu is None else cpu - (had or 0.0)
+            free = (was_free and was_at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
+            self._seen[ident] = at, cpu, free
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
                 # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
                 # And one that ran in a call without the interpreter has only come back from it.
-                moved = cpu is not None and old.at not in (None, at) and not old.free
-                proved = 2 if lets_go(frame) else int(moved)
-                name = thread.name if thread else "unnamed"
-                place = place_in_thread(None if _waits(frame) else frame, name)
-                suspects.append(Suspect(ran, proved, place))
+                moved = cpu is not None and was_at not in (None, at) and not was_free
+                place = place_in_thread(
+                    None if _waits(frame) else frame, thread.name if thread else "unnamed"
+                )
+                suspects.append(Suspect(ran, 2 if lets_go(frame) else int(moved), place))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
 
 
 def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | None:
-    """The thread that is proved to have kept the interpreter for that long, if one is.
+    """The one of those that ran meanwhile that is proved to have kept the interpreter so long.
 
-    Args:
-        suspects: Those that ran meanwhile.
-        m: What was measured since the last reading.
-        others_cpu: The CPU time of all threads but the loop's, in seconds: a thread that has ended
-            since is in it.
+    `others_cpu` (s) is that of all threads but the loop's: one that has ended since is in it.
     """
     # A thread that lets go of the interpreter has moved on, too. And beside one whose CPU time
     # nobody knows, to have moved on proves nothing.
@@ -142,5 +129,5 @@ def lets_go(frame: FrameType) -> bool:
 def _waits(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     waits = os.path.basename(file) in _WAITING and is_library(file)
-    calls = frame.f_code.co_name == "run"  # a function in C: that is its work
-    return waits and not calls and not only_entered(frame)
+    # In "run" it calls a function in C: that is its work.
+    return waits and frame.f_code.co_name != "run" and not only_entered(frame)
