@@ -25,7 +25,7 @@ from labkit.probe.verdict import Iteration
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
 _WINDOWS = 15_000  # kept of them; older ones are in the histogram only
-_TICK = 0.001  # s; see Timer._tick
+_TICK = 0.001  # s; see Timer._note
 _SHORT = 0.001  # s; the longest wait while a thread keeps the interpreter
 _WOKEN_LATE = 0.0025  # s; epoll rounds up to a millisecond, so less than this is no sign
 
@@ -36,7 +36,6 @@ class Timer:
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold  # s
         self.loop: asyncio.AbstractEventLoop
-        self.thread = 0  # the loop's
         self.entered = 0.0  # when it began; one that begins again goes on counting from there
         self.watched = self.waited = 0.0  # for how long (s), in all; and with nothing to do
         self.waits_from = math.inf  # when the wait that goes on began
@@ -62,7 +61,7 @@ class Timer:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to time the running loop."""
-        self.loop, self.thread = loop, threading.get_ident()
+        self.loop, self._thread = loop, threading.get_ident()
         self.since, self.cpu, self._unsure = perf_counter(), thread_time(), 0.0
         self.entered = self.since - self.watched
         self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
@@ -74,8 +73,7 @@ class Timer:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._undo()
         now = self._window_end = perf_counter()  # the last window is shorter
-        self._end(now)
-        self._tick(now)
+        self._note(now)
         self.since, self.watched = math.inf, now - self.entered
 
     def stack(self, frame: FrameType | None) -> Stack:
@@ -84,7 +82,7 @@ class Timer:
         return walk(outer, self._engine) + walk(frame, self._engine, another=True)
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:
-        wait, clock, tick, end = selector.select, perf_counter, self._tick, self._end
+        wait, clock, note = selector.select, perf_counter, self._note
         notable = next_tick = 0.0
         self.wait_files.add(getattr(getattr(wait, "__code__", None), "co_filename", __file__))
 
@@ -92,12 +90,9 @@ class Timer:
         def select(timeout: float | None = None) -> Any:
             nonlocal notable, next_tick
             now = clock()
-            if now - self.since > notable:
-                end(now)
-                next_tick = now
-            if now >= next_tick:
+            if now >= next_tick or now - self.since > notable:
                 self._engine = sys._getframe(1).f_code
-                notable, next_tick = tick(now), now + _TICK
+                notable, next_tick = note(now), now + _TICK
             if timeout == 0:  # callbacks are waiting: this select() is part of the next iteration
                 self.since = now
                 return wait(0)
@@ -120,15 +115,14 @@ class Timer:
             else:
                 self.since = then
                 if then >= next_tick:
-                    notable, next_tick = tick(then), then + _TICK
+                    notable, next_tick = note(then), then + _TICK
             return events
 
         def undo() -> None:
-            if selector.select is not select:  # somebody wrapped or removed it since: theirs now
-                return
-            del selector.select
-            if selector.select != wait:  # it was not the class's, but put there by somebody
-                selector.select = wait
+            if selector.select is select:  # else, somebody wrapped or removed it: theirs now
+                del selector.select
+                if selector.select != wait:  # it was not the class's, but put there by somebody
+                    selector.select = wait
 
         # On the instance, it hides the class's and can be taken off. (To look into its __dict__
         # would make each of its attributes slower to read.)
@@ -144,36 +138,25 @@ class Timer:
 
         def beat() -> None:
             nonlocal handle
-            now = perf_counter()
-            runner = sys._getframe().f_back
+            now, runner = perf_counter(), sys._getframe().f_back
             self._engine = runner.f_code if runner else None
             self.waited += max(0.0, period - (thread_time() - self.cpu))
-            self._end(now)
             self.waits += 1
+            self._note(now)
             handle = self.loop.call_later(period, beat)
-            self._tick(now)
             self.since = now + period
 
         handle = self.loop.call_later(0, beat)
         return lambda: handle.cancel()
 
-    def _tick(self, now: float) -> float:
-        """Read the CPU clock, close the window of lag, say which iteration is worth an `_end`.
+    def _note(self, now: float) -> float:
+        """Keep the iteration that ends if it was too long, read the CPU clock, tell the lag.
 
         The clock costs 0.6 us. Read once a millisecond, not in every iteration, it still tells the
-        CPU time of a stall to within that millisecond.
+        CPU time of a stall to within that millisecond. Returns how long (s) an iteration has to be
+        to be noted before that.
         """
-        self.cpu = thread_time()
-        if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):
-            self._greenlet = weakref.ref(getcurrent())
-        if now >= self._window_end:
-            self.lag.append((now - self.entered, 1e3 * self._window_lag))
-            self.lags.add(self._window_lag)
-            self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
-        return min(self._window_lag, self.threshold)
-
-    def _end(self, now: float) -> None:
-        busy = now - self.since
+        busy, before, self.cpu = now - self.since, self.cpu, thread_time()
         if busy > self._unsure:
             busy += self._unsure
         if busy >= self.threshold:
@@ -182,14 +165,21 @@ class Timer:
                 busy = seen.until - self.since
             if busy >= self.threshold:
                 seen.end, seen.busy = min(now, self.since + busy), busy
-                seen.cpu, seen.woken_late = thread_time() - self.cpu, self.since == self.woken_late
+                seen.cpu, seen.woken_late = self.cpu - before, self.since == self.woken_late
                 self.over.append(seen)
         self._window_lag = max(busy, self._window_lag)
+        if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):
+            self._greenlet = weakref.ref(getcurrent())
+        if now >= self._window_end:
+            self.lag.append((now - self.entered, 1e3 * self._window_lag))
+            self.lags.add(self._window_lag)
+            self._window_end, self._window_lag = now + _LAG_WINDOW, 0.0
+        return min(self._window_lag, self.threshold)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
         now = perf_counter()
-        self._gc_here = threading.get_ident() == self.thread
+        self._gc_here = threading.get_ident() == self._thread
         self._garbage[self._gc_here] += max(0.0, now - self._gc_began)
         self._gc_began = now if phase == "start" else math.inf
 
