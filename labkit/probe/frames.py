@@ -24,6 +24,8 @@ _RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  # or Python's own
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
+# A thread stands at these only where it is made to let go of the interpreter, or asks for it.
+_LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
 _walking = threading.RLock()
 
 
@@ -57,8 +59,8 @@ _frame, _async_frame = lru_cache(4096)(Frame), lru_cache(4096)(AsyncFrame)
 def walk(frame: FrameType | None, until: CodeType | None = None, *, another: bool = False) -> Stack:
     """A frame and its callers, outermost first; only what was called by the code `until`.
 
-    A thread is often made to let go of the interpreter where it enters a function. Nothing of that
-    function has run then, so a look at another thread leaves it out.
+    A look at another thread leaves out a function that it has only entered: threads are often made
+    to let go of the interpreter there.
     """
     frames = list[Frame]()
     with no_collection():
@@ -77,8 +79,7 @@ def no_collection() -> Iterator[None]:
     """Read frames of other threads inside it, and of suspended coroutines.
 
     In Python 3.11, `f_back`, `f_locals` and `cr_frame` make an object, which may start a
-    collection. The thread that is looked at could run meanwhile, its frames would be gone, and the
-    interpreter would crash.
+    collection. If that other thread runs meanwhile, its frames are gone: the interpreter crashes.
     """
     with _walking:  # otherwise the first thread to finish would switch collection back on
         collecting = sys.version_info < (3, 12) and gc.isenabled()
@@ -96,6 +97,12 @@ def only_entered(frame: FrameType) -> bool:
     at, code = frame.f_lasti, frame.f_code.co_code
     # The argument's two low bits say what it resumes after: 0 is the function's entry.
     return at >= 0 and opcode.opname[code[at]] == "RESUME" and code[at + 1] & 3 == 0
+
+
+def lets_go(frame: FrameType) -> bool:
+    """Whether a thread stands where it was made to let go of the interpreter, or asks for it."""
+    at, code = frame.f_lasti, frame.f_code.co_code
+    return at >= 0 and opcode.opname[code[at]].startswith(_LETS_GO)
 
 
 def _is_generated(frame: FrameType) -> bool:

@@ -13,11 +13,11 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from labkit.probe.frames import is_library, is_users, no_collection
+from labkit.probe.frames import is_library, is_users, lets_go, no_collection
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
-from labkit.probe.suspects import Suspects, lets_go
+from labkit.probe.suspects import Suspects
 from labkit.probe.verdict import Iteration, judge
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Sampler(threading.Thread):
         super().__init__(name="labkit-probe", daemon=True)
         self._probe, self._timer = probe, probe._timer
         self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
-        self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
-        # The age (s) of an iteration that is worth a look.
+        self._bell, self._caught_up, self._left = threading.Event(), threading.Event(), False
+        # The age (s) of an iteration that is worth a look, and of one that is worth a warning.
         self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
         self._warn_at = 0.0
 
@@ -47,9 +47,11 @@ class Sampler(threading.Thread):
 
     def leave(self) -> None:
         """Have it judge what there is, and end."""
-        self._left.set()
+        self._left = True
         self._bell.set()
         self.join()  # it calls nothing of the user's, so this is soon
+        while self._timer.over:  # where it had failed
+            self._probe._found(self._judge(self._timer.over.popleft()))
 
     def run(self) -> None:
         """Look at the loop until the probe is left."""
@@ -59,11 +61,8 @@ class Sampler(threading.Thread):
         except Exception:  # a failing instrument must not break what it measures
             text = "the probe's sampler failed and is switched off"
             self._probe._teller.warn(text, sys.exc_info())
-            self._left.wait()
         finally:
             meters.close()
-            while self._timer.over:
-                self._judge(self._timer.over.popleft())
 
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._loop_thread)
@@ -73,7 +72,7 @@ class Sampler(threading.Thread):
             delay = self._pause(age)
             rung = self._bell.wait(delay)
             self._bell.clear()
-            left = self._left.is_set()  # if so, this is the last round
+            left = self._left  # if so, this is the last round
             # All looks come before the meters ask the system: that lets go of the interpreter, and
             # a thread that was just made to let go of it moves on from its line.
             since = timer.since
@@ -86,7 +85,11 @@ class Sampler(threading.Thread):
             waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at
             timer.contended = m.at - kept_at < 1
-            ended = self._judge_ended(m, who)
+            ended = list[Iteration]()
+            while timer.over and timer.over[0].end <= m.at:
+                ended.append(over := timer.over.popleft())
+                over.add(over.end, m, max(0.0, over.cpu - over.seen_cpu), who, over.woken_late)
+                self._probe._found(self._judge(over))
             if seen and seen not in ended:
                 self._divide(seen, m, who)
             elif age < 0 and not (rung or m.kept):
@@ -120,8 +123,7 @@ class Sampler(threading.Thread):
         stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line
             return None
-        debugged = any(_is_debuggers(frame.file) for frame in stack)
-        seen.paused |= debugged or not timer.loop.is_running()
+        seen.paused |= not timer.loop.is_running() or any(_is_debuggers(f.file) for f in stack)
         if seen.paused:
             return None
         task = asyncio.current_task(timer.loop)
@@ -144,34 +146,23 @@ class Sampler(threading.Thread):
         age = m.at - seen.since
         if age >= self._warn_at:
             self._warn_at *= 2
-            stall = judge(seen, self._timer.threshold, self._timer.entered)
-            if isinstance(stall, Stall):
-                text = f"the loop is still held, for {age:.1f} s so far: {stall}"
+            verdict = self._judge(seen)
+            if isinstance(verdict, Stall):
+                text = f"the loop is still held, for {age:.1f} s so far: {verdict}"
                 self._probe._teller.warn(text)
-
-    def _judge_ended(self, m: Measured, who: Place | None) -> list[Iteration]:
-        """Divide what is left of iterations that ended before this reading, and judge them."""
-        over, ended = self._timer.over, []
-        while over and over[0].end <= m.at:
-            seen = over.popleft()
-            seen.add(seen.end, m, max(0.0, seen.cpu - seen.seen_cpu), who, seen.woken_late)
-            self._judge(seen)
-            ended.append(seen)
-        return ended
 
     def _kept_while_waiting(self, m: Measured, who: Place | None, waits: int) -> None:
         """The loop waited for sockets, one was ready, but the loop could not run."""
-        asked = m.kept
+        kept = m.kept
         if m.loop_runs is not None:  # the end of a wait is a wake-up that asks for nothing
-            asked = max(0, m.loop_runs - waits) * sys.getswitchinterval()
-        kept = min(m.kept, asked)
+            kept = min(kept, (m.loop_runs - waits) * sys.getswitchinterval())
         if kept >= self._timer.threshold:
             seen = Iteration(m.at - kept, woken_late=True)
             seen.add(m.at, m, 0.0, who, waits=True)
-            self._judge(seen)
+            self._probe._found(self._judge(seen))
 
-    def _judge(self, seen: Iteration) -> None:
-        self._probe._found(judge(seen, self._timer.threshold, self._timer.entered))
+    def _judge(self, seen: Iteration) -> Stall | float:
+        return judge(seen, self._timer.threshold, self._timer.entered)
 
 
 def _is_in(place: Place, function: str) -> bool:

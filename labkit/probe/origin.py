@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from labkit.probe.frames import Frame, Stack, at_work, is_library, is_users, source, walk
 
 _SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_FUTURE = ("_asyncio_future_blocking", "set_running_or_notify_cancel")  # either kind's mark
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
 _MANY = 100  # items in a process pool; to ask who waits for each of more would take too long
@@ -83,7 +84,7 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
         for value in list(frame.f_locals.values()):
             owner = value.__self__ if type(value) is MethodType else value
             kind = type.__repr__(type(owner)).rpartition(".")[2]
-            if _is_future(value):
+            if _has(value, *_FUTURE):
                 futures = [value]
             elif kind == "_WorkItem'>":
                 futures = [getattr(owner, "future", None)]
@@ -99,14 +100,9 @@ def _sent_from(frame: FrameType | None) -> Frame | None:
     return None
 
 
-def _has(value: Any, name: str) -> bool:
-    """Whether a value's class has an attribute."""
-    return any(name in vars(base) for base in type.mro(type(value)))
-
-
-def _is_future(value: Any) -> bool:
-    """Whether it is asyncio's, or of concurrent.futures."""
-    return _has(value, "_asyncio_future_blocking") or _has(value, "set_running_or_notify_cancel")
+def _has(value: Any, *names: str) -> bool:
+    """Whether a value's class has one of these attributes."""
+    return any(name in vars(base) for base in type.mro(type(value)) for name in names)
 
 
 def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
@@ -114,7 +110,7 @@ def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
     line: Frame | None = None
     step: Any = task.get_coro()
     for _ in range(200):
-        if step is None or _is_future(step):
+        if step is None or _has(step, *_FUTURE):
             break
         if kind := next((kind for kind in ("cr", "gi", "ag") if _has(step, f"{kind}_frame")), None):
             if frame := getattr(step, f"{kind}_frame"):
@@ -132,7 +128,7 @@ def _waiting_for(future: Any, depth: int = 0) -> Frame | None:
     callbacks = getattr(future, "_callbacks", None) or getattr(future, "_done_callbacks", None)
     for item in list(callbacks or ()) if depth <= _DEEPEST else ():
         for other in _woken_by(item[0] if isinstance(item, tuple) else item):
-            if other is not future and _is_future(other):
+            if other is not future and _has(other, *_FUTURE):
                 follow = _awaiting_line if _has(other, "get_coro") else _waiting_for
                 if line := follow(other, depth + 1):
                     return line

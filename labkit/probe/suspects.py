@@ -7,21 +7,19 @@ interpreter; or if it alone can have been it.
 
 from __future__ import annotations
 
-import opcode
 import os
 import sys
 import threading
 from types import FrameType
 from typing import NamedTuple
 
-from labkit.probe.frames import is_library, only_entered
+from labkit.probe.frames import is_library, lets_go, only_entered
 from labkit.probe.meters import Measured, thread_cpu
 from labkit.probe.origin import Place, place_in_thread
 
 _WORTH = 0.001  # s of CPU time of other threads, after which they are looked at
-# A thread stands at these only where it is made to let go of the interpreter, or asks for it.
-_LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
-# In these files of the library's, a thread waits for work: its work is no longer on its stack.
+# In these files of the library's, a thread waits for work, and what it did is no longer on its
+# stack; except in a `run`, where it calls a function in C.
 _WAITING = {"threading.py", "selectors.py", "queue.py", "socket.py", "thread.py"}
 
 
@@ -42,8 +40,7 @@ class Suspects:
         # interpreter was free.
         self._seen: dict[int, tuple[tuple[int, int], float | None, bool]] = {}
         # The last reading's frames, held until the next one: so long, an id means one frame.
-        self._held: list[FrameType] = []
-        self._ended: list[FrameType] = []
+        self._held, self._ended = list[FrameType](), list[FrameType]()
         self._ran = 0.0
         self._last: Place | None = None  # who kept it until the last look
 
@@ -70,9 +67,7 @@ class Suspects:
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
         """Where the threads are that ran while the interpreter was kept.
 
-        Args:
-            m: What was measured since the last reading.
-            unaccounted: The CPU time (s) of all threads but the loop's since the last look.
+        `unaccounted` is the CPU time (s) of all threads but the loop's since the last look.
         """
         frames, suspects = sys._current_frames(), list[Suspect]()
         # With this very frame in it, all threads' frames and locals would live until a collection.
@@ -92,9 +87,11 @@ class Suspects:
                 # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
                 # And one that ran in a call without the interpreter has only come back from it.
                 moved = cpu is not None and was_at not in (None, at) and not was_free
-                place = place_in_thread(
-                    None if _waits(frame) else frame, thread.name if thread else "unnamed"
-                )
+                file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
+                waits = os.path.basename(file) in _WAITING and is_library(file)
+                works = not waits or calls or only_entered(frame)
+                name = thread.name if thread else "unnamed"
+                place = place_in_thread(frame if works else None, name)
                 suspects.append(Suspect(ran, 2 if lets_go(frame) else int(moved), place))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
@@ -118,16 +115,3 @@ def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | 
         proved, enough = suspects, max(0.8 * kept, others_cpu / 4)  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
-
-
-def lets_go(frame: FrameType) -> bool:
-    """Whether a thread stands where it was made to let go of the interpreter, or asks for it."""
-    code = frame.f_code.co_code
-    return frame.f_lasti >= 0 and opcode.opname[code[frame.f_lasti]].startswith(_LETS_GO)
-
-
-def _waits(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    waits = os.path.basename(file) in _WAITING and is_library(file)
-    # In "run" it calls a function in C: that is its work.
-    return waits and frame.f_code.co_name != "run" and not only_entered(frame)

@@ -53,14 +53,10 @@ class Iteration:
     def add(
         self, until: float, m: Measured, cpu: float, who: Place | None, waits: bool = False
     ) -> None:
-        """Divide the time up to a moment.
+        """Divide the time up to a moment, by what was measured since the look before.
 
-        Args:
-            until: That moment.
-            m: What was measured since the look before.
-            cpu: The CPU time of the loop's thread; 0 where nobody can tell.
-            who: Where the thread is that is proved to have kept the interpreter.
-            waits: Whether the loop is in its own wait, so that no line of anybody's is at work.
+        `cpu` is the CPU time of the loop's thread (0 where nobody can tell), `who` the thread that
+        is proved to have kept the interpreter. If the loop `waits`, nobody's line is at work.
         """
         took, place = max(0.0, until - self.until), self.place or Place()
         part, interval = min(1.0, took / (m.took or 1.0)), sys.getswitchinterval()
@@ -117,9 +113,8 @@ class Iteration:
 def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     """Decide on cause and line of an iteration. Times are in seconds.
 
-    Returns:
-        The stall; or, where it was mostly the machine's and the process itself took less than the
-        threshold, for how long (s) the machine kept it from running.
+    If it was mostly the machine's, and the process itself took less than the threshold, it is no
+    stall: then this returns for how long the machine kept it from running.
     """
     busy = seen.busy or seen.until - seen.since  # it goes on
     # The last look can have come after the end.

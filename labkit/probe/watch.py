@@ -1,8 +1,7 @@
 """Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line.
 
-A loop is healthy while it keeps coming back to its selector. The probe times exactly that
-(timing.py). While an iteration is overdue, a thread looks at what the loop's thread is executing
-(looks.py), and a verdict is made of it (verdict.py).
+The loop's iterations are timed (timing.py). While one is overdue, a thread looks at what the loop's
+thread is executing (looks.py), and a verdict is made of it (verdict.py).
 """
 
 from __future__ import annotations
@@ -145,7 +144,6 @@ class Probe:
             self._stalls.append(verdict)
             count(self._rows, verdict)
             self._teller.tell(verdict)
-            if (machine := verdict.duration_ms - verdict.own_ms) > 0:
-                self._noise.add(machine / 1e3)
-        elif verdict > 0:
+            verdict = (verdict.duration_ms - verdict.own_ms) / 1e3
+        if verdict > 0:  # for so long, the machine kept it from running
             self._noise.add(verdict)
