@@ -35,7 +35,6 @@ class Timer:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold  # s
-        self.loop: asyncio.AbstractEventLoop
         self.entered = 0.0  # when it began; one that begins again goes on counting from there
         self.watched = self.waited = 0.0  # for how long (s), in all; and with nothing to do
         self.waits_from = math.inf  # when the wait that goes on began
@@ -55,14 +54,12 @@ class Timer:
         self.wait_files = {__file__, selectors.__file__}  # where the loop waits
         # The greenlet in which the loop runs. Weakly: one that outlives its thread crashes Python.
         self._greenlet: Callable[[], Any] = lambda: None
-        # A stall that makes a beat late may have begun so long (s) before the beat was due.
-        self._unsure = 0.0
-        self._undo: Callable[[], None]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to time the running loop."""
         self.loop, self._thread = loop, threading.get_ident()
-        self.since, self.cpu, self._unsure = perf_counter(), thread_time(), 0.0
+        self.since, self.cpu = perf_counter(), thread_time()
+        self._unsure = 0.0  # a stall that makes a beat late may have begun so long (s) before it
         self.entered = self.since - self.watched
         self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
         # No public door leads to the selector of a loop that somebody else made.
@@ -74,7 +71,8 @@ class Timer:
         self._undo()
         now = self._window_end = perf_counter()  # the last window is shorter
         self._note(now)
-        self.since, self.watched = math.inf, now - self.entered
+        self.since = self.waits_from = math.inf  # where a signal's handler raised in the wait, too
+        self.watched = now - self.entered
 
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
@@ -105,11 +103,9 @@ class Timer:
             self.since = due = math.inf if timeout is None else now + timeout
             self.waits_from = now
             self.waits += 1
-            try:
-                events = wait(timeout)
-            finally:  # a signal's handler may raise in it
-                then, self.waits_from = clock(), math.inf
-                self.waited += then - now
+            events = wait(timeout)
+            then, self.waits_from = clock(), math.inf
+            self.waited += then - now
             if then - due > _WOKEN_LATE:
                 self.woken_late = due
             else:
