@@ -80,9 +80,8 @@ class Iteration:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
         kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place
-        if not waits and stopped > 2 * rest:  # the stop may have begun earlier
-            pass
-        elif asked and kept:
+        unclear = not waits and stopped > 2 * rest  # the stop may have begun earlier
+        if asked and kept and not unclear:
             if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
                 cause, at = "collecting garbage", who or Place()
             elif who:
@@ -90,7 +89,7 @@ class Iteration:
         elif waits:  # no thread kept the loop: the machine did
             machine, rest = machine + rest, 0.0
         # Without a Python frame there is no sign of a call that waits: it may wait its turn.
-        elif self.place is not None and (told or not kept) and (place.stack or not own):
+        elif self.place and (told or not kept) and (place.stack or not own) and not unclear:
             cause = "blocked"
         booked = defaultdict[Where, float](float)
         for what, of, seconds in (
@@ -105,7 +104,7 @@ class Iteration:
             booked[of.where] += seconds
         for where, seconds in booked.items():
             self.longest[where] = max(self.longest[where], seconds)
-        self.queued += 0.0 if own else max(0.0, min(queued, until - self.since) - machine)
+        self.queued += max(0.0, min(late, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
         self.until = max(until, self.until)
 
@@ -144,9 +143,8 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         totals[_STARVED] += totals.pop("unknown", 0.0)
     totals["unknown"] += totals.pop(_SLEPT, 0.0)
     crowded = totals[OWN_THREADS]
-    cause = max((c for c in totals if c not in (MACHINE, OWN_THREADS)), key=lambda c: totals[c])
-    if crowded > busy / 2:
-        cause = "unknown"
+    causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
+    cause = "unknown" if crowded > busy / 2 else max(causes, key=lambda cause: totals[cause])
     place = _costliest(shares, cause)
     there = [(of, s) for (of, at), s in shares.items() if at.where == place.where]
     found, blocked = sum(s for _, s in there), sum(s for of, s in there if of == "blocked")
