@@ -10,20 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-from types import (
-    AsyncGeneratorType,
-    BuiltinMethodType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GeneratorType,
-    MethodType,
-)
+import types
 from typing import Any, NamedTuple
 
 from labkit.probe.frames import Frame, Stack, at_work, is_library, is_users, source, walk
 
-_SUSPENDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_SUSPENDS = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 _FUTURE = ("_asyncio_future_blocking", "set_running_or_notify_cancel")  # either kind's mark
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
@@ -69,20 +61,20 @@ def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
     return Place(stack, name, None, line or (None if is_users(frame) else _awaiting_line(task)))
 
 
-def place_in_thread(frame: FrameType | None, thread: str) -> Place:
+def place_in_thread(frame: types.FrameType | None, thread: str) -> Place:
     """A place on another thread."""
     stack = walk(frame, another=True)
     named, line = at_work(stack)
     return Place(stack, None, thread, line or (None if is_users(named) else _sent_from(frame)))
 
 
-def _sent_from(frame: FrameType | None) -> Frame | None:
+def _sent_from(frame: types.FrameType | None) -> Frame | None:
     """The user's line that sent a thread its work (to_thread, run_in_executor) and awaits it."""
     receives = False
     while frame is not None:
         receives |= frame.f_code.co_name == "recv"
         for value in list(frame.f_locals.values()):
-            owner = value.__self__ if type(value) is MethodType else value
+            owner = value.__self__ if type(value) is types.MethodType else value
             kind = type.__repr__(type(owner)).rpartition(".")[2]
             if _has(value, *_FUTURE):
                 futures = [value]
@@ -137,12 +129,12 @@ def _waiting_for(future: Any, depth: int = 0) -> Frame | None:
 
 def _woken_by(callback: Any) -> list[Any]:
     """Who goes on when it is called. A callback of the user's may do anything: it tells nothing."""
-    if type(callback) in (BuiltinMethodType, MethodType):
+    if type(callback) in (types.BuiltinMethodType, types.MethodType):
         owner = callback.__self__
         if issubclass(type(owner), asyncio.TaskGroup):
             return [owner._parent_task]
         return [owner] if getattr(callback, "__name__", "") in _WAKEUPS else []
     # gather, wait, shield and wrap_future call a closure that knows the next future.
-    if type(callback) is FunctionType and is_library(callback.__code__.co_filename):
+    if type(callback) is types.FunctionType and is_library(callback.__code__.co_filename):
         return gc.get_referents(*(callback.__closure__ or ()))
     return []
