@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import LabError
 
@@ -18,25 +19,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔
-    # Ctrl-C and SIGTERM shut the kernels down, even in the background, where shells ignore Ctrl-C.
+    # SIGTERM does what Ctrl-C does: the kernels are shut down. Ctrl-C counts even where the
+    # shell has it ignored, as for a program in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     parser = argparse.ArgumentParser("labkit", description="The asyncpg stall workbook.")
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("doctor", help="say what would keep the workbook from running here")
     run = commands.add_parser("run", help="execute the notebooks and say what they found")
-    only = run.add_argument("--only", nargs="+", action="extend", default=[], metavar="NN")
-    only.help = "execute these only: 01, for example"
+    only: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NN"}
+    run.add_argument("--only", help="execute these only: 01, for example", **only)
     run.add_argument("--json", dest="report", type=Path, metavar="FILE", help="write figures there")
     start = commands.add_parser("start", help="open the workbook in JupyterLab")
     start.add_argument("--no-browser", action="store_true", help="only print its address")
     start.add_argument("--ip", metavar="ADDRESS", help="listen there: 0.0.0.0 in a container")
     status = commands.add_parser("status", help="say which exercises are solved")
-    told = status.add_argument("--json", dest="report", nargs="?", type=Path, const=Path("-"))
-    told.metavar, told.help = "FILE", "as JSON: print it, or write it there"
-    reset = commands.add_parser("reset", help="remove what the lab made in PostgreSQL; asks first")
-    forget = reset.add_argument("--progress", dest="exercises", nargs="*", metavar="NAME")
-    forget.help = "forget these exercises, or all, instead"
+    told: dict[str, Any] = {"nargs": "?", "type": Path, "const": Path("-"), "metavar": "FILE"}
+    status.add_argument(
+        "--json", dest="report", help="as JSON: print it, or write it there", **told
+    )
+    reset = commands.add_parser(
+        "reset",
+        help="remove what the lab made in the database, and leave your progress; asks first",
+    )
+    forget: dict[str, Any] = {"dest": "exercises", "nargs": "*", "metavar": "NAME"}
+    reset.add_argument("--progress", help="forget these exercises, or all, instead", **forget)
     reset.add_argument("--yes", action="store_true", help="do not ask")
     pack = commands.add_parser("bundle", help="pack the workbook for machines without network")
     pack.add_argument("directory", nargs="?", type=Path, default=Path("bundle"))
@@ -53,18 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function = getattr(import_module(f"labkit.workbook.{command}"), command)
         return int(function(**options) or 0)
     except LabError as error:
-        said = str(error)
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
-        said = (
+        print(
             f"{error.filename or 'A file'} cannot be used: {error.strerror or error}. Expected an "
             "existing directory with room, in which you may write. To do: name another one, or "
-            "make room, or run this as its owner."
+            "make room, or run this as its owner.",
+            file=sys.stderr,
         )
+        return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    print(said, file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

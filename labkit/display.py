@@ -64,18 +64,26 @@ def diverted(put: Put) -> Iterator[None]:
 
 
 def show(
-    text: str, *, html: str = "", png: bytes = b"", data: dict[str, Any] | None = None
+    text: str,
+    *,
+    html: str | None = None,
+    png: bytes | None = None,
+    data: dict[str, Any] | None = None,
 ) -> None:
-    """Display one output: the whole message in words, and the same as HTML or as a picture.
+    """Display one output.
 
-    Words are what is printed outside a notebook, and read aloud in place of a picture. `data` is
-    kept in the output's metadata, for `labkit run`'s scoreboard.
+    Args:
+        text: The whole message in words; what is printed outside a notebook, and read aloud by
+            a screen reader in place of a picture.
+        html: The same as HTML.
+        png: The same as a picture.
+        data: Figures for `labkit run`'s scoreboard; kept in the output's metadata, not shown.
     """
     bundle: dict[str, Any] = {"text/plain": text}
     metadata: dict[str, Any] = {"labkit": data} if data else {}
-    if html:
+    if html is not None:
         bundle["text/html"] = html
-    if png:
+    if png is not None:
         bundle["image/png"] = png
         width = struct.unpack(">I", png[16:20])[0] // 2  # charts are drawn for sharp screens
         metadata["image/png"] = {"alt": text, "width": width}

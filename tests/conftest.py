@@ -13,8 +13,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from labkit.exercises import find_lessons
-from labkit.server import Dsn, database, embedded
-from labkit.server.database import COMPOSE_PLACE
+from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
 from tests.browser import opened
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.

@@ -15,3 +15,15 @@ from labkit.exercises.exercise import (
     notebooks,
 )
 from labkit.exercises.progress import CATALOGUE
+
+__all__ = [
+    "CATALOGUE",
+    "PATIENCE",
+    "Exercise",
+    "NotYet",
+    "Verdict",
+    "by_the_clock",
+    "database",
+    "find_lessons",
+    "notebooks",
+]

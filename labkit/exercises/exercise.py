@@ -1,9 +1,11 @@
 """The machinery of "your turn": check, hint, solution.
 
-What an exercise asks, and how an answer is judged, stands in `notebooks/exercises/NAME.py`:
+What an exercise asks and how an answer is judged stands beside the notebooks, in
+`notebooks/exercises/NAME.py`:
 
     check(answer)    measures scenarios that call the answer; returns a `Verdict` that passes, or
-                     raises `NotYet` with what it saw, or another LabError if the answer raised
+                     raises `NotYet` or `Inconclusive` with what it saw, or another LabError if
+                     the answer raised
     chart(run)       draws the last of these runs; where no picture helps, there is no such function
     HINTS, SOLUTION, WHY
 """
@@ -22,7 +24,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from labkit import server
 from labkit.display import show
@@ -31,7 +33,8 @@ from labkit.exercises import progress
 from labkit.measure import Run, TooLong, left_behind, limited
 from labkit.probe import Frame, users_frame
 
-_MARK = {"pass": "✔", "not yet": "✘", "raised": "✘", "inconclusive": "?", "not attempted": "…"}
+Outcome = Literal["pass", "not yet", "raised", "inconclusive", "not attempted"]
+_MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
 
 # An answer that never ends must not keep the notebook. Load itself waits 10 s for a request.
 PATIENCE = 8.0  # s; then a call of the answer that still waits is broken off
@@ -39,16 +42,22 @@ LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 
 
 class NotYet(LabError):  # noqa: N818 (it is an answer)
-    """Raised by a check: what the answer does not do yet, or what the machine may have done."""
+    """Raised by a check: what the answer does not do yet."""
 
-    outcome = "not yet"  # or "inconclusive"
+    outcome: Outcome = "not yet"
+
+
+class Inconclusive(NotYet):
+    """Raised by a check: what was seen may be the machine's doing."""
+
+    outcome = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
-    """How an answer fared (one of `_MARK`), what was seen, and, if it passed, why it works."""
+    """How an answer fared, what was seen, and, if it passed, why it works."""
 
-    outcome: str
+    outcome: Outcome
     message: str
     why: str = ""
     progress: str = ""
@@ -64,6 +73,11 @@ class Exercise:
     """One exercise: `check(answer)`, `hint()`, `solution()`."""
 
     def __init__(self, name: str) -> None:
+        """Load `exercises/NAME.py` from beside the notebooks.
+
+        Raises:
+            LabError: There is no such exercise, or no notebooks.
+        """
         if name not in progress.EXERCISES:
             known = ", ".join(progress.EXERCISES)
             raise LabError(f"There is no exercise {name!r}. Expected one of: {known}.")
@@ -73,16 +87,22 @@ class Exercise:
         self._hints = iter(self._material.HINTS)
 
     def check(self, answer: Callable[..., Any]) -> Verdict:
-        """Judge an answer by what it does under load, say what was seen, and record the outcome."""
-        if where := left_behind():  # by which this one would be judged falsely
+        """Judge an answer by what it does under load, say what was seen, and record the outcome.
+
+        A call that still waits after `PATIENCE` is broken off, and so is what keeps the loop busy
+        when `LIMIT` is over: an answer that never ends does not keep the notebook.
+
+        Raises:
+            LabError: An earlier answer or scenario still runs: this one would be judged falsely.
+        """
+        if where := left_behind():
             raise LabError(
                 f"This answer was not checked: an earlier answer or scenario still runs, at "
                 f"{where}. Expected that it has ended. Wait for that, or restart the kernel."
             )
         verdict = self._judged(answer)
-        why = self._material.WHY if verdict.outcome == "pass" else ""
         failed = progress.record(self.name, verdict.outcome)
-        return replace(verdict, why=why, progress=f"{progress.solved()} {failed}".strip())
+        return replace(verdict, progress=f"{progress.solved()} {failed}".strip())
 
     def _judged(self, answer: Callable[..., Any]) -> Verdict:
         if _is_a_stub(answer):
@@ -105,7 +125,7 @@ class Exercise:
             return Verdict("not yet", endless[0])
         if runs and hasattr(self._material, "chart"):
             self._material.chart(runs[-1])
-        return verdict
+        return replace(verdict, why=self._material.WHY if verdict.outcome == "pass" else "")
 
     def hint(self) -> None:
         """Show the next hint."""
@@ -119,20 +139,23 @@ class Exercise:
 def by_the_clock(run: Run, least_ms: float, seen: str, over: float = 2.0) -> NotYet:
     """Make the error for a verdict that rests on a time, which a busy machine may have caused.
 
-    `least_ms` is how late the machine must have been in this run to bring about the same by itself.
-    `over` is how many times its limit a figure was that grows with computing time: this may be
-    twice as long where it has to queue for a processor.
+    Args:
+        run: Where it was seen.
+        least_ms: How late the machine must have been to bring about the same by itself.
+        seen: What was seen, in a sentence.
+        over: How many times its limit the figure was, if it grows with computing time, which
+            may be twice as long where it has to queue for a processor.
     """
     late = ""
     if run.machine.starved and over < 2:
         late = "what computed had to queue for a processor"
     if run.noise_max_ms >= least_ms:
         late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
-    if late:
-        seen += f" But this machine is busy: {late}. Close other programs, and run the check again."
-    error = NotYet(seen)
-    error.outcome = "inconclusive" if late else "not yet"
-    return error
+    if not late:
+        return NotYet(seen)
+    return Inconclusive(
+        f"{seen} But this machine is busy: {late}. Close other programs, and run the check again."
+    )
 
 
 def database() -> server.Dsn:
@@ -142,7 +165,11 @@ def database() -> server.Dsn:
 
 
 def notebooks() -> Path:
-    """The directory of the notebooks; a LabError if labkit was installed without them."""
+    """The directory of the notebooks.
+
+    Raises:
+        LabError: labkit was installed without them.
+    """
     path = Path(__file__).parents[2] / "notebooks"
     if not path.is_dir():
         raise LabError(
@@ -171,15 +198,16 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
                 called = answer(*args)
                 if inspect.isawaitable(called):
                     return await called
-            said = (
-                f"returned {called!r:.60}, which cannot be awaited. Expected a coroutine function"
-            )
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
-            where = _learners_frame(error.__cause__)
-            said = f"had not ended after {PATIENCE:g} s: it waited at {where}"
-        endless.append(f"a call of your answer {said}.")
+            said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
+            endless.append(f"{said}{_learners_frame(error.__cause__)}.")
+            raise NotYet(endless[-1]) from None
+        endless.append(
+            f"a call of your answer returned {called!r:.80}, which cannot be awaited. Expected a "
+            f"coroutine function (`async def`)."
+        )
         raise NotYet(endless[-1])
 
     return patient
@@ -195,12 +223,20 @@ def _learners_frame(error: BaseException) -> Frame | None:
 
 
 def _is_a_stub(answer: Any) -> bool:
-    """Whether nothing was written: `...`, `pass`, a docstring."""
+    """Whether nothing was written: `...`, `pass`, a docstring, `raise NotImplementedError`."""
 
-    async def stub() -> None: ...
+    async def empty() -> None: ...
 
-    if (code := getattr(answer, "__code__", None)) is None:
-        return False
-    steps, known = ({step.opname for step in dis.get_instructions(it)} for it in (code, stub))
-    values = {type(value) for value in code.co_consts}
-    return steps <= known and values <= {type(None), type(...), str}
+    async def raises() -> None:
+        raise NotImplementedError("to do")
+
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return answer is None or answer is ...
+    steps = {step.opname for stub in (empty, raises) for step in dis.get_instructions(stub)}
+    values = {type(None), type(...), str}
+    return (
+        {step.opname for step in dis.get_instructions(code)} <= steps
+        and {*code.co_names} <= {"NotImplementedError"}
+        and {type(value) for value in code.co_consts} <= values
+    )

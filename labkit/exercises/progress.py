@@ -42,13 +42,16 @@ def read() -> dict[str, bool]:
 
 
 def record(exercise: str, outcome: str) -> str:
-    """Record an attempt; solved stays solved. Returns what could not be done, in words, or ""."""
+    """Record the outcome of a check, if it was an attempt. Solved stays solved.
+
+    Returns:
+        What could not be done, in a sentence; as a rule, "".
+    """
     file = place() / exercise
-    if outcome == "not attempted":
-        return ""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        if outcome != "not attempted":
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         if outcome == "pass":
             file.write_text("solved", "utf-8")
     except OSError as error:

@@ -89,7 +89,11 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
     during = _listed(during)
     _, trouble = doubts(during)
     if callable(seen):
-        runs, count = _runs(during), lambda run: _count(seen(run))
+        runs = _runs(during)
+
+        def count(run: Run) -> float:
+            return _count(seen(run))
+
         found = sum(map(count, runs))
         left = [of_what_is_left(count, run.undisturbed) for run in runs]
         undisturbed = sum(count for count in left if not math.isnan(count))
@@ -101,12 +105,20 @@ def none(claim: str, seen: Any, during: Watched = ()) -> Claim:
 
 
 def at_most(claim: str, limit: float, seen: Any, during: Watched = (), *, unit: str = "") -> Claim:
-    """Claim that a figure, or a function of a run in each run, is `limit` or less."""
+    """Claim that a number is `limit` or less, or what a function of a run gives in each run.
+
+    Args:
+        claim: The sentence.
+        limit: The limit.
+        seen: The number, or the function.
+        during: The runs (or a `Machine`) in which it was seen; a function needs at least one.
+        unit: What the figure is measured in: "ms", or any word; "%" shows a share as percents.
+    """
     return _limit(claim, lambda it: it <= limit, max, seen, during, unit)
 
 
 def above(claim: str, limit: float, seen: Any, during: Watched = (), *, unit: str = "") -> Claim:
-    """Claim that a figure, or a function of a run in each run, is more than `limit`."""
+    """Claim that a number is more than `limit`; all else is as for `at_most`."""
     return _limit(claim, lambda it: it > limit, min, seen, during, unit)
 
 
@@ -122,7 +134,10 @@ def verify(*claims: Claim) -> None:
 
 
 def decide(claim: str, true: Any, false: Any, figure: str, why: str, unknown: str = "") -> Claim:
-    """A claim that is surely true, surely not, or neither; and why it is neither."""
+    """A claim that is surely true, surely not, or neither; and why it is neither.
+
+    If something is `unknown` that it rests on, nothing can be decided, whatever else is true.
+    """
     held = None if unknown else True if true else False if false else None
     why = unknown or why or "the difference is no larger than the noise"
     return Claim(claim, held, figure, why if held is None else "")
@@ -191,9 +206,11 @@ def _limit(
 ) -> Claim:
     during = _listed(during)
     runs = _runs(during) if callable(seen) else []
-    ends = [ends_of(seen, run) for run in runs] if callable(seen) else [ends_of(None, seen)]
+    of_number = [] if callable(seen) else [Ends(seen, seen, seen, seen)]
+    ends = [ends_of(seen, run) for run in runs] or of_number
     so = [[is_so(it) for it in end] for end in ends]
-    figure, (invalid, trouble) = words(worst(end.seen for end in ends), unit), doubts(during)
+    figure = words(worst(end.seen for end in ends), unit)
+    invalid, trouble = doubts(during)
     unknown = invalid if runs else ""
     if any(math.isnan(end.seen) for end in ends):
         unknown = "there is no figure: nothing was answered"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import select
-import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -25,8 +23,6 @@ from labkit.errors import LabError
 _GAUGE_EVERY = 0.020  # s, in the mean
 _DRAIN = 10.0  # s; how long run() waits for the last requests before it cancels them
 UNANSWERED = ("unfinished", "CancelledError")  # how the error of a request without an answer begins
-_FD_SETSIZE = 1024  # select() takes no larger file descriptor
-_AWAKE = 0.0002  # s; see FineSelector
 
 
 @dataclass(slots=True)
@@ -88,13 +84,15 @@ class Load:
             burst: Requests at each arrival, all at once.
 
         Raises:
-            LabError: The rate, the request or the name cannot be used, or `run` has begun.
+            LabError: One of these cannot be used, or `run` has begun.
         """
         if not (isinstance(rate, int | float) and 0 < rate < math.inf):
             raise LabError(
                 f"offer({name!r}) was given rate={rate!r}. Expected requests per second, above 0: "
                 f"rate=0.5 is one every two seconds."
             )
+        if not (isinstance(burst, int) and burst >= 1):
+            raise LabError(f"offer({name!r}) was given burst={burst!r}. Expected 1, 2, 3, ...")
         if not callable(request):
             raise LabError(
                 f"offer({name!r}) was given a {type(request).__name__}. Expected a function that "
@@ -107,7 +105,16 @@ class Load:
         self.offers[name] = (request, rate, burst)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Read a number off the service about every 20 ms, whenever the loop is free."""
+        """Read a number off the service about every 20 ms, whenever the loop is free.
+
+        Raises:
+            LabError: There is such a gauge, or it is called as the column of the times is.
+        """
+        if name in self._gauges or name == "at_s":
+            raise LabError(
+                f"gauge({name!r}) cannot be used: the name is taken. Give each gauge a name of its "
+                f"own, and none the name at_s (the times')."
+            )
         self._gauges[name] = read
 
     @contextmanager
@@ -218,26 +225,3 @@ class Load:
             self.readings.append({"at_s": self.elapsed} | figures)
             # Out of step with the arrivals: else each might find the same moment of a request.
             await asyncio.sleep(_GAUGE_EVERY * uniform(0.5, 1.5))
-
-
-class FineSelector(selectors.DefaultSelector):
-    """The platform's selector, with timers finer than epoll's millisecond.
-
-    `selectors.EpollSelector` rounds a timeout up to the next millisecond, so a request would start
-    half a millisecond late in the mean: more than a lookup takes. `select()` on epoll's own file
-    descriptor waits by the microsecond, and as a CPU that slept takes a tenth of a millisecond to
-    wake up, the last moment is spent awake. A load generator needs that; a service does not.
-    """
-
-    if hasattr(selectors, "EpollSelector"):
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As in the standard library."""
-            if timeout is None or timeout <= 0 or self.fileno() >= _FD_SETSIZE:
-                return super().select(timeout)
-            due = perf_counter() + timeout
-            while True:
-                select.select([self.fileno()], [], [], max(0.0, due - perf_counter() - _AWAKE))
-                events = super().select(0)
-                if events or perf_counter() >= due:
-                    return events

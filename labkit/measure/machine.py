@@ -46,9 +46,11 @@ class Machine:
         import psutil  # here, so that a service that takes the probe home need not have it
 
         psutil.cpu_times_percent()  # counts from here on
-        self._watching, loops_thread = True, (threading.get_native_id(),)
-        self._thread = threading.Thread(None, self._watch, "labkit-machine", loops_thread)
-        self._thread.daemon = True
+        self._watching = True
+        loops_thread = threading.get_native_id()
+        self._thread = threading.Thread(
+            target=self._watch, args=(loops_thread,), name="labkit-machine", daemon=True
+        )
         self._thread.start()
         return self
 

@@ -177,7 +177,11 @@ def _failed_by_itself(run: Run, offer: str, refusal: str) -> float:
 
 
 def partners(before: Measured, after: Measured) -> list[tuple[Any, Any]]:
-    """Pairs: what was measured before, and its partner that was measured after."""
+    """Pairs: what was measured before, and its partner that was measured after.
+
+    Raises:
+        LabError: There are none, or one has no partner.
+    """
     befores, afters = (
         [side] if isinstance(side, Run | Real) else list(side)  # type: ignore[arg-type]
         for side in (before, after)
@@ -204,8 +208,12 @@ def spread(ratios: Sequence[float], word: str = "", middle: float | None = None)
 
 def _over(large: float, small: float, nothing: float = 0.0) -> float:
     """A ratio; of something to nothing it is infinite, of nothing to nothing it is `nothing`."""
-    return large / small if small else math.inf if large > 0 else nothing
+    if small == 0:
+        return math.inf if large > 0 else nothing
+    return large / small
 
 
 def _times(ratio: float) -> str:
-    return "∞×" if math.isinf(ratio) else f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+    if math.isinf(ratio):
+        return "∞×"
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

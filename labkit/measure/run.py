@@ -156,7 +156,8 @@ class Run:
         """
         if gauge not in self.gauges:
             raise LabError(
-                f"There is no gauge {gauge!r} in {self.name!r}. Expected: load.gauge(...)."
+                f"There is no gauge {gauge!r} in {self.name!r}. Expected in its scenario: "
+                f"load.gauge({gauge!r}, ...)."
             )
         starts = self.gauges.index.to_series()
         lasted = starts.shift(-1, fill_value=max(self.seconds, starts.iloc[-1])) - starts

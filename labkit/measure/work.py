@@ -14,9 +14,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from labkit.errors import LabError
-from labkit.measure.load import FineSelector, Load, Request, Span
+from labkit.measure.load import Load, Request, Span
 from labkit.measure.machine import Machine
 from labkit.measure.run import DEBUG, Run
+from labkit.measure.selector import FineSelector
 from labkit.probe import Frame, Probe, users_frame, walk
 
 if TYPE_CHECKING:

@@ -11,9 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from itertools import chain
 from pathlib import Path
-from traceback import walk_stack
 from typing import Any
 
 from labkit.errors import LabError
@@ -41,8 +39,8 @@ def watch(loop):
     with contextlib.suppress(OSError), open({answer!a}, "r+") as file:
         file.write(json.dumps(result) + "\\n")
 
-loops = [asyncio._get_running_loop()]
-threading.Thread(target=watch, args=loops, name="labkit-probe-attached", daemon=True).start()
+here = asyncio._get_running_loop()
+threading.Thread(target=watch, args=(here,), name="labkit-probe-attached", daemon=True).start()
 """
 
 
@@ -75,17 +73,19 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
             raise LabError(f"There is no process {pid}. Expected the pid of a Python.") from None
         except (OSError, RuntimeError, ValueError) as error:
             raise LabError(
-                f"Process {pid} cannot be entered: {error}. Expected: one that this user may trace "
-                "(root may; on Linux its own user, too, if kernel.yama.ptrace_scope is 0; in a "
-                f"container, CAP_SYS_PTRACE is needed), whose Python is {python} as this one, and "
-                "runs without -X disable-remote-debug and PYTHON_DISABLE_REMOTE_DEBUG."
+                f"Process {pid} cannot be entered: {error}. Expected: a process that this "
+                "user may trace (root may; on Linux its own user, too, if kernel.yama.ptrace_scope "
+                "is 0; in a container, CAP_SYS_PTRACE is needed), whose Python is of this "
+                f"one's version ({python}) and runs without -X disable-remote-debug and "
+                "PYTHON_DISABLE_REMOTE_DEBUG."
             ) from None
         until = time.monotonic() + seconds + 10
         while not (text := answer.read_text()).endswith("\n"):
             if time.monotonic() > until:
                 raise LabError(
-                    f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or waits "
-                    f"in C code for its loop's next event, or cannot see {folder} (a container)."
+                    f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
+                    "main thread is in C code, perhaps waiting for its loop's next event; or it "
+                    f"cannot see {folder}, as in a container."
                 )
             time.sleep(0.05)
     found = json.loads(text)
@@ -97,19 +97,28 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
 def watch_loops(
     main_loop: asyncio.AbstractEventLoop | None, seconds: float, threshold_ms: float
 ) -> list[Summary]:
-    """In the other process: watch this loop, and those that other threads run."""
-    frames = chain.from_iterable(map(walk_stack, sys._current_frames().values()))
-    runs = (f.f_locals.get("self") for f, _ in frames if f.f_code.co_name == "run_forever")
-    loops = [x for x in {main_loop, *runs} if isinstance(x, asyncio.AbstractEventLoop)]
-    if not loops:
-        raise LabError("No event loop runs. Expected a running asyncio program.")
+    """In the other process: watch this loop, and those that other threads run.
+
+    Raises:
+        LabError: No loop runs, or one is being watched already.
+    """
+    loops = {main_loop} - {None}
+    caller: Any  # None after each thread: nobody's frames are kept alive
+    for caller in sys._current_frames().values():
+        while caller is not None:
+            if caller.f_code.co_name == "run_forever":
+                loops.add(caller.f_locals.get("self"))
+            caller = caller.f_back
 
     async def watch() -> Summary:
         with Probe(threshold_ms) as probe:
             await asyncio.sleep(seconds)
         return probe.summary()
 
-    watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in loops]
+    running = [loop for loop in loops if isinstance(loop, asyncio.AbstractEventLoop)]
+    if not running:
+        raise LabError("No event loop runs. Expected a running asyncio program.")
+    watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in running]
     try:
         return [each.result(seconds + 5) for each in watching]
     except TimeoutError:

@@ -24,7 +24,7 @@ from labkit.probe.stall import Stall
 from labkit.probe.summary import Rows, count
 
 _AGAIN = 60.0  # s between two records of the same line
-_MOST = 1000  # lines that are told of, jobs that wait for a handler; the summary has the rest
+_MOST = 1000  # lines known at once: then all are new again; and jobs that wait for a handler
 _observed: set[str] = set()  # tracers and the like that this process has been warned of
 
 
@@ -81,8 +81,9 @@ class Teller:
     def _say_how_many_more(self, leaving: bool) -> None:
         for key, row in list(self._more.items()):
             if leaving or monotonic() - self._logged[key] >= _AGAIN:
-                self._logged[key], seconds = monotonic(), row["total_ms"] / 1e3
+                self._logged[key] = monotonic()
                 del self._more[key]
+                seconds = row["total_ms"] / 1e3
                 where = f", {row['at']} {key[0]}" if key[0] else ""
                 more = f"+ {row['count']} more, {seconds:.1f} s in all: {row['cause']}{where}"
                 self.write(logging.INFO, more)
@@ -97,7 +98,10 @@ class Teller:
         key = stall.line, stall.cause
         if key in self._logged:
             count(self._more, stall)
-        elif len(self._logged) < _MOST:
+        else:
+            if len(self._logged) >= _MOST:
+                self._logged.clear()
+                self._more.clear()
             known = stall.cause in {cause for _, cause in self._logged}
             page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
             self._logged[key] = monotonic()

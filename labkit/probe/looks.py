@@ -34,7 +34,7 @@ class Sampler(threading.Thread):
         super().__init__(name="labkit-probe", daemon=True)
         self._probe, self._timer = probe, probe._timer
         self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
-        self._bell, self._caught_up, self._left = threading.Event(), threading.Event(), False
+        self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
         # The age (s) of an iteration that is worth a look, and of one that is worth a warning.
         self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
         self._warn_at = 0.0
@@ -47,11 +47,9 @@ class Sampler(threading.Thread):
 
     def leave(self) -> None:
         """Have it judge what there is, and end."""
-        self._left = True
+        self._left.set()
         self._bell.set()
         self.join()  # it calls nothing of the user's, so this is soon
-        while self._timer.over:  # where it had failed
-            self._probe._found(self._judge(self._timer.over.popleft()))
 
     def run(self) -> None:
         """Look at the loop until the probe is left."""
@@ -61,8 +59,11 @@ class Sampler(threading.Thread):
         except Exception:  # a failing instrument must not break what it measures
             text = "the probe's sampler failed and is switched off"
             self._probe._teller.warn(text, sys.exc_info())
+            self._left.wait()
         finally:
             meters.close()
+            while self._timer.over:
+                self._probe._found(self._judge(self._timer.over.popleft()))
 
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._loop_thread)
@@ -72,7 +73,7 @@ class Sampler(threading.Thread):
             delay = self._pause(age)
             rung = self._bell.wait(delay)
             self._bell.clear()
-            left = self._left  # if so, this is the last round
+            left = self._left.is_set()  # if so, this is the last round
             # All looks come before the meters ask the system: that lets go of the interpreter, and
             # a thread that was just made to let go of it moves on from its line.
             since = timer.since
@@ -87,7 +88,8 @@ class Sampler(threading.Thread):
             timer.contended = m.at - kept_at < 1
             ended = list[Iteration]()
             while timer.over and timer.over[0].end <= m.at:
-                ended.append(over := timer.over.popleft())
+                over = timer.over.popleft()
+                ended.append(over)
                 over.add(over.end, m, max(0.0, over.cpu - over.seen_cpu), who, over.woken_late)
                 self._probe._found(self._judge(over))
             if seen and seen not in ended:

@@ -75,14 +75,14 @@ def _sent_from(frame: types.FrameType | None) -> Frame | None:
         receives |= frame.f_code.co_name == "recv"
         for value in list(frame.f_locals.values()):
             owner = value.__self__ if type(value) is types.MethodType else value
-            kind = type.__repr__(type(owner)).rpartition(".")[2]
+            kind = _name(type(owner))
             if _has(value, *_FUTURE):
                 futures = [value]
-            elif kind == "_WorkItem'>":
-                futures = [getattr(owner, "future", None)]
-            elif kind == "_SafeQueue'>" or (receives and kind == "_ExecutorManagerThread'>"):
+            elif kind == "_WorkItem":
+                futures = [getattr(owner, "__dict__", {}).get("future")]
+            elif kind == "_SafeQueue" or (receives and kind == "_ExecutorManagerThread"):
                 # A process pool's own threads: they pickle or unpickle one of its items.
-                items = getattr(owner, "pending_work_items", {})
+                items = getattr(owner, "__dict__", {}).get("pending_work_items", {})
                 futures = [item.future for item in list(items.values())[: _MANY + 1]]
             else:
                 continue
@@ -90,6 +90,12 @@ def _sent_from(frame: types.FrameType | None) -> Frame | None:
             return lines.pop() if len(lines) == 1 and len(futures) <= _MANY else None
         frame = frame.f_back
     return None
+
+
+def _name(kind: type) -> str:
+    """A type's name; unlike `kind.__name__`, it calls no metaclass of the user's."""
+    name: str = vars(type)["__name__"].__get__(kind)
+    return name
 
 
 def _has(value: Any, *names: str) -> bool:

@@ -41,7 +41,8 @@ def watch_every_loop() -> None:
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
-        key = pid, _ = os.getpid(), threading.get_ident()
+        pid = os.getpid()
+        key = pid, threading.get_ident()
         probe = probes.get(key)
         if probe is None and loop is not None:
             probe = probes[key] = watch.Probe(float(threshold))

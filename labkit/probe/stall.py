@@ -58,7 +58,8 @@ class Stall:
     """One iteration of the loop that took longer than the threshold.
 
     Attributes:
-        start_s: When it began, in seconds under the probe; entered again, it goes on counting.
+        start_s: When it began, in seconds since the probe was entered; a probe that is entered
+            again goes on counting.
         duration_ms: How long the loop was busy, in milliseconds.
         cause: "blocked" (the loop's thread waited), "computing" (it ran), "collecting garbage",
             "starved by another thread" (that one kept the interpreter, and the loop wanted it), or
@@ -70,7 +71,7 @@ class Stall:
         approximate: The looks came late, as when C code keeps the interpreter: what did it is at
             the frame or shortly before.
         tasks: In how many different tasks the looks found the loop.
-        thread: The name of the thread that starved the loop.
+        thread: The name of the thread that starved the loop, else None.
         task: The name of the task, if it was given one.
         awaited_at: The user's line that waits for it, where the frame is not the user's.
         also: Other causes that took a good part of it.

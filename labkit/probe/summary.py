@@ -19,9 +19,10 @@ _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line
 
 def count(rows: Rows, stall: Stall) -> None:
     """Count a stall in the row of its line and cause."""
-    key = frame, cause = stall.line, str(stall.cause)
-    if key not in rows and len(rows) >= _LINES:
-        key = frame, cause = None, "various"
+    frame, cause = stall.line, str(stall.cause)
+    if (frame, cause) not in rows and len(rows) >= _LINES:
+        frame, cause = None, "various"
+    key = frame, cause
     if key not in rows:
         where = frame._asdict() if frame else dict.fromkeys(Frame._fields)
         what = {"source": source(frame), "cause": cause, "task": None}

@@ -90,9 +90,10 @@ class Suspects:
                 file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
                 waits = os.path.basename(file) in _WAITING and is_library(file)
                 works = not waits or calls or only_entered(frame)
+                proved = 2 if lets_go(frame) else int(moved)  # before the frame is looked into
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                suspects.append(Suspect(ran, 2 if lets_go(frame) else int(moved), place))
+                suspects.append(Suspect(ran, proved, place))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]

@@ -59,7 +59,7 @@ class Timer:
         """Begin to time the running loop."""
         self.loop, self._thread = loop, threading.get_ident()
         self.since, self.cpu = perf_counter(), thread_time()
-        self._unsure = 0.0  # a stall that makes a beat late may have begun so long (s) before it
+        self._unsure = 0.0  # a stall that makes a beat late may begin so long (s) before it is due
         self.entered = self.since - self.watched
         self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
         # No public door leads to the selector of a loop that somebody else made.
@@ -71,8 +71,7 @@ class Timer:
         self._undo()
         now = self._window_end = perf_counter()  # the last window is shorter
         self._note(now)
-        self.since = self.waits_from = math.inf  # where a signal's handler raised in the wait, too
-        self.watched = now - self.entered
+        self.since, self.watched = math.inf, now - self.entered
 
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
@@ -103,9 +102,11 @@ class Timer:
             self.since = due = math.inf if timeout is None else now + timeout
             self.waits_from = now
             self.waits += 1
-            events = wait(timeout)
-            then, self.waits_from = clock(), math.inf
-            self.waited += then - now
+            try:
+                events = wait(timeout)
+            finally:  # a signal's handler may raise in it
+                then, self.waits_from = clock(), math.inf
+                self.waited += then - now
             if then - due > _WOKEN_LATE:
                 self.woken_late = due
             else:

@@ -4,9 +4,18 @@
 wrong there. `embedded` is the private one: its `home` is a directory, its `supervisor` a process.
 """
 
-from labkit.server.database import choose, database, session
+from labkit.server.database import COMPOSE_PLACE, choose, database, session
 from labkit.server.dataset import has_dataset, looks_right
 from labkit.server.dsn import Dsn
 from labkit.server.explain import explain
 
-__all__ = ["Dsn", "choose", "database", "explain", "has_dataset", "looks_right", "session"]
+__all__ = [
+    "COMPOSE_PLACE",
+    "Dsn",
+    "choose",
+    "database",
+    "explain",
+    "has_dataset",
+    "looks_right",
+    "session",
+]

@@ -3,22 +3,19 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
-from labkit.errors import LabError
+from labkit.errors import LabError, Stopped
 from labkit.server.dataset import DATASET, ROWS, looks_right
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
 
+T = TypeVar("T")
+
 COMPOSE_PLACE = "127.0.0.1:54320"
 COMPOSE_URL = f"postgresql://lab:lab@{COMPOSE_PLACE}/lab"  # as in docker-compose.yml
-PATCHED = (
-    "PostgreSQL was not asked: this process runs on an event loop patched by nest_asyncio, which "
-    "on Python 3.14 and later does not find its own task. Expected asyncio as Python ships it. "
-    "To do: remove nest_asyncio.apply() and restart the kernel."
-)
 
 
 def database() -> Dsn:
@@ -29,6 +26,8 @@ def database() -> Dsn:
     missing, or its columns, indexes or number of rows are not what they should be. labkit
     touches nothing but its schema `labkit`.
 
+    Works in a cell: it runs on an event loop of its own, in a thread of its own.
+
     Raises:
         LabError: The server cannot be reached or used; the text says why and what to do.
     """
@@ -37,35 +36,53 @@ def database() -> Dsn:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
         dsn = Dsn(embedded.start())
-    version = _in_a_thread(lambda: _prepare(dsn))
+    version = _in_a_thread(_prepare(dsn))
     print(f"PostgreSQL {version}, {which}: {str(dsn).partition('?')[0]}, {ROWS:,} orders ready")
     return dsn
 
 
 def choose() -> tuple[Dsn | None, str]:
-    """Return the URL of the first server that applies (None: the private one), and why it."""
+    """Return the URL of the first server that applies (None: the private one), and why it.
+
+    Raises:
+        LabError: `DATABASE_URL` is not the URL of a PostgreSQL.
+    """
     if given := os.environ.get("DATABASE_URL", "").strip():
         return read(given), "from DATABASE_URL"
-    if not (compose := _in_a_thread(_why_not_compose)):
+    if not (compose := _in_a_thread(_why_not_compose())):
         return Dsn(COMPOSE_URL), f"Compose (no DATABASE_URL, it answers on {COMPOSE_PLACE})"
     return None, f"embedded (no DATABASE_URL, {compose})"
 
 
-def _in_a_thread(work: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:
-    """Run it where no loop runs yet, on a loop that asyncpg can use; in a notebook, one runs."""
+def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine where no loop runs yet, even under nest_asyncio or another loop policy."""
+    runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+    loop = runner.get_loop()
 
-    async def main() -> str | None:
+    async def main() -> T:
         if asyncio.current_task() is None:  # asyncio.timeout() would fail, and asyncpg with it
-            raise LabError(PATCHED)
-        return await work()
+            coroutine.close()
+            raise LabError(
+                "PostgreSQL was not asked: this process runs on an event loop patched by "
+                "nest_asyncio, which on Python 3.14 and later does not find its own task. "
+                "Expected asyncio as Python ships it. "
+                "To do: remove nest_asyncio.apply() and restart the kernel."
+            )
+        return await coroutine
 
-    def run() -> str | None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+    def run() -> T:
+        with runner:
             return runner.run(main())
 
-    future = ThreadPoolExecutor(1).submit(run)
-    while not wait([future], timeout=0.1).done:  # on Windows, the stop button waits for that long
-        pass
+    future = ThreadPoolExecutor(1, "labkit-database").submit(run)
+    try:
+        while not wait([future], timeout=0.1).done:
+            pass
+    except KeyboardInterrupt:
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        wait([future], timeout=1.5)
+        raise Stopped("database() was stopped.") from None
     return future.result()
 
 
@@ -79,18 +96,21 @@ async def _why_not_compose() -> str | None:
         return f"nothing on {COMPOSE_PLACE}"
     except asyncpg.InvalidAuthorizationSpecificationError:
         return f"another PostgreSQL on {COMPOSE_PLACE}, which refused user lab"
-    except Exception:  # whatever it may be that answers
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return f"no PostgreSQL that is ready on {COMPOSE_PLACE}, though something listens"
     return None
 
 
 @contextlib.asynccontextmanager
 async def session(dsn: Dsn) -> AsyncIterator[Any]:
-    """A connection to the server, in a transaction; a LabError says what went wrong with it."""
+    """A connection to the server, in a transaction.
+
+    Raises:
+        LabError: It cannot be had, or what was done in it failed; the text says what to do.
+    """
     import asyncpg
     from asyncpg import InterfaceError, InternalClientError, PostgresError
 
-    wrong_url = ValueError, OverflowError
     try:
         connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
         try:
@@ -101,7 +121,7 @@ async def session(dsn: Dsn) -> AsyncIterator[Any]:
                 yield connection
         finally:
             await connection.close(timeout=5)
-    except (OSError, *wrong_url, PostgresError, InterfaceError, InternalClientError) as error:
+    except (OSError, ValueError, PostgresError, InterfaceError, InternalClientError) as error:
         raise LabError(explain(dsn, error)) from None
 
 

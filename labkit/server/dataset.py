@@ -24,12 +24,13 @@ COMMENT ON TABLE labkit.orders IS '{COMMENT}';
 ANALYZE labkit.orders;
 """
 SHAPE_QUERY = """
-SELECT concat_ws('; ', obj_description(to_regclass('labkit.orders'), 'pg_class'),
+SELECT concat_ws('; ', obj_description(t.oid, 'pg_class'),
     (SELECT string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', '
         ORDER BY attnum) FROM pg_attribute
-        WHERE attrelid = to_regclass('labkit.orders') AND attnum > 0 AND NOT attisdropped),
-    (SELECT string_agg(indexdef, ', ' ORDER BY indexname) FROM pg_indexes
-        WHERE (schemaname, tablename) = ('labkit', 'orders')))
+        WHERE attrelid = t.oid AND attnum > 0 AND NOT attisdropped),
+    (SELECT string_agg(pg_get_indexdef(indexrelid), ', ' ORDER BY indexrelid::regclass::text)
+        FROM pg_index WHERE indrelid = t.oid AND indisvalid))
+FROM (SELECT to_regclass('labkit.orders')::oid AS oid) AS t
 """
 SHAPE = (
     f"{COMMENT}; id integer, customer integer, amount numeric(10,2), note text, "

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from labkit.errors import LabError
 
@@ -22,12 +22,17 @@ removesuffix replace rjust rstrip strip translate upper zfill
 class Dsn(str):
     """A connection URL that hides its password from print, f-strings and the end of a cell.
 
-    These show `postgresql://lab:***@127.0.0.1:54320/lab`, also of what is made of it with `+`,
-    `strip`, `replace` and the like. Drivers, `urllib.parse` and `pickle` get the real characters.
+    Drivers, `urllib.parse` and `pickle` get the real characters; `print(dsn)`, an f-string and
+    the last line of a cell get `postgresql://lab:***@127.0.0.1:54320/lab`. So do texts made of it
+    with `+`, `strip`, `replace` and the like.
 
-    So does what takes a `str` to pieces, and shows them: `dsn[:]`, `split` and `partition`,
-    `urlsplit(dsn)`, `" ".join([dsn])`, `json.dumps(dsn)`, `dsn.encode()`. To write a URL
-    somewhere, write `str(dsn)`.
+    But what takes a `str` to pieces gets the real characters, and shows them: `dsn[:]`, `split`
+    and `partition`, `urlsplit(dsn)`, `" ".join([dsn])`, `json.dumps(dsn)`, `dsn.encode()`.
+    To write a URL somewhere, write `str(dsn)`.
+
+    Example:
+        >>> Dsn("postgresql://lab:secret@localhost/lab")
+        'postgresql://lab:***@localhost/lab'
     """
 
     __slots__ = ()
@@ -51,6 +56,9 @@ class Dsn(str):
     def __radd__(self, other: str) -> "Dsn":
         return Dsn(other + self[:])
 
+    def __reduce__(self) -> tuple[type["Dsn"], tuple[str]]:
+        return Dsn, (self[:],)  # the oldest pickle protocols would ask __str__
+
 
 def _without_password(option: re.Match[str]) -> str:
     return f"{option[1]}=***" if unquote(option[1]).lower().endswith("password") else option[0]
@@ -65,7 +73,21 @@ for _name in WHOLE.split():
 
 
 def read(url: str) -> Dsn:
-    """Return the URL; raise if it is not PostgreSQL's, or some @ / ? # in it is not encoded."""
-    if not re.fullmatch(r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?#]*)?(\?[^#]*)?", url):
+    """Return the URL, if it is one that drivers understand as it was meant.
+
+    Raises:
+        LabError: It is not. The text does not quote it, since it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        user, _, hosts = parts.netloc.rpartition("@")
+        # Where there are several hosts, only drivers can read the ports.
+        well = parts.scheme in ("postgresql", "postgres") and ("," in hosts or parts.port != 0)
+        # An @ / # or ? that was not encoded ends the password too early.
+        well = well and "#" not in url and "@" not in user + parts.path
+        options = [option for option in parts.query.split("&") if option]
+    except ValueError:
+        well = False
+    if not (well and all(re.fullmatch(r"[\w.%-]+=.*", option) for option in options)):
         raise LabError(UNREADABLE)
     return Dsn(url)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from labkit.errors import LabError
 from labkit.server.home import alone, place, serving
 from labkit.server.programs import AS_OWNER, DETACHED, check, failure
 
-__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "start", "stop"]
+__all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "remove", "start", "stop"]
 
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -34,7 +35,7 @@ wal_level = minimal
 """
 
 _in_this_process = threading.Lock()
-_held: Any = None  # the lock that says "in use"
+_held: tuple[int, Any] | None = None  # process id, the lock that says "in use"
 
 
 def start() -> str:
@@ -53,7 +54,7 @@ def start() -> str:
         try:
             while not (_hold(home) and (port := serving(home))):
                 if time.monotonic() > deadline:
-                    raise failure(home, "the last server has not ended in 120 s, or this not begun")
+                    raise failure(home, "it did not answer within 120 s")
                 _start_supervisor(home)
             password = (home / "server" / "password").read_text()
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
@@ -62,40 +63,54 @@ def start() -> str:
         return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
 
 
-def stop(home: Path, *, remove: bool = False) -> bool:
-    """Let go of the server, stop it and, if so told, delete its directory.
+def stop(home: Path) -> bool:
+    """Let go of the server, and wait until it has stopped; return False if others use it."""
+    if _holds(home):
+        _let_go()
+    if not home.exists():
+        return True
+    with _unused(home) as unused:
+        if not unused:
+            return False
+    with alone(home, seconds=30) as stopped:  # the supervisor can have that lock now, and ends
+        return stopped
 
-    Returns:
-        False if others use it: it was left as it is.
+
+def remove(home: Path) -> bool:
+    """Stop the server and delete its directory; do neither, and return False, if it is used.
 
     Raises:
         LabError: It may be used on another machine.
         OSError: Something cannot be deleted.
     """
-    if not home.exists():
-        return True
-    if _holds(home):
-        _let_go()
-    kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
-    unused = kernels.acquire_write_lock(timeout=2)  # its supervisor may be stopping it just now
+    if not stop(home):
+        return False
     with contextlib.ExitStack() as locks:
-        locks.enter_context(kernels.lockfile)  # closing it gives the lock up
-        if not (unused and locks.enter_context(alone(home, end=True))):
+        if not all(locks.enter_context(each(home)) for each in (_unused, alone)):
             return False
-        if remove:
-            if sys.platform == "win32":  # where a directory with open files cannot be renamed
-                locks.close()
-            removed = home.rename(home.with_name(f"removed-{secrets.token_hex(4)}"))
-    if remove:
-        shutil.rmtree(removed)
+        if sys.platform == "win32":  # where a directory cannot be renamed while they are open
+            locks.close()
+        removed = home.rename(home.with_name(f"removed-{secrets.token_hex(4)}"))
+    shutil.rmtree(removed)
     return True
+
+
+@contextlib.contextmanager
+def _unused(home: Path) -> Iterator[bool]:
+    """Hold the lock that excludes all who use the server; yield False if there are any."""
+    lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
+    free = lock.acquire_write_lock(timeout=2)  # a supervisor may be stopping the server
+    with lock.lockfile:  # closing it gives the lock up
+        yield free
 
 
 def _holds(home: Path) -> bool:
     """Whether this process has the lock in home: not one of a directory that was deleted there."""
+    if not _held or _held[0] != os.getpid():  # a fork shares the open file, but not the lock
+        return False
     with contextlib.suppress(FileNotFoundError):
         lock = (home / "kernels.lock").stat()
-        return bool(_held) and os.path.samestat(os.fstat(_held.lockfile.fileno()), lock)
+        return os.path.samestat(os.fstat(_held[1].lockfile.fileno()), lock)
     return False
 
 
@@ -111,7 +126,7 @@ def _hold(home: Path) -> bool:
                 path.chmod(0o755 if AS_OWNER else 0o700)
         lock = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
         lock.acquire_read_lock()  # waits while the supervisor is stopping the server
-        _held = lock
+        _held = os.getpid(), lock
     return True
 
 
@@ -119,15 +134,16 @@ def _hold(home: Path) -> bool:
 def _let_go() -> None:
     global _held
     if _held:
-        _held.release_read_lock()
+        _held[1].release_read_lock()
         _held = None
 
 
 def _start_supervisor(home: Path) -> None:
     """Start a process that starts the server, and wait until it has, or another one has."""
-    command = [sys.executable, "-X", "utf8", "-m", "labkit.server.supervisor", str(home), SETTINGS]
+    module = ["-X", "utf8", "-m", "labkit.server.supervisor"]
     # There `-m` finds labkit, installed or not.
     options = DETACHED | {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2]}
+    command = [sys.executable, *module, str(home), SETTINGS]
     process = subprocess.Popen(command, encoding="utf-8", **options)
     assert process.stdout
     with process.stdout:

@@ -7,6 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 from labkit.server.dsn import UNREADABLE, Dsn
 
 MINIMUM_VERSION = 14
+IN_USE = (
+    "The schema labkit is in use, and was left as it is. Expected that nobody reads or writes it. "
+    "To do: shut down the notebooks that use it, and run this again."
+)
 # What was expected, and what to do. The first row counts whose pattern is found in the error's
 # SQLSTATE (where it has none, the names of its classes) and text.
 REMEDIES = {
@@ -20,8 +24,6 @@ REMEDIES = {
     "^53100": "room for about 100 MB on the server's disk. To do: make room there",
     "^53300": "about 50 free connections. To do: close those of other programs, or raise the limit",
     "^25006": "a server and role that may write. To do: name such a one",
-    "^55P03": "that the schema labkit is not in use; it was left as it is. To do: shut down the "
-    "notebooks that use it, and run this again",
     "^57P03": "one that has started, and is not stopping. To do: wait, and run this again",
     "ClientConfiguration.*root certificate": "the certificate of the authority that the server's "
     "is verified by. To do: put it there, or name it by sslrootcert=FILE; or write sslmode=require",
@@ -30,7 +32,8 @@ REMEDIES = {
     "variables",
     "SSLCertVerification": "a certificate that can be verified, for the host named in the URL. "
     "To do: name the authority's certificate by sslrootcert=FILE, and the host as in the "
-    "certificate; or write sslmode=require without any root certificate",
+    "certificate; or, where it need not be verified, write sslmode=require without any root "
+    "certificate",
     "SSLError": "a server that speaks the same TLS, and accepts this client's certificate. "
     "To do: compare the ssl… options of the URL with the server's log",
     "TimeoutError": "a connection within 10 s and each answer within 60 s. To do: check host and "
@@ -46,11 +49,12 @@ REMEDIES = {
 
 def explain(dsn: Dsn, error: Exception) -> str:
     """What happened, what was expected and what to do, for an error met on a server."""
-    from asyncpg import InterfaceError
+    from asyncpg import InterfaceError, LockNotAvailableError
 
-    wrong = isinstance(error, ValueError | OverflowError)  # as Python says it of a part of the URL
-    if wrong and not isinstance(error, OSError | InterfaceError):
+    if isinstance(error, ValueError) and not isinstance(error, OSError | InterfaceError):
         return UNREADABLE  # not quoted: it may hold a piece of the password
+    if isinstance(error, LockNotAvailableError):
+        return IN_USE
     said = (str(error).splitlines() or ["no answer"])[0]
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
     todo = next(todo for row, todo in REMEDIES.items() if re.search(row, f"{kind}: {said}"))

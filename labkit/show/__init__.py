@@ -10,3 +10,16 @@ from labkit.show.charts import compare, gauges, timeline
 from labkit.show.figures import bars, lines
 from labkit.show.knobs import knobs
 from labkit.show.tables import show_table, stalls, summary
+
+__all__ = [
+    "bars",
+    "compare",
+    "gauges",
+    "knobs",
+    "lines",
+    "show",
+    "show_table",
+    "stalls",
+    "summary",
+    "timeline",
+]

@@ -188,7 +188,8 @@ def logarithmic(axes: Axes) -> None:
 def _checked(predicted: Any, wanted: str, count: int = 1, lowest: float = 0.0) -> Sequence[float]:
     """What was predicted, as a list of figures that a chart can show."""
     them = predicted if isinstance(predicted, list | tuple) else [predicted]
-    good = [it for it in them if isinstance(it, numbers.Real) and lowest <= float(it) < 1e9]
+    figures = [it for it in them if isinstance(it, numbers.Real) and not isinstance(it, bool)]
+    good = [it for it in figures if lowest <= float(it) < 1e9]
     if not len(them) == len(good) == count:
         raise LabError(f"predicted is {predicted!r}. Expected {wanted}, or None: no guess.")
     return them

@@ -36,8 +36,7 @@ def knobs(
 ) -> None:
     """Measure a scenario at its default setting, and let the reader turn its knobs.
 
-    Where nobody can press "Measure" (`labkit run`, a page), the picture is all there is. A LabError
-    says if a knob or a prediction is not as follows; else it is one of `measure`.
+    Where nobody can press "Measure" (`labkit run`, a page), the picture is all there is.
 
     Args:
         scenario: An `async def scenario(load, freeze_ms=120)`: the knobs are its arguments.
@@ -45,16 +44,23 @@ def knobs(
         read: The same of a run that was measured, by the same names; NaN if it has none.
         unit: What the figures are, with their unit: "p99 (ms)".
         ranges: For each knob its lowest value, its highest, the step. The first is the x axis.
+
+    Raises:
+        LabError: A knob, predict or read is not as it is said here; and what `measure` raises.
     """
-    defaults = {name: it.default for name, it in inspect.signature(scenario).parameters.items()}
-    try:
-        values = {name: range(low, high + 1, step) for name, (low, high, step) in ranges.items()}
-        setting = {name: at[at.index(defaults[name])] for name, at in values.items()}
-    except (KeyError, TypeError, ValueError):
+    arguments = inspect.signature(scenario).parameters
+    values = {
+        name: range(low, high + 1, step)
+        for name, (low, high, step) in ranges.items()
+        if isinstance(low + high + step, int) and step > 0
+    }
+    setting = {name: arguments[name].default for name in ranges if name in arguments}
+    wrong = {it: ranges[it] for it in ranges if setting.get(it) not in values.get(it, ())}
+    if wrong or not ranges:
         raise LabError(
-            f"knobs() cannot turn {ranges}. Expected whole numbers: lowest, highest, step, as "
-            "rate=(20, 40, 5); and a default there: `async def scenario(load, rate=20)`."
-        ) from None
+            f"knobs() cannot turn {wrong or 'nothing'}. Expected whole numbers: lowest, highest, "
+            "step, as rate=(20, 40, 5); and a default there: `async def scenario(load, rate=20)`."
+        )
     panel = Knobs(scenario, predict, read, unit, values, setting)
     panel.measure()
     bundle, metadata = panel.picture()
@@ -85,7 +91,10 @@ class Knobs:
         """Measure where the knobs stand; raises what `labkit.measure` raises."""
         setting = self.setting  # a knob may be turned meanwhile
         run = measure(update_wrapper(partial(self.scenario, **setting), self.scenario))
-        self.seen.append((setting, _named(self.read(run))))
+        figures, pencil = _named(self.read(run)), self._pencil(setting)
+        if figures.keys() != pencil.keys():
+            raise LabError(f"read gave {figures}. Expected figures by predict's names: {pencil}.")
+        self.seen.append((setting, figures))
         return run
 
     def picture(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -34,8 +34,10 @@ def update(notebooks: Path, copy: Path) -> list[str]:
         file, source = copy / name, sources.get(name)
         mine, newest, earlier = _content(file), _content(source), record.pop(name, None)
         if mine not in (None, newest, earlier):  # the learner's
-            kept += [name] if newest not in (None, earlier) else []
-            record |= {name: earlier} if earlier else {}
+            if newest not in (None, earlier):
+                kept.append(name)
+            if earlier is not None:
+                record[name] = earlier
         elif source and newest:
             if mine != newest:
                 _replace(file, source)

@@ -118,7 +118,8 @@ def packages() -> Iterator[Finding]:
             continue  # not every machine has it, or needs it: `server` says so
         if found is None or not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} is {found or 'missing'} (expected {wanted.specifier})")
-    seen = ", ".join(wrong) or "all as in requirements.txt"
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    seen = f"{', '.join(wrong[:5])}{more}" if wrong else "all as in requirements.txt"
     yield Finding("packages", not wrong, seen, f"To do: {install()}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,11 +60,19 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
 
 
 def _agree(question: str, yes: bool) -> None:
-    answer = "yes" if yes else ""
+    """Ask the user, unless they have agreed in advance; raise if they do not agree."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise LabError(
+            "Nothing was changed: there is nobody to ask. Expected a terminal, or consent given "
+            "in advance. To do: run the same command in a terminal, or add --yes."
+        )
+    answer = ""
     with contextlib.suppress(EOFError):
-        answer = answer or input(f"{question} [y/N] ")
+        answer = input(f"{question} [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise LabError("Nothing was changed. Expected y; where there is nobody to ask, add --yes.")
+        raise LabError("Nothing was changed.")
 
 
 def _forget(names: Sequence[str], yes: bool) -> None:
@@ -93,7 +102,7 @@ def _remove(home: Path, yes: bool) -> None:
         )
     print("This stops it and deletes that directory, and nothing else.")
     _agree("Delete it?", yes)
-    if not embedded.stop(home, remove=True):
+    if not embedded.remove(home):
         raise LabError(
             f"The private PostgreSQL in {home} is in use, and was left as it is. Expected that "
             "nobody uses it. To do: shut down the notebooks' kernels, and run this again."
@@ -106,7 +115,7 @@ def _drop(dsn: Dsn, yes: bool) -> None:
         print("Nothing to remove: there is no schema labkit.")
         return
     print("This drops, and nothing else:", *shown, sep="\n  ")
-    print("(labkit.orders is the dataset. Whatever else was made there may not be labkit's.)")
+    print("(Of these, labkit.orders is the dataset. Other tables may not be labkit's.)")
     _agree("Drop it?", yes)
     asyncio.run(_contents(dsn, drop=shown))
     print("Gone. Nothing of labkit is left in this database.")

@@ -50,7 +50,9 @@ def slides(directory: Path) -> None:
     refuse_others_files(directory, "_static/slides.css")
     with tempfile.TemporaryDirectory() as place:
         _write(Path(place))
-        build(place, directory, "-brevealjs", "-Dextensions=myst_parser,sphinx_revealjs")
+        options = "-brevealjs", "-Dextensions=myst_parser,sphinx_revealjs"
+        if warnings := build(place, directory, *options):
+            raise LabError(f"Sphinx cannot read FACILITATOR.md's slides: {warnings}")
     sheet = (exercises.notebooks() / "CHEATSHEET.md").read_text("utf-8")
     body = re.sub('<a href="[^"]*">', "<a>", MarkdownIt().enable("table").render(sheet))  # on paper
     page = Path(__file__).with_name("cheatsheet.html").read_text("utf-8").replace("BODY", body)

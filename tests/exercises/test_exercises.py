@@ -54,6 +54,15 @@ async def passes(dsn):  # type: ignore[no-untyped-def]
     pass
 
 
+async def is_not_implemented(dsn):  # type: ignore[no-untyped-def]
+    """The report."""
+    raise NotImplementedError
+
+
+async def is_not_implemented_and_says_so(dsn):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("to do: the report")
+
+
 async def returns_nothing(dsn):  # type: ignore[no-untyped-def]
     return None
 
@@ -92,8 +101,12 @@ async def raises_something(dsn):  # type: ignore[no-untyped-def]
         says_what_it_will_do,
         says_so_and_has_an_ellipsis,
         passes,
+        is_not_implemented,
+        is_not_implemented_and_says_so,
         returns_nothing,
         is_not_even_async,
+        None,
+        ...,
     ],
 )
 def test_a_stub_is_not_an_attempt_however_it_is_written(stub: Any) -> None:

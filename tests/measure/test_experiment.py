@@ -632,6 +632,8 @@ def test_nothing_is_measured_while_what_was_stopped_still_runs() -> None:
     while left_behind():
         pass
     assert measure(short).latency().count == 20
+    gc.collect()
+    assert not [*experiment._outlived]  # and nothing keeps it
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody else tells a thread's CPU time")

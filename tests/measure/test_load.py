@@ -20,7 +20,7 @@ import pytest
 
 from labkit import LabError, Load, Run, measure
 from labkit.measure import load as load_module
-from labkit.measure.load import FineSelector
+from labkit.measure.selector import FineSelector
 from tests.stalls import unless_busy
 
 T = TypeVar("T")
@@ -324,6 +324,14 @@ def test_gauges_are_read_while_the_load_runs() -> None:
     assert all(0 <= reading["at_s"] <= load.elapsed for reading in load.readings)
 
 
+@pytest.mark.parametrize("name", ["idle", "at_s"])
+def test_two_gauges_of_one_name_are_refused(name: str) -> None:
+    load = Load()
+    load.gauge("idle", lambda: 0)
+    with pytest.raises(LabError, match=rf"gauge\('{name}'\) cannot be used: the name is taken"):
+        load.gauge(name, lambda: 5)
+
+
 def test_a_gauge_is_not_read_in_step_with_the_requests() -> None:
     busy = 0
 
@@ -360,6 +368,12 @@ def test_a_gauge_that_fails_is_told() -> None:
 def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
     with pytest.raises(LabError, match=rf"given rate={rate!r}. Expected requests per second"):
         Load().offer("lookup", no_op, rate=rate)
+
+
+@pytest.mark.parametrize("burst", [0, -1, 1.5])
+def test_a_burst_that_is_none_is_refused(burst: Any) -> None:
+    with pytest.raises(LabError, match=rf"given burst={burst}. Expected 1, 2, 3"):
+        Load().offer("lookup", no_op, rate=1, burst=burst)
 
 
 @pytest.mark.parametrize("seconds", [0, -4, float("nan"), float("inf"), "4"])

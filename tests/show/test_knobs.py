@@ -187,6 +187,14 @@ def test_several_figures_are_drawn_by_their_names() -> None:
     assert "quickest (ms): 10 half, 20 all by pencil; 1" in panel.picture
 
 
+@pytest.mark.parametrize("gives", [3, {"half": 3}, {"half": 1, "whole": 2}])
+def test_figures_by_other_names_than_the_predictions_are_refused(gives: Any) -> None:
+    panel = Panel(predict=lambda pause_ms, rate: {"half": 1, "all": 2}, read=lambda run: gives)
+    panel.button.click()
+    assert "by predict&#x27;s names" in panel.said
+    assert "not measured yet" in panel.picture
+
+
 def test_a_figure_is_drawn_at_its_name_in_whatever_order(drawn: Drawn) -> None:
     panel = Panel(
         predict=lambda pause_ms, rate: {"low": 1, "high": 50},
@@ -276,6 +284,7 @@ def test_the_stop_button_ends_a_measurement_and_the_next_one_works() -> None:
         ({"pause_ms": (50, 10, 10)}, "cannot turn {'pause_ms'"),
         ({"pause_ms": (10, 50, 0)}, "cannot turn {'pause_ms'"),
         ({"pause_ms": (10.0, 50.0, 10.0)}, "cannot turn {'pause_ms'"),
+        ({}, "cannot turn nothing"),
     ],
 )
 def test_a_knob_that_cannot_be_turned_is_refused(ranges: Any, wanted: str) -> None:

@@ -23,8 +23,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from labkit.server import Dsn
-from labkit.server.database import COMPOSE_PLACE
+from labkit.server import COMPOSE_PLACE, Dsn
 from labkit.server.dataset import DATASET
 from labkit.workbook import doctor
 from tests.server.test_database import SECRET, answers_as_postgresql_13, at, run, server_that
