@@ -7,6 +7,7 @@ old, so that one of a day takes no more memory than a thousand looks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -62,8 +63,9 @@ class Sampler(threading.Thread):
             self._left.wait()
         finally:
             meters.close()
-            while self._timer.over:
-                self._probe._found(self._judge(self._timer.over.popleft()))
+            with contextlib.suppress(Exception):  # whatever failed may fail again
+                while self._timer.over:
+                    self._probe._found(self._judge(self._timer.over.popleft()))
 
     def _watch(self, meters: Meters) -> None:
         timer, suspects = self._timer, Suspects(self._loop_thread)

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 
 from labkit import Frame, LabError, Probe, Stall
 from labkit.measure.load import Load
-from labkit.probe import timing, watch
+from labkit.probe import looks, timing, watch
 from labkit.probe.frames import Stack, is_users, users_frame, walk
 from labkit.probe.looks import Sampler
 from labkit.probe.verdict import judge
@@ -438,6 +439,49 @@ def test_a_failing_sampler_is_switched_off_and_the_body_goes_on(
     assert (stall.frame, stall.samples) == (None, 0)
     assert str(stall).endswith(" ms, unknown")
     assert wait_for_record(caplog, "the probe's sampler failed and is switched off").exc_info
+
+
+def test_a_failing_verdict_does_not_fail_the_body(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> Probe:
+        with Probe(threshold_ms=10) as watching:
+            for _ in range(2):
+                await settle()
+                block(0.03)
+            await settle()
+        return watching
+
+    monkeypatch.setattr(looks, "judge", fail)
+    assert [] == run(main()).stalls
+    assert wait_for_record(caplog, "the probe's sampler failed and is switched off").exc_info
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such alarm")
+def test_a_wait_that_a_signals_handler_breaks_off_was_no_work() -> None:
+    def raises(*_: object) -> None:
+        raise TimeoutError
+
+    async def begin(watching: Probe) -> None:
+        watching.__enter__()
+
+    async def end(watching: Probe) -> None:
+        watching.__exit__(None, None, None)
+
+    watching, before = Probe(threshold_ms=50), signal.signal(signal.SIGALRM, raises)
+    try:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(begin(watching))
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(TimeoutError):
+                runner.get_loop().run_forever()
+            runner.run(end(watching))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert watching.summary()["busy"] < 0.5
 
 
 def test_a_probe_can_be_entered_again_on_another_loop() -> None:
