@@ -128,7 +128,7 @@ def build(source: str, directory: Path, *options: str) -> str:
     """Let Sphinx make pages of what lies in a folder.
 
     Returns:
-        What it warned of: for the tests, as a reader can do nothing about it.
+        What it warned of.
 
     Raises:
         LabError: It has failed.

@@ -115,7 +115,8 @@ def _drop(dsn: Dsn, yes: bool) -> None:
         print("Nothing to remove: there is no schema labkit.")
         return
     print("This drops, and nothing else:", *shown, sep="\n  ")
-    print("(Of these, labkit.orders is the dataset. Other tables may not be labkit's.)")
+    if "table labkit.orders" in shown:
+        print("(Of these, labkit.orders is the dataset. Other tables may not be labkit's.)")
     _agree("Drop it?", yes)
     asyncio.run(_contents(dsn, drop=shown))
     print("Gone. Nothing of labkit is left in this database.")
