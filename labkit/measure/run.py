@@ -134,7 +134,8 @@ class Run:
         """This run without what was `met(start, end)` (s); gauges are NaN then."""
 
         def rest(table: pd.DataFrame, start: pd.Series, time: str) -> pd.DataFrame:
-            return table[~met(start, start + table[time] / 1e3)]
+            began = start.to_numpy()
+            return table[~met(began, began + table[time].to_numpy() / 1e3)]
 
         requests = rest(self.requests, self.requests.intended_s, "latency_ms")
         spans = rest(self.spans, self.spans.start_s, "span_ms")
@@ -178,7 +179,7 @@ class Run:
         as that, and as no quicker than the slowest that was answered. Raises LabError if there is
         no such offer.
         """
-        import pandas as pd
+        import numpy as np
 
         offer = offer or self.victim
         if offer not in self.offers:
@@ -187,11 +188,12 @@ class Run:
                 f"Expected one of: {', '.join(sorted(self.offers))}."
             )
         mine = self.requests_of(offer)
-        answered = mine.latency_ms[mine.error.isna()]
-        waiting = mine.latency_ms[mine.error.str.startswith(UNANSWERED, na=False)]
-        times = pd.concat([answered, waiting.clip(lower=answered.max())])
-        p50, p99 = times.quantile([0.5, 0.99])
-        return Latency(len(answered), float(p50), float(p99), float(times.max()), len(waiting))
+        failed = mine[mine.error.notna()]
+        answered = mine.latency_ms[mine.error.isna()].to_numpy()
+        waiting = failed.latency_ms[failed.error.str.startswith(UNANSWERED)].to_numpy()
+        times = np.append(answered, waiting.clip(min=answered.max(initial=0)))
+        p50, p99, most = np.quantile(times, [0.5, 0.99, 1]) if len(times) else [math.nan] * 3
+        return Latency(len(answered), float(p50), float(p99), float(most), len(waiting))
 
     def failed(self, offer: str | None = None, refusal: str = "") -> int:
         """How many requests of an offer (of all, if none is named) did not complete.
