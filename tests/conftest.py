@@ -1,10 +1,8 @@
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from playwright.sync_api import Browser
 from labkit.exercises import find_lessons
 from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
 from tests.browser import opened
+from tests.home import own_home
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.
 if sys.platform != "win32" and os.getpid() == 1 and (child := os.fork()):
@@ -43,30 +42,39 @@ QUICK = {
 # These measure. All others read files, start processes and wait: they come first, while the
 # notebooks run, which takes as long.
 MEASURING = {
-    "test_answers.py",
     "test_experiment.py",
     "test_fleet.py",
-    "test_instruments.py",
     "test_kinds.py",
     "test_knobs.py",
-    "test_load.py",
     "test_mystery.py",
     "test_orders_service.py",
     "test_pitfalls.py",
-    "test_probe.py",
     "test_room.py",
     "test_take_home.py",
     "test_tools.py",
     "test_web_process.py",
     "test_web_service.py",
 }
+# Meanwhile, the answers to the exercises are checked: the first of their tests starts that.
+ANSWERS = "test_answers.py"
+# How quick and how quiet this machine is, is part of these.
+ALONE = {"test_instruments.py", "test_load.py", "test_probe.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    answers = [item for item in items if item.path.name == ANSWERS]
+
+    def turn(item: pytest.Item) -> int:
+        if _asks_for_the_notebooks(item):
+            return 5
+        if item.path.name == ANSWERS:
+            return 1 if item is answers[0] else 3
+        return 2 if item.path.name in MEASURING else 4 if item.path.name in ALONE else 0
+
     for item in items:
         if item.path.name in QUICK:
             item.add_marker("quick")
-    items.sort(key=lambda item: (item.path.name in MEASURING, _asks_for_the_notebooks(item)))
+    items.sort(key=turn)
 
 
 def _asks_for_the_notebooks(item: pytest.Item) -> bool:
@@ -89,11 +97,9 @@ def notebooks_run(
     if not any(map(_asks_for_the_notebooks, request.session.items)):
         yield None
         return
-    home = Path(tempfile.mkdtemp(prefix="labkit-tests-")).resolve()
-    home.chmod(0o755)
     place = tmp_path_factory.mktemp("run")
     command = [sys.executable, "-m", "tests.notebooks.execute", str(place / "report.json")]
-    with (place / "output").open("wb") as output:
+    with own_home() as home, (place / "output").open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=Path(__file__).parents[1],
@@ -105,7 +111,6 @@ def notebooks_run(
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         process.wait()
-    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -117,14 +122,11 @@ def session_home() -> Iterator[Path]:
             pytest.exit(
                 "Compose's server would be used by these tests: `docker compose down` first"
             )
-    home = Path(tempfile.mkdtemp(prefix="labkit-tests-")).resolve()
-    home.chmod(0o755)  # pytest's own directories are closed to the user nobody
-    with pytest.MonkeyPatch.context() as patch:
+    with own_home() as home, pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL", raising=False)
         patch.setenv("LABKIT_HOME", str(home))
         yield home
         embedded.stop(embedded.place())
-    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ import pytest
 import labkit
 from labkit import Exercise, LabError, Verdict
 from labkit.exercises import exercise, progress
-from labkit.server import Dsn
+from labkit.server import Dsn, embedded
 from tests.exercises.answers import Case
 from tests.exercises.matrix import (
     NAMES,
@@ -32,8 +34,9 @@ from tests.exercises.matrix import (
     each_exercise,
     solution,
 )
+from tests.home import own_home
 
-Judged = tuple[Verdict, str]  # and what was printed
+Judged = tuple[Verdict, str, bool]  # what was printed, and has the exercise been solved?
 GOES_ON = threading.Lock()  # while a verdict is made: a new one, held, for each
 
 
@@ -122,15 +125,20 @@ def judged(name: str, answer: str, machine_is_late: bool) -> Judged:
     if answer == "waits_in_c":
         for thread in set(threading.enumerate()) - before:
             thread.join(20)
-    return verdict, said.getvalue()
+    return verdict, said.getvalue(), bool(progress.read().get(name))
 
 
-@pytest.fixture(scope="module")
-def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged]]]:
+def at_home(home: Path) -> None:
+    os.environ["LABKIT_HOME"] = str(home)
+
+
+@pytest.fixture(scope="session")
+def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged]]]:
     """The verdicts on all the answers that these tests ask for; a check waits most of the time.
 
-    So four are under way at once. That keeps the machine as busy as a learner's may be. Each
-    exercise has its turn: two checks of one would wait for the same table.
+    So three are under way at once, on a server of their own, while other tests measure. That keeps
+    the machine as busy as a learner's may be. Each exercise has its turn: two checks of one would
+    wait for the same table.
     """
     turns: Counter[str] = Counter()
     asked: list[tuple[int, str, Any]] = []
@@ -140,16 +148,18 @@ def verdicts(dsn: Dsn, request: pytest.FixtureRequest) -> Iterator[dict[str, Fut
             params = item.callspec.params
             turns[params["name"]] += 1
             asked.append((turns[params["name"]], item.name, params))
-    workers = ProcessPoolExecutor(4, get_context("spawn"))
-    try:
-        yield {
-            test: workers.submit(
-                judged, each["name"], each["case"].answer.__name__, "late_machine" in test
-            )
-            for _, test, each in sorted(asked, key=lambda it: it[0])
-        }
-    finally:
-        workers.shutdown(cancel_futures=True)  # if the tests were interrupted
+    with own_home() as home:
+        workers = ProcessPoolExecutor(3, get_context("spawn"), at_home, (home,))
+        try:
+            yield {
+                test: workers.submit(
+                    judged, each["name"], each["case"].answer.__name__, "late_machine" in test
+                )
+                for _, test, each in sorted(asked, key=lambda it: it[0])
+            }
+        finally:
+            workers.shutdown(cancel_futures=True)  # if the tests were interrupted
+            embedded.stop(home / "postgresql")
 
 
 @pytest.fixture
@@ -163,7 +173,7 @@ def verdict_and_output(
 def test_an_answer_is_judged_by_what_it_does(
     name: str, case: Case, verdict_and_output: Judged
 ) -> None:
-    verdict, said = verdict_and_output
+    verdict, said, solved = verdict_and_output
     if not (case.by_the_clock and verdict.outcome == "inconclusive"):
         assert case.outcome == verdict.outcome, verdict
     assert re.search(case.says, verdict.message, re.S), verdict
@@ -171,7 +181,7 @@ def test_an_answer_is_judged_by_what_it_does(
     assert "PostgreSQL 1" not in said, "the notebook has said which server it is"
     assert name != "pool" or "nan" not in said, "that is no figure"
     if case.outcome == "pass":
-        assert progress.read()[name]
+        assert solved
         if name != "verify":  # where no picture helps
             assert re.search(r"\. (your|locked|user|connections).*\d", said), "no chart"
     if case.answer.__name__ == "grows_under_load":  # unlike the chart of a warm pool
@@ -187,7 +197,7 @@ def test_an_answer_is_judged_by_what_it_does(
 def test_on_a_late_machine_no_answer_is_accused_by_the_clock(
     name: str, case: Case, verdict_and_output: Judged
 ) -> None:
-    verdict, _ = verdict_and_output
+    verdict, *_ = verdict_and_output
     assert "inconclusive" == verdict.outcome, verdict
     assert re.search(case.says, verdict.message, re.S), verdict
     assert "But this machine is busy: by itself it was up to 20000 ms late" in verdict.message

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from fleet import keepers, processes, servers
 from fleet.servers import Pooler, Server, start_poolers
 
 from labkit.exercises import notebooks
+from tests.home import own_home
 from tests.server.test_embedded import told, until
 
 needs_pgbouncer = pytest.mark.skipif(servers.installed() is None, reason="there is no pgbouncer")
@@ -54,12 +53,9 @@ ASKS = f"{STARTS}\nfleet.run(server.service, min_size=1, max_size=3, requests=1_
 @pytest.fixture(scope="module")
 def temporary() -> Iterator[Path]:
     """A directory for temporary files; its path has spaces and letters that are not ASCII."""
-    outer = Path(tempfile.mkdtemp(prefix="labkit ñ ü ")).resolve()
-    outer.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
+    with own_home("labkit ñ ü ") as outer, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(outer))
         yield outer
-    shutil.rmtree(outer)
 
 
 @pytest.fixture(scope="module")
@@ -257,10 +253,8 @@ def test_the_compose_file_has_a_pgbouncer_for_those_who_ask_for_it() -> None:
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
     """A directory for the temporary files of one test."""
-    outer = Path(tempfile.mkdtemp(prefix="labkit-fleet-test-")).resolve()
-    outer.chmod(0o755)
-    yield outer
-    shutil.rmtree(outer)
+    with own_home("labkit-fleet-test-") as outer:
+        yield outer
 
 
 def test_closing_leaves_nothing(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import pytest
 
 from labkit.server import embedded
 from labkit.server.supervisor import supervise
+from tests.home import own_home
 
 CHECKOUT = Path(__file__).parents[2]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and mount are POSIX")
@@ -119,17 +119,15 @@ def ask_server(url: str, query: str = "SELECT 1") -> Any:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A server's directory, not made yet; its path has spaces and letters that are not ASCII."""
-    outer = Path(tempfile.mkdtemp(prefix="labkit ñ ü ")).resolve()
-    outer.chmod(0o755)
-    home = outer / "the lab" / "postgresql"
-    yield home
-    # Nothing is stopped here: that all goes by itself is part of every test.
-    try:
-        until(lambda: gone(home))
-    finally:
-        for process in working_on(home):
-            process.kill()
-        shutil.rmtree(outer)
+    with own_home("labkit ñ ü ") as outer:
+        home = outer / "the lab" / "postgresql"
+        yield home
+        # Nothing is stopped here: that all goes by itself is part of every test.
+        try:
+            until(lambda: gone(home))
+        finally:
+            for process in working_on(home):
+                process.kill()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from labkit.errors import LabError
 from labkit.exercises import notebooks
 from labkit.server import embedded
 from labkit.workbook.bundle import INSTALL, PARTS, PLATFORMS, bundle, pins
+from tests.home import own_home
 
 ROOT = notebooks().parent
 WINDOWS = sys.platform == "win32"
@@ -28,11 +28,9 @@ NO_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', 
 @pytest.fixture(scope="module")
 def laptop() -> Iterator[Path]:
     """A directory that the user nobody can reach, too, who runs PostgreSQL for root."""
-    place = Path(tempfile.mkdtemp(prefix="labkit-laptop-")).resolve()
-    place.chmod(0o755)
-    yield place
-    embedded.stop(place / "home" / "postgresql")
-    shutil.rmtree(place)
+    with own_home("labkit-laptop-") as place:
+        yield place
+        embedded.stop(place / "home" / "postgresql")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 
 from labkit.server import Dsn
 from labkit.server.dataset import ROWS
+from tests.home import own_home
 from tests.server.test_database import SECRET, at, run
 from tests.server.test_embedded import Kernel, gone, until
 
@@ -80,11 +79,9 @@ def theirs(dsn: Dsn) -> Iterator[str]:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """For LABKIT_HOME; its path has spaces and letters that are not ASCII."""
-    outer = Path(tempfile.mkdtemp(prefix="labkit ñ ü ")).resolve()
-    outer.chmod(0o755)
-    yield outer / "the lab"
-    until(lambda: gone(outer))
-    shutil.rmtree(outer)
+    with own_home("labkit ñ ü ") as outer:
+        yield outer / "the lab"
+        until(lambda: gone(outer))
 
 
 def labkit(
