@@ -14,6 +14,7 @@ from labkit.exercises import find_lessons
 from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
 from tests.browser import opened
 from tests.home import own_home
+from tests.lane import Lane
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.
 if sys.platform != "win32" and os.getpid() == 1 and (child := os.fork()):
@@ -39,11 +40,20 @@ QUICK = {
     "test_sheets.py",
     "test_database.py",
 }
-# These measure. All others read files, start processes and wait: they come first, while the
-# notebooks run, which takes as long.
+# A whole run takes turns. All the while, beside it: the notebooks, and what mostly waits.
+BESIDE = {
+    "test_bundle.py",
+    "test_embedded.py",
+    "test_fleet.py",
+    "test_main.py",
+    "test_places.py",
+    "test_reset.py",
+    "test_web_process.py",
+}
+# First what is not named here: it reads files, and starts processes. Then what measures, but knows
+# a busy machine; meanwhile the answers to the exercises are checked, from the first of them on.
 MEASURING = {
     "test_experiment.py",
-    "test_fleet.py",
     "test_kinds.py",
     "test_knobs.py",
     "test_mystery.py",
@@ -52,29 +62,39 @@ MEASURING = {
     "test_room.py",
     "test_take_home.py",
     "test_tools.py",
-    "test_web_process.py",
     "test_web_service.py",
 }
-# Meanwhile, the answers to the exercises are checked: the first of their tests starts that.
 ANSWERS = "test_answers.py"
-# How quick and how quiet this machine is, is part of these.
+# At last, alone, what can say more on a quiet machine.
 ALONE = {"test_instruments.py", "test_load.py", "test_probe.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    answers = [item for item in items if item.path.name == ANSWERS]
-
-    def turn(item: pytest.Item) -> int:
-        if _asks_for_the_notebooks(item):
-            return 5
-        if item.path.name == ANSWERS:
-            return 1 if item is answers[0] else 3
-        return 2 if item.path.name in MEASURING else 4 if item.path.name in ALONE else 0
-
     for item in items:
         if item.path.name in QUICK:
             item.add_marker("quick")
-    items.sort(key=turn)
+    first_answer = next((item for item in items if item.path.name == ANSWERS), None)
+
+    def turn(item: pytest.Item) -> int:
+        places = [
+            item.path.name in MEASURING or item is first_answer,
+            item.path.name == ANSWERS and item is not first_answer,
+            item.path.name in BESIDE,
+            _asks_for_the_notebooks(item),
+            item.path.name in ALONE,
+        ]
+        return places.index(True) if any(places) else -1
+
+    items.sort(key=lambda item: (turn(item), item is not first_answer))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The process beside, from the first test on, in a run that asks for the notebooks, too."""
+    items = request.session.items
+    beside = [item for item in items if item.path.name in BESIDE]
+    if beside and any(map(_asks_for_the_notebooks, items)):
+        request.config.pluginmanager.register(Lane(beside, tmp_path_factory.mktemp("lane")))
 
 
 def _asks_for_the_notebooks(item: pytest.Item) -> bool:
