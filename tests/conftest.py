@@ -40,14 +40,17 @@ QUICK = {
     "test_sheets.py",
     "test_database.py",
 }
-# A whole run takes turns. All the while, beside it: the notebooks, and what mostly waits.
+# A whole run takes turns. All the while, beside it: the notebooks, and what asks no clock.
 BESIDE = {
     "test_bundle.py",
+    "test_charts.py",
+    "test_dotfiles.py",
     "test_embedded.py",
     "test_fleet.py",
     "test_main.py",
     "test_places.py",
     "test_reset.py",
+    "test_slides.py",
     "test_web_process.py",
 }
 # First what is not named here: it reads files, and starts processes. Then what measures, but knows

@@ -1,4 +1,4 @@
-"""Tests that mostly wait run in a process of their own, beside the others.
+"""Tests that ask no clock run in a process of their own, beside the others.
 
 That process writes what it reports on each of its tests to a file; the first process tells it as
 its own where their turn is. Both see the same tests in the same words: nothing is run twice.

@@ -552,8 +552,8 @@ def test_a_lookups_p50_agrees_with_pgbench(
         ours, driver, latency = result
         expected = latency + driver
         # Below only by as much as pgbench itself starts late. Above by no more than 15 %; or, where
-        # a lookup takes a fifth of a millisecond, by what a task and its record may cost.
-        most = max(1.15 * expected, expected + 0.05)
+        # a lookup takes a fifth of a millisecond, by what asyncio's timers are later than C's.
+        most = max(1.15 * expected, expected + 0.1)
         return 0.75 * expected <= ours <= most and 0 < driver < 2 * latency
 
     result = unless_busy(turns, agree, quiet=True)
