@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import re
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -129,10 +128,8 @@ def judged(name: str, answer: str, machine_is_late: bool) -> Judged:
     return verdict, said.getvalue(), bool(progress.read().get(name))
 
 
-def begin(home: Path) -> None:
+def at_home(home: Path) -> None:
     os.environ["LABKIT_HOME"] = str(home)
-    if sys.platform != "win32":
-        os.nice(10)  # what is measured beside these checks goes first
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +149,7 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged
             turns[params["name"]] += 1
             asked.append((turns[params["name"]], item.name, params))
     with own_home() as home:
-        workers = ProcessPoolExecutor(3, get_context("spawn"), begin, (home,))
+        workers = ProcessPoolExecutor(3, get_context("spawn"), at_home, (home,))
         try:
             yield {
                 test: workers.submit(
