@@ -57,7 +57,6 @@ BESIDE = {
 # a busy machine; meanwhile the answers to the exercises are checked, from the first of them on.
 MEASURING = {
     "test_experiment.py",
-    "test_kinds.py",
     "test_knobs.py",
     "test_mystery.py",
     "test_orders_service.py",
@@ -69,7 +68,7 @@ MEASURING = {
 }
 ANSWERS = "test_answers.py"
 # At last, alone, what can say more on a quiet machine.
-ALONE = {"test_instruments.py", "test_load.py", "test_probe.py"}
+ALONE = {"test_instruments.py", "test_kinds.py", "test_load.py", "test_probe.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
