@@ -40,17 +40,14 @@ QUICK = {
     "test_sheets.py",
     "test_database.py",
 }
-# A whole run takes turns. All the while, beside it: the notebooks, and what asks no clock.
+# A whole run takes turns. All the while, beside it: the notebooks, and these, which ask no clock.
 BESIDE = {
     "test_bundle.py",
-    "test_charts.py",
-    "test_dotfiles.py",
     "test_embedded.py",
     "test_fleet.py",
     "test_main.py",
     "test_places.py",
     "test_reset.py",
-    "test_slides.py",
     "test_web_process.py",
 }
 # First what is not named here: it reads files, and starts processes. Then what measures, but knows
@@ -58,7 +55,6 @@ BESIDE = {
 MEASURING = {
     "test_experiment.py",
     "test_knobs.py",
-    "test_mystery.py",
     "test_orders_service.py",
     "test_pitfalls.py",
     "test_room.py",
@@ -67,8 +63,14 @@ MEASURING = {
     "test_web_service.py",
 }
 ANSWERS = "test_answers.py"
-# At last, alone, what can say more on a quiet machine.
-ALONE = {"test_instruments.py", "test_kinds.py", "test_load.py", "test_probe.py"}
+# At last, when all else has ended, what can say more on a quiet machine.
+ALONE = {
+    "test_instruments.py",
+    "test_kinds.py",
+    "test_load.py",
+    "test_mystery.py",
+    "test_probe.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,13 +92,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (turn(item), item is not first_answer))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def lane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The process beside, from the first test on, in a run that asks for the notebooks, too."""
-    items = request.session.items
-    beside = [item for item in items if item.path.name in BESIDE]
-    if beside and any(map(_asks_for_the_notebooks, items)):
-        request.config.pluginmanager.register(Lane(beside, tmp_path_factory.mktemp("lane")))
+def pytest_collection_finish(session: pytest.Session) -> None:
+    beside = [item for item in session.items if item.path.name in BESIDE]
+    whole = beside and any(map(_asks_for_the_notebooks, session.items))
+    if whole and not session.config.option.collectonly:
+        session.config.pluginmanager.register(Lane(beside))
 
 
 def _asks_for_the_notebooks(item: pytest.Item) -> bool:

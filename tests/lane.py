@@ -1,7 +1,7 @@
 """Tests that ask no clock run in a process of their own, beside the others.
 
-That process writes what it reports on each of its tests to a file; the first process tells it as
-its own where their turn is. Both see the same tests in the same words: nothing is run twice.
+That process writes its reports to a file, and the first one passes them on as its own when it comes
+to these tests. So nobody has to read two outputs, and nothing is run twice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,11 @@ REPORTS = "LABKIT_TESTS_REPORTS"  # where the process beside writes them
 class Lane:
     """A process that runs these tests, from now on, and a plugin that reports them."""
 
-    def __init__(self, tests: list[pytest.Item], place: Path) -> None:
-        self.tests, self.reports, self.output = {*tests}, place / "reports", place / "output"
-        names = place / "names"
+    def __init__(self, tests: list[pytest.Item]) -> None:
+        self.tests, self._place = {*tests}, tempfile.TemporaryDirectory(prefix="labkit-lane-")
+        names, self.reports, self.output = (
+            Path(self._place.name) / name for name in ("names", "reports", "output")
+        )
         names.write_text("\n".join(test.nodeid for test in tests), "utf-8")
         command = [sys.executable, "-m", "pytest", "-p", __name__, f"@{names}"]
         self.reports.touch()
@@ -37,6 +40,7 @@ class Lane:
                 env=os.environ | {REPORTS: str(self.reports), "PYTEST_ADDOPTS": ""},
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # a terminal's Ctrl-C comes once, from here
             )
 
     def pytest_runtest_protocol(
@@ -71,6 +75,7 @@ class Lane:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         self._process.wait()
+        self._place.cleanup()
 
 
 class _Writer:
