@@ -40,7 +40,8 @@ QUICK = {
     "test_sheets.py",
     "test_database.py",
 }
-# A whole run takes turns. All the while, beside it: the notebooks, and these, which ask no clock.
+# A whole run takes turns. Beside its first half run the notebooks, and until they have all ended
+# these, which mostly wait.
 BESIDE = {
     "test_bundle.py",
     "test_embedded.py",
@@ -50,27 +51,22 @@ BESIDE = {
     "test_reset.py",
     "test_web_process.py",
 }
-# First what is not named here: it reads files, and starts processes. Then what measures, but knows
-# a busy machine; meanwhile the answers to the exercises are checked, from the first of them on.
+# Meanwhile comes what is not named here: it reads files, and starts processes. Then what measures,
+# but asks the clock for little.
 MEASURING = {
-    "test_experiment.py",
     "test_knobs.py",
     "test_orders_service.py",
     "test_pitfalls.py",
     "test_room.py",
     "test_take_home.py",
     "test_tools.py",
-    "test_web_service.py",
 }
+# The second half, without the notebooks: these, beside the answers to the exercises, whose first
+# test starts the checks of all.
+WITH_THE_ANSWERS = {"test_experiment.py", "test_mystery.py", "test_web_service.py"}
 ANSWERS = "test_answers.py"
 # At last, when all else has ended, what can say more on a quiet machine.
-ALONE = {
-    "test_instruments.py",
-    "test_kinds.py",
-    "test_load.py",
-    "test_mystery.py",
-    "test_probe.py",
-}
+ALONE = {"test_instruments.py", "test_kinds.py", "test_load.py", "test_probe.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,16 +76,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first_answer = next((item for item in items if item.path.name == ANSWERS), None)
 
     def turn(item: pytest.Item) -> int:
-        places = [
-            item.path.name in MEASURING or item is first_answer,
-            item.path.name == ANSWERS and item is not first_answer,
-            item.path.name in BESIDE,
+        name = item.path.name
+        turns = [
+            name in BESIDE,
+            name in MEASURING,
             _asks_for_the_notebooks(item),
-            item.path.name in ALONE,
+            item is first_answer,
+            name in WITH_THE_ANSWERS,
+            name == ANSWERS,
+            name in ALONE,
         ]
-        return places.index(True) if any(places) else -1
+        return turns.index(True) if any(turns) else -1
 
-    items.sort(key=lambda item: (turn(item), item is not first_answer))
+    items.sort(key=turn)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -136,7 +136,7 @@ def at_home(home: Path) -> None:
 def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged]]]:
     """The verdicts on all the answers that these tests ask for; a check waits most of the time.
 
-    So three are under way at once, on a server of their own, while other tests measure. That keeps
+    So four are under way at once, on a server of their own, while other tests measure. That keeps
     the machine as busy as a learner's may be. Each exercise has its turn: two checks of one would
     wait for the same table.
     """
@@ -149,7 +149,7 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged
             turns[params["name"]] += 1
             asked.append((turns[params["name"]], item.name, params))
     with own_home() as home:
-        workers = ProcessPoolExecutor(3, get_context("spawn"), at_home, (home,))
+        workers = ProcessPoolExecutor(4, get_context("spawn"), at_home, (home,))
         try:
             yield {
                 test: workers.submit(
