@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,6 @@ from labkit.exercises import find_lessons
 from labkit.server import COMPOSE_PLACE, Dsn, database, embedded
 from tests.browser import opened
 from tests.home import own_home
-from tests.lane import Lane
 
 # As process 1 of a container, it would have to clear up orphans, and no signal would stop it.
 if sys.platform != "win32" and os.getpid() == 1 and (child := os.fork()):
@@ -40,19 +40,18 @@ QUICK = {
     "test_sheets.py",
     "test_database.py",
 }
-# A whole run takes turns. Beside its first half run the notebooks, and until they have all ended
-# these, which mostly wait.
+# Of the whole suite, these run in a second process, beside the others: they mostly wait.
 BESIDE = {
-    "test_bundle.py",
-    "test_embedded.py",
-    "test_fleet.py",
-    "test_main.py",
-    "test_places.py",
-    "test_reset.py",
-    "test_web_process.py",
+    "notebooks/test_fleet.py",
+    "notebooks/test_web_process.py",
+    "server/test_embedded.py",
+    "server/test_places.py",
+    "workbook/test_bundle.py",
+    "workbook/test_main.py",
+    "workbook/test_reset.py",
 }
-# Meanwhile comes what is not named here: it reads files, and starts processes. Then what measures,
-# but asks the clock for little.
+SAID_BESIDE = pytest.StashKey[str]()
+# What is named nowhere comes first. Then these: they measure, but ask the clock for little.
 MEASURING = {
     "test_knobs.py",
     "test_orders_service.py",
@@ -61,15 +60,15 @@ MEASURING = {
     "test_take_home.py",
     "test_tools.py",
 }
-# The second half, without the notebooks: these, beside the answers to the exercises, whose first
-# test starts the checks of all.
+# When the notebooks have ended: these, while the answers to the exercises are checked. The first
+# answer comes before them, as its test starts the checks of all.
 WITH_THE_ANSWERS = {"test_experiment.py", "test_mystery.py", "test_web_service.py"}
 ANSWERS = "test_answers.py"
-# At last, when all else has ended, what can say more on a quiet machine.
+# Last, what needs a quiet machine.
 ALONE = {"test_instruments.py", "test_kinds.py", "test_load.py", "test_probe.py"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in QUICK:
             item.add_marker("quick")
@@ -78,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def turn(item: pytest.Item) -> int:
         name = item.path.name
         turns = [
-            name in BESIDE,
+            name == "test_beside.py",
             name in MEASURING,
             _asks_for_the_notebooks(item),
             item is first_answer,
@@ -89,49 +88,98 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return turns.index(True) if any(turns) else -1
 
     items.sort(key=turn)
+    if _whole(config):
+        beside = {file(name) for name in BESIDE}
+        config.hook.pytest_deselected(items=[item for item in items if item.path in beside])
+        items[:] = [item for item in items if item.path not in beside]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    beside = [item for item in session.items if item.path.name in BESIDE]
-    whole = beside and any(map(_asks_for_the_notebooks, session.items))
-    if whole and not session.config.option.collectonly:
-        session.config.pluginmanager.register(Lane(beside))
+def file(name: str) -> Path:
+    return Path(__file__).parent / name
+
+
+def _whole(config: pytest.Config) -> bool:
+    """Whether nobody has asked for some of the tests only."""
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return not (named or config.option.keyword or config.option.markexpr)
 
 
 def _asks_for_the_notebooks(item: pytest.Item) -> bool:
     return "notebooks_report" in getattr(item, "fixturenames", ())
 
 
-class NotebooksRun(NamedTuple):
-    """All notebooks, executed in a process of their own."""
+class Beside(NamedTuple):
+    """A process that is under way from the first test on, and what it writes."""
 
     process: subprocess.Popen[bytes]
     output: Path
     report: Path
 
+    def wait(self) -> None:
+        """Wait for its end; print its output, and fail if it has failed."""
+        failed = self.process.wait()
+        print(self.output.read_text("utf-8", "replace"))
+        assert not failed, "the process that ran beside these tests has failed: see its output"
+
+
+@contextmanager
+def under_way(place: Path, *arguments: str, **env: str) -> Iterator[Beside]:
+    """Run a module of Python's beside these tests; end it if they end before."""
+    beside = [sys.executable, "-m", *arguments, str(place / "report")]
+    with (place / "output").open("wb") as output:
+        process = subprocess.Popen(
+            beside,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | env,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield Beside(process, place / "output", place / "report")
+    finally:
+        if process.poll() is None:  # these tests were broken off
+            if sys.platform == "win32":
+                process.terminate()
+            else:
+                process.send_signal(signal.SIGINT)
+        process.wait()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def notebooks_run(
     request: pytest.FixtureRequest, session_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[NotebooksRun | None]:
-    """The notebooks, under way from the first test on; None if no test asks for them."""
+) -> Iterator[Beside | None]:
+    """All notebooks, executed in a process of their own; None if no test asks for them."""
     if not any(map(_asks_for_the_notebooks, request.session.items)):
         yield None
         return
-    place = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "tests.notebooks.execute", str(place / "report.json")]
-    with own_home() as home, (place / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).parents[1],
-            env=os.environ | {"LABKIT_HOME": str(home)},
-            stdout=output,
-            stderr=output,
-        )
-        yield NotebooksRun(process, place / "output", place / "report.json")
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.wait()
+    place, what = tmp_path_factory.mktemp("run"), "tests.notebooks.execute"
+    with own_home() as home, under_way(place, what, LABKIT_HOME=str(home)) as run:
+        yield run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tests_beside(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Beside | None]:
+    """The tests that run beside the others; None if not the whole suite is run."""
+    if not _whole(request.config):
+        yield None
+        return
+    files = [str(file(name)) for name in sorted(BESIDE)]
+    # Options in PYTEST_ADDOPTS are for the process that a person has started.
+    arguments = ["pytest", *files, "--durations=10", "--junitxml"]
+    with under_way(tmp_path_factory.mktemp("beside"), *arguments, PYTEST_ADDOPTS="") as run:
+        yield run
+    request.config.stash[SAID_BESIDE] = run.output.read_text("utf-8", "replace")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if said := config.stash.get(SAID_BESIDE, ""):
+        terminalreporter.section("what ran beside these tests")
+        terminalreporter.write(said)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 @contextmanager
 def own_home(prefix: str = "labkit-tests-") -> Iterator[Path]:
     """A new directory, open to all: root has the server run by the user nobody."""
-    home = Path(tempfile.mkdtemp(prefix=prefix)).resolve()  # pytest's own are closed to nobody
+    # Not one of pytest's, which the user nobody cannot enter.
+    home = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
     home.chmod(0o755)
     try:
         yield home

@@ -144,8 +144,9 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = math.inf) -
         run: Where it was seen.
         least_ms: How late the machine must have been to bring about the same by itself.
         seen: What was seen, in a sentence.
-        over: How many times its limit the figure was, if it grows with computing time: where
-            that has to queue for a processor, it may be four times as long (of a server, too).
+        over: The figure divided by its limit, if the figure grows with computing time, the
+            answer's or the server's. Where no processor is free, computing may take four times as
+            long: up to there, the answer is not accused.
     """
     late = ""
     if run.machine.starved and over < 4:

@@ -36,7 +36,7 @@ from tests.exercises.matrix import (
 )
 from tests.home import own_home
 
-Judged = tuple[Verdict, str, bool]  # what was printed, and has the exercise been solved?
+Judged = tuple[Verdict, str, bool]  # what was printed, whether the exercise counts as solved
 GOES_ON = threading.Lock()  # while a verdict is made: a new one, held, for each
 
 
@@ -158,8 +158,10 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Judged
                 for _, test, each in sorted(asked, key=lambda it: it[0])
             }
         finally:
-            workers.shutdown(cancel_futures=True)  # if the tests were interrupted
-            embedded.stop(home / "postgresql")
+            try:
+                workers.shutdown(cancel_futures=True)  # if the tests were interrupted
+            finally:
+                embedded.stop(home / "postgresql")
 
 
 @pytest.fixture
