@@ -44,7 +44,6 @@ QUICK = {
 BESIDE = {
     "notebooks/test_fleet.py",
     "notebooks/test_web_process.py",
-    "server/test_embedded.py",
     "server/test_places.py",
     "workbook/test_bundle.py",
     "workbook/test_main.py",
@@ -62,10 +61,16 @@ MEASURING = {
 }
 # When the notebooks have ended: these, while the answers to the exercises are checked. The first
 # answer comes before them, as its test starts the checks of all.
-WITH_THE_ANSWERS = {"test_experiment.py", "test_mystery.py", "test_web_service.py"}
+WITH_THE_ANSWERS = {"test_experiment.py", "test_web_service.py"}
 ANSWERS = "test_answers.py"
 # Last, what needs a quiet machine.
-ALONE = {"test_instruments.py", "test_kinds.py", "test_load.py", "test_probe.py"}
+ALONE = {
+    "test_instruments.py",
+    "test_kinds.py",
+    "test_load.py",
+    "test_mystery.py",
+    "test_probe.py",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
