@@ -28,7 +28,7 @@ find_lessons()  # tests import what lies beside the notebooks, too
 # A shell that runs the tests in the background hands SIGINT down ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
+HERE = Path(__file__).parent
 QUICK = {
     "test_rooms.py",
     "test_dotfiles.py",
@@ -94,13 +94,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     items.sort(key=turn)
     if _whole(config):
-        beside = {file(name) for name in BESIDE}
+        beside = {HERE / name for name in BESIDE}
         config.hook.pytest_deselected(items=[item for item in items if item.path in beside])
         items[:] = [item for item in items if item.path not in beside]
-
-
-def file(name: str) -> Path:
-    return Path(__file__).parent / name
 
 
 def _whole(config: pytest.Config) -> bool:
@@ -134,7 +130,7 @@ def under_way(place: Path, *arguments: str, **env: str) -> Iterator[Beside]:
     with (place / "output").open("wb") as output:
         process = subprocess.Popen(
             beside,
-            cwd=Path(__file__).parents[1],
+            cwd=HERE.parent,
             env=os.environ | env,
             stdout=output,
             stderr=output,
@@ -171,7 +167,7 @@ def tests_beside(
     if not _whole(request.config):
         yield None
         return
-    files = [str(file(name)) for name in sorted(BESIDE)]
+    files = [str(HERE / name) for name in sorted(BESIDE)]
     # Options in PYTEST_ADDOPTS are for the process that a person has started.
     arguments = ["pytest", *files, "--durations=10", "--junitxml"]
     with under_way(tmp_path_factory.mktemp("beside"), *arguments, PYTEST_ADDOPTS="") as run:

@@ -139,6 +139,7 @@ def notebooks_report(notebooks_run: Beside | None) -> dict[str, Any]:
     """What `labkit run` reports of all notebooks, executed here and now, and what they left."""
     assert notebooks_run
     notebooks_run.wait()
+    assert "Traceback" not in notebooks_run.output.read_text("utf-8", "replace")
     found: dict[str, Any] = json.loads(notebooks_run.report.read_text("utf-8"))
     return found
 
