@@ -133,12 +133,11 @@ class Run:
     def without(self, met: Callable[[Any, Any], Any]) -> Run:
         """This run without what was `met(start, end)` (s); gauges are NaN then."""
 
-        def rest(table: pd.DataFrame, start: pd.Series, time: str) -> pd.DataFrame:
-            began = start.to_numpy()
-            return table[~met(began, began + table[time].to_numpy() / 1e3)]
+        def rest(table: pd.DataFrame, start: Any, time: str) -> pd.DataFrame:
+            return table[~met(start, start + table[time].to_numpy() / 1e3)]
 
-        requests = rest(self.requests, self.requests.intended_s, "latency_ms")
-        spans = rest(self.spans, self.spans.start_s, "span_ms")
+        requests = rest(self.requests, self.requests.intended_s.to_numpy(), "latency_ms")
+        spans = rest(self.spans, self.spans.start_s.to_numpy(), "span_ms")
         at = self.gauges.index
         return replace(
             self,
@@ -146,7 +145,7 @@ class Run:
             requests=requests,
             spans=spans[spans.request.isin([-1, *requests.index])],
             gauges=self.gauges[~met(at, at)].reindex(at),
-            lag=rest(self.lag, self.lag.at_s - self.lag.lag_ms / 1e3, "lag_ms"),
+            lag=rest(self.lag, (self.lag.at_s - self.lag.lag_ms / 1e3).to_numpy(), "lag_ms"),
         )
 
     def share_of_time(self, gauge: str, test: Callable[[float], bool]) -> float:
@@ -188,9 +187,8 @@ class Run:
                 f"Expected one of: {', '.join(sorted(self.offers))}."
             )
         mine = self.requests_of(offer)
-        failed = mine[mine.error.notna()]
         answered = mine.latency_ms[mine.error.isna()].to_numpy()
-        waiting = failed.latency_ms[failed.error.str.startswith(UNANSWERED)].to_numpy()
+        waiting = mine.latency_ms[mine.error.str.startswith(UNANSWERED, na=False)].to_numpy()
         times = np.append(answered, waiting.clip(min=answered.max(initial=0)))
         p50, p99, most = np.quantile(times, [0.5, 0.99, 1]) if len(times) else [math.nan] * 3
         return Latency(len(answered), float(p50), float(p99), float(most), len(waiting))
