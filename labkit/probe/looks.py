@@ -112,9 +112,8 @@ class Sampler(threading.Thread):
         threshold = self._timer.threshold
         if age >= self._first:
             return max(threshold / 10, age / 50)
-        if age >= 0:
-            return 0.35 * threshold
-        return (0.52 if threshold < 0.03 else 0.65) * threshold
+        first = (0.52 if threshold < 0.03 else 0.65) * threshold
+        return max(threshold / 10, first - max(0.0, age))
 
     def _look(self, since: float) -> Iteration | None:
         """See where the loop's thread is in that iteration; None if it is nowhere in it."""
