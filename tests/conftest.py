@@ -53,6 +53,7 @@ SAID_BESIDE = pytest.StashKey[str]()
 # What is named nowhere comes first. Then these: they measure, but ask the clock for little.
 MEASURING = {
     "test_knobs.py",
+    "test_mystery.py",
     "test_orders_service.py",
     "test_pitfalls.py",
     "test_room.py",
@@ -61,16 +62,21 @@ MEASURING = {
 }
 # When the notebooks have ended: this, while the answers to the exercises are checked. The first
 # answer comes before it, as its test starts the checks of all.
-WITH_THE_ANSWERS = {"test_experiment.py"}
+WITH_THE_ANSWERS = {"test_experiment.py", "test_web_service.py"}
 ANSWERS = "test_answers.py"
-# Last, what needs a quiet machine.
+# Last, what needs a quiet machine: files, and tests of others.
 ALONE = {
     "test_instruments.py",
     "test_kinds.py",
     "test_load.py",
-    "test_mystery.py",
     "test_probe.py",
-    "test_web_service.py",
+    "test_a_case_is_solved_by_what_the_probe_and_the_gauges_say",
+    "test_a_culprit_is_convicted_by_the_line_that_the_probe_named",
+    "test_a_function_that_goes_with_a_culprit_is_as_good_as_the_culprit",
+    "test_alerts_fire_on_the_sick_service_and_not_on_the_sound_one",
+    "test_an_innocent_is_acquitted_by_its_own_figures",
+    "test_repaired_no_culprit_holds_up_anybody",
+    "test_the_score_counts_looks_and_what_was_not_found_is_not_repaired",
 }
 
 
@@ -83,15 +89,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def turn(item: pytest.Item) -> int:
         name = item.path.name
         turns = [
-            name == "test_beside.py",
-            name in MEASURING,
-            _asks_for_the_notebooks(item),
-            item is first_answer,
+            bool(ALONE & {name, item.name.partition("[")[0]}),
+            name == ANSWERS and item is not first_answer,
             name in WITH_THE_ANSWERS,
-            name == ANSWERS,
-            name in ALONE,
+            item is first_answer,
+            _asks_for_the_notebooks(item),
+            name in MEASURING,
+            name == "test_beside.py",
         ]
-        return turns.index(True) if any(turns) else -1
+        return -turns.index(True) if any(turns) else -len(turns)  # the last comes first
 
     items.sort(key=turn)
     if _whole(config):
