@@ -84,8 +84,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
             if time.monotonic() > until:
                 raise LabError(
                     f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
-                    "main thread is in C code, perhaps waiting for its loop's next event; or it "
-                    f"cannot see {folder}, as in a container."
+                    "main thread is in C code, perhaps waiting for its loop's next event (it says "
+                    f"so itself when it comes out); or it cannot see {folder}, as in a container."
                 )
             time.sleep(0.05)
     found = json.loads(text)
@@ -117,7 +117,9 @@ def watch_loops(
 
     running = [loop for loop in loops if isinstance(loop, asyncio.AbstractEventLoop)]
     if not running:
-        raise LabError("No event loop runs. Expected a running asyncio program.")
+        raise LabError(
+            "No event loop was found. Expected one that runs; one of uvloop's, in the main thread."
+        )
     watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in running]
     try:
         return [each.result(seconds + 5) for each in watching]

@@ -39,6 +39,7 @@ ADVICE = {
 }
 
 _FEW = 0.25  # of a stall: a line with less of it is only an example
+_NEAR = "at or shortly before"
 
 
 class Part(NamedTuple):
@@ -47,10 +48,12 @@ class Part(NamedTuple):
     cause: str
     ms: float
     frame: Frame | None
+    approximate: bool = False  # as the stall's
 
     def __str__(self) -> str:
         """For people and for logs."""
-        return f"{self.cause} for {self.ms:.0f} ms" + (f", at {self.frame}" if self.frame else "")
+        at = f", {_NEAR if self.approximate else 'at'} {self.frame}" if self.frame else ""
+        return f"{self.cause} for {self.ms:.0f} ms{at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,10 @@ class Stall:
         stack: The whole stack around it, from the loop inwards.
         samples: How many looks found the loop in this stall.
         approximate: The looks came late, as when C code keeps the interpreter: what did it is at
-            the frame or shortly before.
+            the frame or shortly before, and `task` and `awaited_at` are as uncertain.
         tasks: In how many different tasks the looks found the loop.
         thread: The name of the thread that starved the loop, else None.
-        task: The name of the task, if it was given one.
+        task: The name of the task, if it was given one, and did most of it.
         awaited_at: The user's line that waits for it, where the frame is not the user's.
         also: Other causes that took a good part of it.
         share: For how much of `own_ms` the looks found that line; little, if many lines did it.
@@ -99,14 +102,15 @@ class Stall:
 
     @property
     def at(self) -> str:
-        """How sure that line is: "at", "at or shortly before", "e.g. at" or "awaited at"."""
-        return "awaited at" if self.awaited_at else self._at
+        """How sure that line is: "at" to "perhaps awaited at"."""
+        awaited = "perhaps awaited at" if self.approximate else "awaited at"
+        return awaited if self.awaited_at else self._at
 
     @property
     def _at(self) -> str:
         if self.share < _FEW:
             return "e.g. at"
-        return "at or shortly before" if self.approximate else "at"
+        return _NEAR if self.approximate else "at"
 
     @property
     def own_ms(self) -> float:
@@ -124,17 +128,17 @@ class Stall:
         if self.thread:
             text += f" ({self.thread})"
         if self.cause != "unknown":
-            if self.tasks > 1 and self._at == "e.g. at":
+            if self.tasks > 1 and not self.task:
                 text += f", in {self.tasks} tasks or more"
             if self.frame:
                 text += f", {self._at} {self.frame}: {self.source}"
             elif self.samples:
                 shortly = "or shortly before " if self.approximate else ""
-                text += f", in {shortly}C code with no Python frame"
+                text += f", in {shortly}C code with no Python frame, in the loop or short callbacks"
             else:
                 text += ", in a line that no look found"
         if self.task:
             text += f", in task {self.task!r}"
         if self.awaited_at:
-            text += f", awaited at {self.awaited_at}: {source(self.awaited_at)}"
+            text += f", {self.at} {self.awaited_at}: {source(self.awaited_at)}"
         return "; ".join([text, *map(str, self.also)])

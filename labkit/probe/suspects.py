@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from time import perf_counter
 from types import FrameType
 from typing import NamedTuple
 
@@ -79,7 +80,8 @@ class Suspects:
         for ident, frame in frames.items():  # of those that the module does not know, too
             thread = threads.get(ident)
             was_at, had, was_free = before.get(ident, (None, None, False))
-            at, cpu = (id(frame), frame.f_lasti), thread_cpu(thread.native_id if thread else None)
+            native, at = thread.native_id if thread else None, (id(frame), frame.f_lasti)
+            cpu, then = thread_cpu(native), perf_counter()
             ran = None if cpu is None else cpu - (had or 0.0)
             free = (was_free and was_at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
             self._seen[ident] = at, cpu, free
@@ -93,7 +95,9 @@ class Suspects:
                 proved = 2 if lets_go(frame) else int(moved)  # before the frame is looked into
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                suspects.append(Suspect(ran, proved, place))
+                # One that runs at this moment, while the interpreter is here, does without it.
+                if (thread_cpu(native) or 0.0) - (cpu or 0.0) < (perf_counter() - then) / 2:
+                    suspects.append(Suspect(ran, proved, place))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
@@ -111,8 +115,8 @@ def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | 
     proved = [s for s in suspects if s.proved == best and best and not unsure]
     # Another can have slept with the interpreter for as long as these did not run.
     kept = m.kept + m.idle
-    enough = m.kept / 4 if best == 2 else kept / 2
+    enough = m.kept / 4 if best == 2 else 0.8 * kept
     if not proved and not unsure and len({s.place.line for s in suspects}) == 1:
-        proved, enough = suspects, max(0.8 * kept, others_cpu / 4)  # who else can have been it?
+        proved, enough = suspects, max(enough, others_cpu / 4)  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None

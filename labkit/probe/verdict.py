@@ -146,11 +146,16 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
     cause = "unknown" if crowded > busy / 2 else max(causes, key=lambda cause: totals[cause])
     place = _costliest(shares, cause)
-    there = [(of, s) for (of, at), s in shares.items() if at.where == place.where]
-    found, blocked = sum(s for _, s in there), sum(s for of, s in there if of == "blocked")
-    # What waits is where it was, unless the first look came late; what runs has moved on.
-    late = fits * seen.longest[place.where] > (0.8 if cause == "blocked" else 0.5) * found
-    late |= fits * seen.after_c[place.where] > found / 2
+    there = [(of, at.task, s) for (of, at), s in shares.items() if at.where == place.where]
+    found, blocked = sum(s for *_, s in there), sum(s for of, _, s in there if of == "blocked")
+    if sum(s for _, task, s in there if task == place.task) < found / 2:
+        place = place._replace(task=None)  # many did it
+
+    def came_late(place: Place, seconds: float) -> bool:
+        """Whether one look stands for most of it: the loop may have been at another line before."""
+        return fits * seen.longest[place.where] > seconds / 2
+
+    late = came_late(place, found) or fits * seen.after_c[place.where] > found / 2
     late |= cause != "blocked" and blocked > 0.1 * busy
     return Stall(
         start_s=seen.since - entered,
@@ -162,9 +167,10 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         share=min(1.0, found / max(1e-9, busy - machine - crowded)),
         tasks=len(seen.tasks),
         also=tuple(
-            Part(other, 1e3 * seconds, _costliest(shares, other).frame)
+            Part(other, 1e3 * seconds, at.frame, came_late(at, seconds))
             for other, seconds in totals.items()
             if other != cause and seconds >= _MATTERS * busy
+            for at in [_costliest(shares, other)]
         ),
         **place._asdict(),
     )

@@ -116,7 +116,13 @@ class Probe:
                 "Use that one, or leave it first. A test with no_stalls leaves the service's out."
             )
         sampler = Sampler(self)
-        sampler.start()  # before the timer: on a busy machine, this holds the loop itself
+        try:
+            sampler.start()  # before the timer: on a busy machine, this holds the loop itself
+        except RuntimeError as error:
+            raise LabError(
+                f"The probe's thread cannot be started: {error}. Expected the main interpreter, "
+                "and room for one more thread."
+            ) from None
         try:
             self._timer.start(loop)
         except BaseException:  # then nothing stays behind

@@ -594,12 +594,12 @@ def test_a_look_that_waited_for_an_operation_in_c_can_see_the_line_after_it(
     assert f"computing, {expected}" in str(judge(seen, 0.05, 0.0))
 
 
-@pytest.mark.parametrize(("first", "expected"), [(0.035, "at"), (0.048, "at or shortly before")])
+@pytest.mark.parametrize(("first", "expected"), [(0.026, "at"), (0.034, "at or shortly before")])
 def test_a_first_look_that_came_late_does_not_know_what_was_before(
     first: float, expected: str
 ) -> None:
     seen = Iteration(0.0, place=HANDLER)
-    for took in (first, 0.055 - first):
+    for took in (first, *[0.005] * 6):
         seen.add(seen.until + took, looked(0.0, 0.0), 0.0, None)
     stall = judge(seen, 0.05, 0.0)
     assert isinstance(stall, Stall)
@@ -610,6 +610,27 @@ def test_a_look_that_came_late_is_late_for_the_thread_that_kept_the_interpreter(
     assert "starved by another thread (hog), at or shortly before hog.py:7" in str(
         judged(looked(0.09, 0.09), HOG)
     )
+
+
+def test_what_many_tasks_did_is_no_single_tasks_work() -> None:
+    def told(*tasks: str) -> str:
+        seen = Iteration(0.0)
+        for task in tasks:
+            seen.place = HANDLER._replace(task=task)
+            seen.tasks.add(hash(task))
+            seen.add(seen.until + 0.01, looked(0.0, 0.0), 0.0, None)
+        return str(judge(seen, 0.05, 0.0))
+
+    assert "blocked, in 5 tasks or more, at app.py" in told("a", "b", "c", "d", "e")
+    assert "in task 'a'" in told("a", "a", "a", "a", "b")
+
+
+def test_a_part_that_one_look_stands_for_may_be_another_lines() -> None:
+    seen = Iteration(0.0, place=HANDLER)
+    seen.add(0.03, looked(0.0, 0.0), 0.0, None)  # it waited; where, nobody saw
+    for _ in range(10):
+        seen.add(seen.until + 0.005, looked(0.0, 0.0), 0.005, None)
+    assert "; blocked for 30 ms, at or shortly before app.py" in str(judge(seen, 0.05, 0.0))
 
 
 def test_of_a_crowd_of_lines_one_is_an_example() -> None:
@@ -644,14 +665,27 @@ def test_work_is_being_sent_only_where_the_library_sends_it(
 def test_of_two_threads_that_ran_only_the_one_that_moved_on_is_named() -> None:
     hashes = Suspect(0.09, 0, Place((Frame("/srv/a.py", 1, "login"),), None, "hash"))
     zips = Suspect(0.09, 0, Place((Frame("/srv/c.py", 3, "zip"),), None, "zip"))
-    hog = Suspect(0.05, 1, HOG)
-    assert HOG == culprit([hashes, hog], looked(0.09, 0.09), 0.14)
+    hog, seldom = Suspect(0.08, 1, HOG), Suspect(0.05, 1, HOG)
+    assert HOG == culprit([hashes, hog], looked(0.09, 0.09), 0.17)
+    assert culprit([hashes, seldom], looked(0.09, 0.09), 0.14) is None  # who had it the other half?
     assert culprit([hashes, zips], looked(0.09, 0.09), 0.18) is None  # nothing tells which
     assert culprit([hashes], looked(0.09, 0.09), 0.4) is None  # or one that has ended
     slept = looked(0.2, 0.09, idle=0.11)  # somebody did, with the interpreter
     assert culprit([hashes], slept, 0.09) is culprit([hog], slept, 0.05) is None
     made_to = Suspect(0.05, 2, HOG)  # let go of the interpreter: zlib moves on, too
     assert HOG == culprit([hashes, zips._replace(proved=1), made_to], looked(0.09, 0.09), 0.14)
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"), [(lambda _: 1.0, True), (lambda _: time.perf_counter(), False)]
+)
+def test_a_thread_that_runs_while_the_look_has_the_interpreter_is_no_suspect(
+    clock: Callable[[int], float], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.probe.suspects.thread_cpu", clock)
+    with thread(lambda: time.sleep(0.01)):
+        found = Suspects(threading.get_ident()).look(looked(0.09, 0.09))
+    assert expected == ("worker" in {suspect.place.thread for suspect in found})
 
 
 def test_beside_a_thread_without_a_cpu_clock_to_have_moved_on_proves_nothing() -> None:

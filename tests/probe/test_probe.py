@@ -413,6 +413,23 @@ def test_a_loop_takes_one_probe_at_a_time() -> None:
     assert block_line() in {line_of(stall) for stall in run(main())}
 
 
+def test_where_no_thread_can_be_started_it_says_so_and_can_be_entered_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("daemon threads are disabled in this (sub)interpreter")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(LabError, match="thread cannot be started: daemon threads"), Probe():
+                pass
+        with Probe():
+            pass
+
+    asyncio.run(main())
+
+
 def test_without_a_running_loop_it_says_where_to_enter_it() -> None:
     with pytest.raises(LabError, match=r"no event loop runs. Enter it inside a coroutine"), Probe():
         pass
