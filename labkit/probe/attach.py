@@ -84,8 +84,9 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> list[dict[str, Any]
             if time.monotonic() > until:
                 raise LabError(
                     f"Process {pid} did not answer in {seconds + 10:.0f} s: it has ended, or its "
-                    "main thread is in C code, perhaps waiting for its loop's next event (it says "
-                    f"so itself when it comes out); or it cannot see {folder}, as in a container."
+                    "main thread is in C code, perhaps waiting for its loop's next event (when it "
+                    "comes, Python may print there that it cannot open the script); or it cannot "
+                    f"see {folder}, as in a container."
                 )
             time.sleep(0.05)
     found = json.loads(text)
