@@ -14,10 +14,11 @@ import threading
 from asyncio import events
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import NamedTuple
 
-_LABKIT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LABKIT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _PATHS = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _EVENTS = events.Handle._run.__code__.co_filename  # it calls each callback
 _RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
@@ -128,7 +129,7 @@ def users_frame(stack: Stack) -> Frame | None:
 def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
     """The frame at work; and the user's frame, if that only awaits it (a library's coroutine)."""
     runs = [i for i, frame in enumerate(stack) if _runs_callbacks(frame)]
-    inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not _below(f.file, _LABKIT)]
+    inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not f.file.startswith(_LABKIT)]
     own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
     user, called = (inside[own] if own >= 0 else None), inside[own + 1 :]
     if user and [type(frame) for frame in inside[own : own + 2]] != [AsyncFrame, AsyncFrame]:
@@ -151,21 +152,14 @@ def is_users(frame: Frame | None) -> bool:
 @lru_cache(4096)
 def is_library(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package, or to labkit; or is no file."""
-    parts = file.replace("\\", "/").split("/")
+    path = PurePath(file)  # compared by its parts: `labkit_service.py` is not in `labkit`
     return (
         file.startswith(("<frozen", _GENERATED))
-        or "site-packages" in parts
-        or "dist-packages" in parts
-        or any(_below(file, path) for path in (*_PATHS, _LABKIT))
+        or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+        or any(map(path.is_relative_to, (*_PATHS, _LABKIT)))
     )
 
 
 def source(frame: Frame | None) -> str:
     """The text of a line, or ""."""
     return linecache.getline(frame.file, frame.line).strip() if frame else ""
-
-
-def _below(file: str, directory: str) -> bool:
-    """Whether a file is in a directory: `labkit_service.py` is not in `labkit`."""
-    file, directory = os.path.normcase(file), os.path.normcase(directory)
-    return file.startswith(os.path.join(directory, ""))

@@ -75,7 +75,7 @@ def _sent_from(frame: types.FrameType | None) -> Frame | None:
         receives |= frame.f_code.co_name == "recv"
         for value in list(frame.f_locals.values()):
             owner = value.__self__ if type(value) is types.MethodType else value
-            kind = _name(type(owner))
+            kind = vars(type)["__name__"].__get__(type(owner))  # calls no metaclass of the user's
             if _has(value, *_FUTURE):
                 futures = [value]
             elif kind == "_WorkItem":
@@ -90,12 +90,6 @@ def _sent_from(frame: types.FrameType | None) -> Frame | None:
             return lines.pop() if len(lines) == 1 and len(futures) <= _MANY else None
         frame = frame.f_back
     return None
-
-
-def _name(kind: type) -> str:
-    """A type's name; unlike `kind.__name__`, it calls no metaclass of the user's."""
-    name: str = vars(type)["__name__"].__get__(kind)
-    return name
 
 
 def _has(value: Any, *names: str) -> bool:

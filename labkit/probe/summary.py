@@ -61,8 +61,7 @@ class Summary(dict[str, Any]):
         return f"<table><tr>{titles}{table}</table><p>{self._figures()}</p>"
 
     def _figures(self) -> str:
-        figures = {name: value for name, value in self.items() if isinstance(value, float)}
-        return ", ".join(f"{name} {value:,.9g}" for name, value in figures.items())
+        return ", ".join(f"{name} {x:,.9g}" for name, x in self.items() if isinstance(x, float))
 
 
 def sum_up(

@@ -159,7 +159,7 @@ class Timer:
         if busy >= self.threshold:
             seen = self.iteration if self.iteration.since == self.since else Iteration(self.since)
             if seen.paused:  # between two runs of the loop, or at a breakpoint
-                busy = seen.until - self.since
+                busy = seen.divided
             if busy >= self.threshold:
                 seen.end, seen.busy = min(now, self.since + busy), busy
                 seen.cpu, seen.woken_late = self.cpu - before, self.since == self.woken_late

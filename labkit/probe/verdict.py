@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place, Where
-from labkit.probe.stall import MACHINE, OWN_THREADS, Part, Stall
+from labkit.probe.stall import MACHINE, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
 _STARVED = "starved by another thread"
-_SLEPT = "unknown: some thread may have slept with the interpreter"
 
 
 @dataclass(eq=False)
@@ -46,9 +45,7 @@ class Iteration:
     after_c: dict[Where, float] = field(default_factory=lambda: defaultdict(float))
     seen_cpu: float = 0.0  # of `cpu`, what is in the shares
     queued: float = 0.0  # for how long it waited for a processor, and the shares do not say so
-
-    def __post_init__(self) -> None:
-        self.until = self.since  # the time after it is still to be divided
+    divided: float = 0.0  # how much of it, from its beginning on, is in the shares
 
     def add(
         self, until: float, m: Measured, cpu: float, who: Place | None, waits: bool = False
@@ -58,7 +55,7 @@ class Iteration:
         `cpu` is the CPU time of the loop's thread (0 where nobody can tell), `who` the thread that
         is proved to have kept the interpreter. If the loop `waits`, nobody's line is at work.
         """
-        took, place = max(0.0, until - self.until), self.place or Place()
+        took, place = max(0.0, until - self.since - self.divided), self.place or Place()
         part, interval = min(1.0, took / (m.took or 1.0)), sys.getswitchinterval()
         most = cpu if cpu or m.loop_cpu is not None else took
         garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
@@ -69,13 +66,11 @@ class Iteration:
         asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
         queued, stopped = m.loop_queued * part, m.stopped * part
-        crowded = min(rest, queued) if own else 0.0
-        rest -= crowded
         late = 0.0 if own else queued  # while it asks, it can wait for both at the same time
         machine = min(rest, max(stopped, late) if asked else stopped + late)
-        rest -= machine
-        slept = min(rest, max(0.0, m.idle * part - queued))
-        rest -= slept
+        # Its own threads had the processors, or one may have slept with the interpreter.
+        unproved = min(rest - machine, max(0.0, m.idle * part - late, queued - late))
+        rest -= machine + unproved
         if told and m.kept > interval + _SOON:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
@@ -94,11 +89,10 @@ class Iteration:
         booked = defaultdict[Where, float](float)
         for what, of, seconds in (
             (cause, at, rest),
-            (_SLEPT, place, slept),
+            ("unknown", place, unproved),
             ("collecting garbage", place, garbage),
             ("computing", place, ran),
             (MACHINE, Place(), machine),
-            (OWN_THREADS, Place(), crowded),
         ):
             self.shares[what, of] += seconds
             booked[of.where] += seconds
@@ -106,7 +100,7 @@ class Iteration:
             self.longest[where] = max(self.longest[where], seconds)
         self.queued += max(0.0, min(late, until - self.since) - machine)
         self.seen_cpu += min(took, cpu)
-        self.until = max(until, self.until)
+        self.divided += took
 
 
 def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
@@ -115,14 +109,14 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     If it was mostly the machine's, and the process itself took less than the threshold, it is no
     stall: then this returns for how long the machine kept it from running.
     """
-    busy = seen.busy or seen.until - seen.since  # it goes on
+    busy = seen.busy or seen.divided  # it goes on
     # The last look can have come after the end.
-    fits = min(1.0, busy / max(1e-9, sum(seen.shares.values())))
+    fits = min(1.0, busy / max(1e-9, seen.divided))
     shares = {share: fits * seconds for share, seconds in seen.shares.items()}
     totals = defaultdict[str, float](float)
     for (cause, _), seconds in shares.items():
         totals[cause] += seconds
-    undivided = max(0.0, busy - sum(totals.values()))  # as where there is no sampler any more
+    undivided = max(0.0, busy - seen.divided)  # as where there is no sampler any more
     totals[MACHINE if seen.woken_late else "unknown"] += undivided
 
     def move(seconds: float, causes: tuple[str, ...], to: str) -> None:
@@ -135,16 +129,11 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     # On macOS and Windows, only now is known for how long the loop's thread ran.
     move(seen.cpu - seen.seen_cpu, ("blocked", "unknown", _STARVED), "computing")
     # The system counts a wait for a processor when it is over: looks can have come before that.
-    move(seen.queued, ("blocked", _STARVED, "unknown", _SLEPT), MACHINE)
+    move(seen.queued, ("blocked", _STARVED, "unknown"), MACHINE)
     machine = totals[MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
         return machine
-    if totals[_STARVED] > totals["unknown"]:  # then it was that thread in those looks, too
-        totals[_STARVED] += totals.pop("unknown", 0.0)
-    totals["unknown"] += totals.pop(_SLEPT, 0.0)
-    crowded = totals[OWN_THREADS]
-    causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
-    cause = "unknown" if crowded > busy / 2 else max(causes, key=lambda cause: totals[cause])
+    cause = max((cause for cause in totals if cause != MACHINE), key=totals.__getitem__)
     place = _costliest(shares, cause)
     there = [(of, at.task, s) for (of, at), s in shares.items() if at.where == place.where]
     found, blocked = sum(s for *_, s in there), sum(s for of, _, s in there if of == "blocked")
@@ -164,7 +153,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         frame=place.frame,
         samples=seen.looks,
         approximate=cause != "unknown" and late,
-        share=min(1.0, found / max(1e-9, busy - machine - crowded)),
+        share=min(1.0, found / max(1e-9, busy - machine)),
         tasks=len(seen.tasks),
         also=tuple(
             Part(other, 1e3 * seconds, at.frame, came_late(at, seconds))
@@ -178,7 +167,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
 
 def _costliest(shares: dict[tuple[str, Place], float], cause: str) -> Place:
     """Where most time of a cause went: the line with the most, and its longest place."""
-    if cause in ("unknown", MACHINE, OWN_THREADS):  # whoever was there is not to blame
+    if cause in ("unknown", MACHINE):  # whoever was there is not to blame
         return Place()
     places = {place: seconds for (other, place), seconds in shares.items() if other == cause}
     places = places or {place: seconds for (_, place), seconds in shares.items()}  # it was moved
