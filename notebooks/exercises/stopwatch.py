@@ -5,10 +5,12 @@ the times it reports beside those that the same requests really took.
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
+from typing import Any
 
 import asyncpg
 import numpy as np
@@ -67,7 +69,7 @@ def check(answer: Answer) -> lab.Verdict:
     """Let the answer time requests on a loop that freezes; time the same requests here."""
     dsn = database()
     asked: list[tuple[float, float]] = []  # start and end of each
-    reported: list[object] = []
+    reported: list[Any] = []
     turns = itertools.count()
     inside = at_once = 0
 
@@ -110,7 +112,7 @@ def chart(run: lab.Run) -> None:
 
 
 def _judge(
-    run: lab.Run, asked: list[tuple[float, float]], at_once: int, reported: object
+    run: lab.Run, asked: list[tuple[float, float]], at_once: int, reported: Any
 ) -> lab.Verdict:
     if not asked and isinstance(reported, NotYet):
         raise reported
@@ -153,22 +155,41 @@ def _judge(
             f"freeze has moved everything after it. A schedule counts from its beginning, not from "
             f"the last request.",
         )
-    if late.max() > LATE and at_once < 0.8 * FROZEN * RATE:  # it has met a freeze
-        raise NotYet(
+    if late.max() > LATE and at_once < round(FROZEN * RATE):  # it has met a freeze
+        # Who needs longer to ask them than they take has the first answers before the last asks.
+        raise by_the_clock(
+            run,
+            1e3 * TAKES,
             f"in each freeze {FROZEN * RATE:.0f} requests came due, and never more than {at_once} "
             f"of yours were on their way at once: the others waited for those. Users do not wait "
-            f"for each other."
+            f"for each other.",
+            1,
         )
-    try:
-        yours = np.array(reported, dtype=float)
-    except (TypeError, ValueError):
-        yours = np.empty(0)
-    if yours.shape != (DUE,):
+    return _compare(run, _times(reported), 1e3 * (ends - due), 1e3 * (ends - starts))
+
+
+def _times(reported: Any) -> Times:
+    """What was reported: a number for each request, whatever holds them."""
+    expected = f"expected a list of {DUE} times in ms, one a request, and got"
+    each, yours = [], np.empty(())
+    if not isinstance(reported, Mapping):
+        with contextlib.suppress(Exception):  # it is no list, or not of numbers
+            each = list(reported)
+            yours = np.array(each, dtype=float)
+    if yours.ndim != 1:
+        raise NotYet(f"{expected} this {type(reported).__name__}: {reported!r:.60}.")
+    if len(yours) != DUE:
         raise NotYet(
-            f"expected a list of {DUE} times in ms, one a request, and got {yours.size} of them: "
-            f"{reported!r:.60}. Wait for every request, however long it takes, before you return."
+            f"{expected} {len(yours)} of them: {each!r:.60}. Wait for every request, however long "
+            f"it takes, before you return."
         )
-    return _compare(run, yours, 1e3 * (ends - due), 1e3 * (ends - starts))
+    if len(odd := np.flatnonzero(~np.isfinite(yours))):
+        raise NotYet(
+            f"expected {DUE} finite numbers, and got {DUE - len(odd)}: the first that is none is "
+            f"{each[odd[0]]!r:.60}. A percentile needs the time of every request: wait for each, "
+            f"however long it takes."
+        )
+    return yours
 
 
 def _compare(run: lab.Run, yours: Times, truth: Times, service: Times) -> lab.Verdict:

@@ -184,10 +184,40 @@ async def leaves_out_what_hangs(ask, rate, seconds):
     return times
 
 
+async def has_no_time_for_what_hangs(ask, rate, seconds):
+    """As many as there were requests, and not all of them are times."""
+    times = {}
+
+    async def one(k, due):
+        times[k] = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ask()
+                times[k] = 1e3 * (perf_counter() - due)
+
+    began = perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for k in range(rate * seconds):
+            await asyncio.sleep(began + k / rate - perf_counter())
+            tasks.create_task(one(k, began + k / rate))
+    return list(times.values())
+
+
+async def lets_ten_in(ask, rate, seconds):
+    """Two fewer than come due in a freeze."""
+    gate = asyncio.Semaphore(10)
+
+    async def one():
+        async with gate:
+            await ask()
+
+    return await on_schedule(one, rate, seconds)
+
+
 async def begins_half_a_second_later(ask, rate, seconds):
-    """Another style: the first request may itself meet a freeze."""
+    """Another style: the first request may itself meet a freeze. And it returns no list."""
     await asyncio.sleep(0.5)
-    return await on_schedule(ask, rate, seconds)
+    return dict(enumerate(await on_schedule(ask, rate, seconds))).values()
 
 
 async def sets_alarms(ask, rate, seconds):
@@ -243,12 +273,23 @@ CASES = [
         "not yet",
         r"got 29\d of them: .* Wait for every request, however long it takes",
     ),
+    Case(
+        has_no_time_for_what_hangs,
+        "not yet",
+        r"expected 300 finite numbers, and got 29\d: the first that is none is None\.",
+    ),
+    Case(
+        lets_ten_in,
+        "not yet",
+        "12 requests came due, and never more than 10 of|in the last second your stopwatch",
+        by_the_clock=True,
+    ),
     Case(begins_half_a_second_later, "pass", "300 requests asked, all on schedule"),
     Case(reports_seconds, "not yet", r"your p99 is 0\.\d{3}: these are seconds"),
     Case(
         reports_the_p99,
         "not yet",
-        r"expected a list of 300 times in ms, one a request, and got 1 of them: \d",
+        r"expected a list of 300 times in ms, one a request, and got this float: \d",
     ),
     Case(
         forgets_the_last,
