@@ -2,9 +2,9 @@
 
 An answer is judged by what it returns, and by what it calls on the loop's thread. First it is
 called alone, under `sys.setprofile`, which sees each call of a function that is written in C; all
-waiting is done by such. So a call that blocks is found however short it is; and an order comes in
-between two calls, which an answer that remembers does not see. Then it is offered under load, for
-the picture, and to find what computes for long.
+waiting is done by such. So a call that is known to wait is found however short it is, and any other
+if it is long; and an order comes in between two calls, which an answer that remembers does not see.
+Then it is offered under load, for the picture, and to find what computes for long.
 """
 
 import asyncio
@@ -71,21 +71,18 @@ WAITS = {
     "_io": ("open",),  # the same, in later Pythons
     "select": ("select", "poll", "control"),
     "_socket": ("getaddrinfo", "gethostbyname", "gethostbyaddr"),
-    "posix": ("system", "waitpid"),
-    "nt": ("system", "waitpid"),
+    "posix": ("system", "waitpid", "open", "fsync"),
+    "nt": ("system", "waitpid", "open", "fsync"),
     "_posixsubprocess": ("fork_exec",),
     "_winapi": ("CreateProcess", "WaitForSingleObject"),
 }
 DRIVERS = ("psycopg2", "psycopg_binary", "sqlite3", "_sqlite3", "MySQLdb", "pyodbc", "duckdb")
-ASK = ("connect", "_connect", "execute", "commit", "rollback", "copy", "query", "wait")
+ASK = ("connect", "_connect", "execute", "callproc", "commit", "rollback", "copy", "query", "wait")
 TALK = ("connect", "accept", "recv", "send")  # on a socket
 LOOP = events.Handle._run.__code__.co_filename  # its frame calls each callback
-# Whose calls do not wait. (A thread that is started is waited for, until it runs.)
-TRUSTED = (
-    os.path.dirname(LOOP),
-    os.path.dirname(asyncpg.__file__),
-    "<frozen importlib",
-)
+# Whose calls do not wait: asyncio, asyncpg.
+TRUSTED = tuple(os.path.join(os.path.dirname(file), "") for file in (LOOP, asyncpg.__file__))
+PYTHON = ("<frozen", os.path.join(os.path.dirname(os.path.dirname(LOOP)), ""))
 
 Place = tuple[lab.Frame, str]  # a line, and what it calls there
 
@@ -94,7 +91,7 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
     """Call the answer alone, and watch its calls; then offer it eight times under 200 lookups."""
     dsn = database()
     expected = {c: monthly_report.monthly_orders(dsn, c) for c in CUSTOMERS}
-    returned: list[tuple[int, object, object]] = []  # customer, what came back, what is right
+    returned: list[tuple[int, Any, dict[str, int]]] = []  # customer, what came back, what is right
     calls = Calls()
     waited: list[bool] = []
 
@@ -136,8 +133,8 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
         raise NotYet(seen) if calls.certain else by_the_clock(run, 1e3 * LONG, seen, 1)
     if not all(waited):
         raise NotYet(
-            "your report returned without waiting for anything, so it has asked nobody: it "
-            "remembers. An order that has come in meanwhile would be missing."
+            "your report returned without giving the loop back once. So either it remembers, and "
+            "misses an order that has come in meanwhile, or it waits on the loop's thread."
         )
     for customer, got, right in returned:
         if customer == NEWCOMER and right and got == {}:
@@ -147,8 +144,14 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
             )
         if got != right:
             raise NotYet(
-                f"no call of yours kept the loop's thread, but for customer {customer} the report "
-                f"should be {right} and was {got!r:.200}."
+                f"no call of yours was seen to keep the loop's thread, but for customer {customer} "
+                f"the report should be {right} and was {got!r:.200}."
+            )
+        if list(got) != list(right):
+            raise NotYet(
+                f"for customer {customer} the numbers are right, but not the order: the old report "
+                f"begins with the oldest month, {next(iter(right))}, and yours with "
+                f"{next(iter(got))}."
             )
     # Nothing but the answer can keep this loop. One such stall may be the machine's.
     stalls = sorted((s.own_ms, str(s)) for s in run.stalls if s.thread is None)
@@ -159,7 +162,7 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
         raise by_the_clock(run, stalls[-2][0], seen, stalls[-2][0] / STALL_MS)
     return lab.Verdict(
         "pass",
-        f"{len(returned)} reports, all right, and none kept the loop's thread. "
+        f"{len(returned)} reports, all right, and none was seen to keep the loop's thread. "
         f"The lookups meanwhile: {run.latency()}.",
     )
 
@@ -245,12 +248,27 @@ def _waits_for_a_thread(frame: FrameType, function: Any) -> bool:
 
 
 def _place(frame: FrameType, function: Any) -> set[Place]:
-    """The answer's line that made this call; none if the loop, asyncpg or an import made it."""
+    """The answer's line that made this call; none if asyncio, asyncpg or an import made it."""
     stack = walk(frame)
     callbacks = [i for i, f in enumerate(stack) if f.function == "_run" and f.file == LOOP]
     stack = stack[callbacks[-1] + 1 :] if callbacks else ()
+    # A thread that is started is waited for, until it runs.
     starts = any((f.function, os.path.basename(f.file)) == ("start", "threading.py") for f in stack)
-    if starts or any(f.file.startswith(TRUSTED) for f in stack):
+    imports = any(f.file.startswith("<frozen importlib") for f in stack)
+    if starts or imports or _is_trusted(stack):
         return set()
     line = users_frame(stack)
     return {(line, function.__qualname__)} if line else set()
+
+
+def _is_trusted(stack: tuple[lab.Frame, ...]) -> bool:
+    """Whether asyncio or asyncpg made the call, perhaps by other modules of Python.
+
+    What they only await (`asyncio.wait_for(yours(), 5)`) or call back is no call of theirs.
+    """
+    for frame in reversed(stack):
+        if frame.file.startswith(TRUSTED):
+            return True
+        if not frame.file.startswith(PYTHON) or "site-packages" in frame.file:
+            return False
+    return False
