@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-from exercises.instruments.meanwhile import held
+from exercises.instruments.meanwhile import MOMENT, a_moment_until, held, swallowed
 from instruments.scratch_table import scratch_table
 from legacy import booking
 
@@ -51,6 +51,8 @@ When not to: do not borrow before you wait for something slow that is not Postgr
 Answer = Callable[[asyncpg.Pool, int], Awaitable[bool]]
 
 SIZE, CROWD = 5, 20
+DEAREST = 13_100  # this order costs the limit, and no more
+CLEAR = "DELETE FROM labkit.bookings RETURNING step"
 TOGETHER = "Statements that belong together need the same connection, and a transaction on it."
 
 
@@ -82,7 +84,8 @@ class Bench:
     async def set_up(self) -> AsyncIterator[asyncpg.Connection]:
         """The table and the pool, for as long as the block runs."""
         async with scratch_table(self.dsn, "bookings", "order_id integer, step text") as keeper:
-            amounts = f"SELECT id, amount FROM labkit.orders WHERE id <= {CROWD} ORDER BY id"
+            which = f"id < {CROWD} OR id = {DEAREST}"
+            amounts = f"SELECT id, amount FROM labkit.orders WHERE {which} ORDER BY id"
             limit = booking.LIMIT
             self.expected = {order: cost <= limit for order, cost in await keeper.fetch(amounts)}
             self.most_borrowed = 0
@@ -103,25 +106,27 @@ class Bench:
         """Connections that are out of the pool at this moment."""
         return int(self.pool.get_size() - self.pool.get_idle_size())
 
-    async def book(self, order: int) -> None:
+    async def book(self, order: int) -> object:
         """Call the answer."""
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         try:
             self.returned[order] = await self.answer(self.pool, order)
+            return self.returned[order]
         finally:
             self.inside -= 1
 
-    def begin(self, order: int) -> asyncio.Future[None]:
+    def begin(self, order: int) -> asyncio.Future[object]:
         """Let the answer run, and go on."""
         return asyncio.ensure_future(self.book(order))
 
-    def all_came_back(self, when: str) -> None:
-        """No connection may be borrowed any more."""
+    async def all_came_back(self, when: str) -> None:
+        """No connection may stay borrowed."""
+        await a_moment_until(lambda: not self.borrowed)
         if self.borrowed:
             raise NotYet(
-                f"{when}, and {self.borrowed} of the pool's {SIZE} connections had not come back. "
-                f"After {SIZE} such calls the service stands still."
+                f"{when}, and {self.borrowed} of the pool's {SIZE} connections had not come back "
+                f"after {MOMENT:g} s. If each call loses some, the service soon stands still."
             )
 
     async def alone(self) -> None:
@@ -147,10 +152,7 @@ class Bench:
                         f"both or none. {TOGETHER}"
                     )
             self.borrowed_alone = self.most_borrowed
-            async with held(keeper, "labkit.bookings", lambda: self.begin(good)) as booking:
-                booking.cancel()
-                await asyncio.wait([booking])
-                self.all_came_back(f"the caller of order {good} went away in the middle")
+            await self.cancelled(keeper, good)
             await keeper.execute("ALTER TABLE labkit.bookings ADD CHECK (step <> 'charged')")
             refused_by_database = f"the database refused to charge order {good}"
             if left := await self.one(keeper, good, "an order whose charge fails"):
@@ -163,6 +165,19 @@ class Bench:
                     f"{refused_by_database}, nothing was left, and your function returned {got!r}. "
                     f"Expected the database's error: let it through, as the old function does."
                 )
+
+    async def cancelled(self, keeper: asyncpg.Connection, order: int) -> None:
+        """Its caller goes away in the middle: the booking may be broken off, or still be ended."""
+        async with held(keeper, "labkit.bookings", lambda: self.begin(order)) as booking:
+            reached = booking.cancel()
+        await asyncio.wait([booking])
+        when = f"the caller of order {order} went away in the middle"
+        await self.all_came_back(when)
+        if reached and (fault := swallowed(booking, when)):
+            raise NotYet(fault)
+        left = [row["step"] for row in await keeper.fetch(CLEAR)]
+        if left not in ([], ["reserved", "charged"]):
+            raise NotYet(f"{when}, and left the steps {left}. Expected both or none. {TOGETHER}")
 
     async def one(self, keeper: asyncpg.Connection, order: int, what: str) -> list[str]:
         """Book an order, and look at the table meanwhile. Returns the steps that were left."""
@@ -177,8 +192,8 @@ class Bench:
             raise
         except Exception as error:
             self.returned[order] = error
-        self.all_came_back(f"{what} was over")
-        left = await keeper.fetch("DELETE FROM labkit.bookings RETURNING step")
+        await self.all_came_back(f"{what} was over")
+        left = await keeper.fetch(CLEAR)
         if half and len(left) != 1:
             raise NotYet(
                 f"others could see {what} half done: for a while there was {half} alone. {TOGETHER}"
@@ -224,7 +239,10 @@ class Bench:
             raise lab.LabError(f"{len(errors)} of {CROWD} at once: {errors.iloc[0]}")
         if self.returned != self.expected:
             wrong = [o for o in self.expected if self.returned[o] is not self.expected[o]]
-            raise NotYet(f"of {CROWD} at once, the answers for orders {wrong} were wrong.")
+            raise NotYet(
+                f"of {CROWD} at once, the answers for orders {wrong} were wrong: order {wrong[0]} "
+                f"should be {self.expected[wrong[0]]}, and was {self.returned[wrong[0]]!r}."
+            )
         booked = {o: ["reserved", "charged"] for o, good in self.expected.items() if good}
         if self.rows != booked:
             wrong = sorted(o for o in self.expected if self.rows.get(o) != booked.get(o))

@@ -1,6 +1,7 @@
-"""What goes on in PostgreSQL while an answer runs: for four of the checks.
+"""What goes on in PostgreSQL while an answer runs, and what becomes of a call: for the checks.
 
 `held` stops a call where it wants to write, so that one can look at it there, and by no clock.
+`a_moment_until` gives what a call has left behind the time to end; `end_of` is how it ended.
 `another_order` lets an order come in, so that an answer that remembers is out of date.
 """
 
@@ -12,6 +13,9 @@ from typing import Any
 
 import asyncpg
 
+from labkit.exercises import NotYet
+
+MOMENT = 3.0  # s
 WANTED = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
 ORDER = 199_994  # of customer 486: no lesson's
 READ = "SELECT customer, amount, created_at FROM labkit.orders WHERE id = $1"
@@ -39,6 +43,36 @@ async def held(
         while not call.done() and not await keeper.fetchval(WANTED, table):
             pass
         yield call
+
+
+async def a_moment_until(so: Callable[[], bool]) -> None:
+    """Wait until something is so, or for `MOMENT` seconds: what was shielded may still be ending.
+
+    The loop's turns are counted, and not the time: where all is late, the moment is longer.
+    """
+    for _ in range(int(MOMENT / 0.02)):
+        if so():
+            return
+        await asyncio.sleep(0.02)
+
+
+def end_of(call: Call) -> object:
+    """What a call that is over has returned, or raised. Raises NotYet if it was broken off."""
+    if call.cancelled():
+        return asyncio.CancelledError()
+    if isinstance(error := call.exception(), NotYet):  # it would never have ended
+        raise error
+    return error or call.result()
+
+
+def swallowed(call: Call, when: str) -> str:
+    """What is wrong with the end of a call that was cancelled in the middle, or ""."""
+    if isinstance(got := end_of(call), asyncio.CancelledError):
+        return ""
+    return (
+        f"{when}, and your function ended with {got!r}. Expected CancelledError: let it through, "
+        f"or raise it again when you have tidied up. Whoever cancels relies on it."
+    )
 
 
 @asynccontextmanager

@@ -139,6 +139,29 @@ async def says_that_it_is_booked(pool, order):
     return booked
 
 
+async def shields_it(pool, order):
+    """Another style: what is begun is brought to its end, also if the caller goes away."""
+    return await asyncio.shield(asks_first(pool, order))
+
+
+async def refuses_the_dearest(pool, order):
+    """What costs the limit is not above it."""
+    async with pool.acquire() as connection:
+        if await connection.fetchval(AMOUNT, order) >= LIMIT:
+            return False
+        async with connection.transaction():
+            await connection.execute(RESERVE, order)
+            await connection.execute(CHARGE, order)
+    return True
+
+
+async def takes_the_cancellation_for_a_refusal(pool, order):
+    try:
+        return await asks_first(pool, order)
+    except asyncio.CancelledError:
+        return False
+
+
 async def leaves_it_to_the_server(pool, order):
     """Another style: one statement that does it all needs no transaction of ours."""
     return await pool.fetchval(
@@ -176,17 +199,20 @@ CASES = [
         r"had not returned after [48] s, with 5 of .* alone borrowed 2 at once",
         by_the_clock=True,
     ),
-    Case(asks_first_by_the_pool, "not yet", "(half done|refused to charge order 1, and the steps)"),
+    Case(asks_first_by_the_pool, "not yet", "(half done|left the steps|refused .* and the steps)"),
     Case(takes_it_back, "not yet", r"half done: for a while there was \['reserved'\]"),
     Case(
         borrows_and_begins_nothing,
         "not yet",
-        "(order 1 alone half|refused to charge order 1).* transaction on",
+        "(order 1 alone half|left the steps|to charge order 1).* transaction on",
     ),
     Case(leaves_it_to_the_server, "pass", "20 bookings at once took .* on all 5 connections"),
     Case(forgets_it_when_cancelled, "not yet", "went away in the middle, and 1 of the pool's 5"),
+    Case(takes_the_cancellation_for_a_refusal, "not yet", "in the middle, and .* ended with False"),
+    Case(refuses_the_dearest, "not yet", r"orders \[13100\] were wrong: .* True, and was False"),
     Case(says_that_it_is_booked, "not yet", "nothing was left, and your function returned True"),
     Case(misunderstands, "not yet", "order 1 alone should be True, and was False"),
     Case(raises, "raised", "order 1 alone: AttributeError"),
+    Case(shields_it, "pass", "20 bookings at once took .* on all 5 connections"),
     Case(asks_first, "pass", "20 bookings at once took .* on all 5 connections"),
 ]
