@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 
+from exercises.instruments.meanwhile import MOMENT, swallowed
+
 from labkit.exercises import NotYet
 
 Work = Callable[[], Awaitable[object]]
@@ -78,14 +80,18 @@ class Ends:
         called = perf_counter()
         if (got := await end(slow)) != "slow":
             return f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}."
-        await _go_away(asyncio.ensure_future(self._answer(gate, slow)))
+        call = asyncio.ensure_future(self._answer(gate, slow))
+        if fault := await _go_away(call, "a caller went away during its work"):
+            return fault
         if (free := await _take_all(gate)) != PLACES:
             return (
                 f"four works have ended (two with an error, one was slow, one was cancelled), and "
                 f"{free} of {PLACES} places are free. Whatever happens, each place taken is given "
                 f"back, once."
             )
-        await _go_away(asyncio.ensure_future(self._answer(gate, slow)))  # it waits for a place
+        call = asyncio.ensure_future(self._answer(gate, slow))  # no place is free
+        if fault := await _go_away(call, "a caller went away while it waited for a place"):
+            return fault
         for _ in range(PLACES):
             gate.release()
         await asyncio.sleep(2 * DEADLINE_MS / 1e3)
@@ -98,17 +104,23 @@ class Ends:
         return ""
 
 
-async def _go_away(call: asyncio.Future[object]) -> None:
-    """Cancel a call of the answer in the middle."""
+async def _go_away(call: asyncio.Future[object], when: str) -> str:
+    """Cancel a call of the answer in the middle. What is wrong with its end, or ""."""
     await asyncio.sleep(DEADLINE_MS / 1e3 / 2)
-    call.cancel()
+    if not call.cancel():  # a late machine: it was over
+        return ""
     await asyncio.wait([call])
+    return swallowed(call, when)
 
 
 async def _take_all(gate: asyncio.Semaphore) -> int:
-    """Take all places of a gate that nobody uses. Returns how many there were."""
+    """Take the places of a gate, also those that come back in a moment. Returns how many."""
     free = 0
-    while not gate.locked():
-        await gate.acquire()
-        free += 1
+    for _ in range(int(MOMENT / 0.02)):  # turns, and not time: as in `a_moment_until`
+        while not gate.locked():
+            await gate.acquire()
+            free += 1
+        if free >= PLACES:
+            break
+        await asyncio.sleep(0.02)  # a work that was shielded still runs, and keeps its place
     return free

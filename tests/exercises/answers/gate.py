@@ -171,6 +171,29 @@ async def shields_the_work(gate, work):
         raise Overloaded("full") from None
 
 
+async def shields_the_work_and_keeps_its_place(gate, work):
+    """Another style: a work is not broken off when its caller goes, and keeps its place."""
+    try:
+        async with asyncio.timeout(0.1):
+            await gate.acquire()
+    except TimeoutError:
+        raise Overloaded("full") from None
+    task = asyncio.ensure_future(work())
+    task.add_done_callback(lambda _: gate.release())
+    return await asyncio.shield(task)
+
+
+async def takes_the_cancellation_for_the_deadline(gate, work):
+    try:
+        await asyncio.wait_for(gate.acquire(), 0.1)
+    except (TimeoutError, asyncio.CancelledError):
+        raise Overloaded("full") from None
+    try:
+        return await work()
+    finally:
+        gate.release()
+
+
 async def tries_twice(gate, work):
     for _ in range(2):
         try:
@@ -210,8 +233,10 @@ CASES = [
     Case(forgets_the_result, "not yet", r"\d+ answers were not what `work\(\)` had returned"),
     Case(waits_beside, "not yet", "went away while it waited .* and afterwards 4 of 5 places"),
     Case(forgets_the_waiter_it_refuses, "not yet", "was over, and 0 of 5 places were free"),
+    Case(takes_the_cancellation_for_the_deadline, "not yet", r"ended with Overloaded\('full'\)"),
     Case(sleeps_and_then_looks, "not yet", r"work began only after \d{3} ms", by_the_clock=True),
     Case(refuses_in_its_own_words, "pass", r"refused, none early; 5 at once"),
+    Case(shields_the_work_and_keeps_its_place, "pass", r"refused, none early; 5 at once"),
     Case(shields_the_work, "not yet", "ran at once, with 5 places"),
     Case(
         tries_twice,
