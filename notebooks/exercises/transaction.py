@@ -9,6 +9,7 @@ import asyncio
 from functools import partial
 
 import asyncpg
+from exercises.instruments.meanwhile import a_moment_until
 from exercises.instruments.shop import CUSTOMERS, FREE_ROW, ITEM, SIZE, Sales, Sell, Shop
 from legacy.sale import Declined
 
@@ -24,7 +25,8 @@ HINTS = [
     "`raise`, so that the caller learns why.",
     "Which errors? All of them: the card is declined, the bank cannot be reached, the customer has "
     "gone away and the request is cancelled. `CancelledError` is no `Exception`: catch "
-    "`BaseException`, undo, and raise it again.",
+    "`BaseException`, undo, and raise it again. `PAY` comes after that: what the bank has taken "
+    "money for is no longer undone.",
 ]
 
 SOLUTION = """
@@ -51,6 +53,7 @@ reservation stays: a real service gives it an end (`reserved_until`).
 When not to do it: where the await in the middle is quick and is PostgreSQL's own."""
 
 STOCK = 12
+ALTER = "ALTER TABLE labkit.sales"
 
 
 def check(answer: Sell) -> lab.Verdict:
@@ -98,6 +101,7 @@ class Bench(Shop):
 
         await self.restock(3)
         await self.the_customer_goes_away()
+        await self.it_is_paid_for()
 
         await self.restock(3)
         got = await self.sell(-1)
@@ -158,17 +162,18 @@ class Bench(Shop):
                 f"pool that were borrowed: {borrowed}). Whoever wants to write to this row waits "
                 f"for the bank, too."
             )
-        if borrowed:
+        await a_moment_until(lambda: not self.borrowed)  # it may have asked something, quickly
+        if self.borrowed:
             raise NotYet(
-                f"while the bank was asked, no row was locked, but {borrowed} connection was "
-                f"borrowed. {SIZE} slow customers, and the pool is empty: give it back before you "
-                f"wait."
+                f"while the bank was asked, no row was locked, but {self.borrowed} connection was "
+                f"borrowed, and kept. {SIZE} customers who keep one empty the pool: give it back "
+                f"before you wait."
             )
         if own := sum(not connection.is_closed() for connection in self.opened):
             raise NotYet(
                 f"while the bank was asked, no row was locked, but {own} connection beside the "
-                f"pool was open. Each slow customer keeps one, and PostgreSQL has no more than "
-                f"`max_connections`."
+                f"pool was open. Use the pool's, which bounds how many there are, and give them "
+                f"back before you wait."
             )
         await self.look()
         if self.sales == [(1, "paid")]:
@@ -192,6 +197,27 @@ class Bench(Shop):
             raise NotYet(
                 "the request was cancelled, all was undone, and the CancelledError was swallowed: "
                 "raise it again, or whoever cancelled takes it for done."
+            )
+
+    async def it_is_paid_for(self) -> None:
+        """The bank has the money; where that is to be noted, the sale is cancelled, or fails."""
+        await self.restock(3)
+        await self.sell(1, self.cancel_at_the_sales)
+        await self.stays_sold("the request was cancelled while the sale was to be marked as paid")
+        await self.restock(3)
+        await self.observer.execute(f"{ALTER} ADD CONSTRAINT unpaid CHECK (state <> 'paid')")
+        await self.sell(1)
+        await self.observer.execute(f"{ALTER} DROP CONSTRAINT unpaid")
+        await self.stays_sold("the database refused to mark the sale as paid")
+
+    async def stays_sold(self, what: str) -> None:
+        """Whatever went wrong after the bank's answer: reserved or paid, it is the customer's."""
+        await self.look()
+        if self.bank.charged and self.left != 2:
+            raise NotYet(
+                f"the bank had taken the money, and then {what}: {self.left} of 3 are left, and "
+                f"the sales are {self.sales}. Undo what the bank refused, and nothing that is paid "
+                f"for: mark it as paid outside of the `try` that undoes."
             )
 
     def expect(self, got: object, wanted: object, left: int, sales: Sales, what: str) -> None:
@@ -222,7 +248,8 @@ class Bench(Shop):
                 self.bank.count()
 
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
-            count = "UPDATE labkit.stock SET item = item"  # an inventory, for example
+            # An inventory, for example; of one row, as two can be locked in either order.
+            count = f"UPDATE labkit.stock SET item = item WHERE item = {ITEM}"
             load.offer("lookup", lambda: others.fetchval(lookup), rate=100)
             load.offer("other writer", lambda: others.execute(count), rate=20)
             load.offer("sale", sale, rate=1, burst=CUSTOMERS)

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import asyncpg
-from exercises.instruments.meanwhile import Call, held
+from exercises.instruments.meanwhile import Call, a_moment_until, end_of, held
 from legacy import sale
 from legacy.sale import Declined
 
@@ -21,16 +21,16 @@ Sales = list[tuple[int, str]]  # customer, state
 Meanwhile = Callable[[asyncio.Future[object]], Awaitable[object]]
 
 SIZE = 5  # connections
-ITEM = 7
+ITEM, OTHER = 7, 8  # OTHER is not for sale: 3 are left, and one is reserved for customer 1
 CUSTOMERS = 20
 
 # Finds the row if nobody has locked it against writing.
-FREE_ROW = "SELECT FROM labkit.stock FOR NO KEY UPDATE SKIP LOCKED"
-SELL_ONE = "UPDATE labkit.stock SET available = available - 1"
-LEFT = "SELECT available FROM labkit.stock"
+FREE_ROW = f"SELECT FROM labkit.stock WHERE item = {ITEM} FOR NO KEY UPDATE SKIP LOCKED"
+SELL_ONE = f"UPDATE labkit.stock SET available = available - 1 WHERE item = {ITEM}"
+LEFT = "SELECT available FROM labkit.stock WHERE item = $1"
 SALES = """
     SELECT customer, state FROM labkit.sales
-    WHERE state IN ('reserved', 'paid') ORDER BY customer
+    WHERE item = $1 AND state IN ('reserved', 'paid') ORDER BY customer
 """
 
 
@@ -98,13 +98,25 @@ class Shop:
     async def restock(self, available: int, error: Exception | None = None) -> None:
         """Begin anew."""
         await self.observer.execute("TRUNCATE labkit.stock, labkit.sales")
-        await self.observer.execute("INSERT INTO labkit.stock VALUES ($1, $2)", ITEM, available)
+        stock = "INSERT INTO labkit.stock VALUES ($1, $2), ($3, 3)"
+        await self.observer.execute(stock, ITEM, available, OTHER)
+        await self.observer.execute(sale.RESERVE, 1, OTHER)
         self.bank, self.others_sold = TheBank(error), False
 
     async def look(self) -> None:
         """Note what is in the tables."""
-        self.left = await self.observer.fetchval(LEFT)
-        self.sales = [(customer, state) for customer, state in await self.observer.fetch(SALES)]
+        self.left, self.sales = await self.seen_of(ITEM)
+        if (other := await self.seen_of(OTHER)) != (3, [(1, "reserved")]):
+            raise NotYet(
+                f"item {ITEM} was for sale, and item {OTHER} has changed: {other[0]} are left, and "
+                f"its sales are {other[1]}. Expected 3 and [(1, 'reserved')], as before. Let each "
+                f"statement name the item."
+            )
+
+    async def seen_of(self, item: int) -> tuple[int, Sales]:
+        """How many are left of an item, and its sales."""
+        sales = [(customer, state) for customer, state in await self.observer.fetch(SALES, item)]
+        return await self.observer.fetchval(LEFT, item), sales
 
     @property
     def borrowed(self) -> int:
@@ -135,6 +147,11 @@ class Shop:
             self.half_way.append((self.left, self.sales))
         await asyncio.wait([call])
 
+    async def cancel_at_the_sales(self, sale: Call) -> None:
+        """Let the bank take the money, and cancel the sale where it wants to write that down."""
+        async with held(self.observer, "labkit.sales", partial(self.go_on, sale)) as call:
+            call.cancel()
+
     async def stop_and_sell_one(self, sale: Call | None = None) -> bool:
         """Hold it where it wants to write to the stock, and sell one, unless the row is locked."""
         async with held(self.observer, "labkit.stock", partial(self.go_on, sale)) as call:
@@ -157,14 +174,12 @@ class Shop:
         finally:  # what it locks is let go before the tables are dropped
             self.bank.may_answer.set()
             await asyncio.gather(sale, return_exceptions=True)
+        if sale.cancelled():
+            await a_moment_until(lambda: not self.borrowed)
         await self.look()
         if self.borrowed:
             raise NotYet(
                 f"the sale is over, and {self.borrowed} of the pool's {SIZE} connections had not "
                 f"come back."
             )
-        if sale.cancelled():
-            return asyncio.CancelledError()
-        if isinstance(error := sale.exception(), NotYet):  # it never ends
-            raise error
-        return error or sale.result()
+        return end_of(sale)

@@ -189,10 +189,10 @@ async def locks_when_it_looks(pool, bank, item, customer):
 async def locks_in_this_process(pool, bank, item, customer):
     """Nobody of this process comes between look and taking; but there are others."""
     async with lock(), pool.acquire() as connection, connection.transaction():
-        left = await connection.fetchval("SELECT available FROM labkit.stock")
+        left = await connection.fetchval("SELECT available FROM labkit.stock WHERE item = 7")
         if not left:
             return False
-        await connection.execute("UPDATE labkit.stock SET available = $1", left - 1)
+        await connection.execute("UPDATE labkit.stock SET available = $1 WHERE item = 7", left - 1)
         await connection.execute(RESERVE, customer, item)
     return await is_paid(pool, bank, item, customer)
 
@@ -205,8 +205,10 @@ async def gives_back_what_it_read(pool, bank, item, customer):
         await bank.charge(customer)
     except BaseException:
         async with pool.acquire() as connection, connection.transaction():
-            left = await connection.fetchval("SELECT available FROM labkit.stock")
-            await connection.execute("UPDATE labkit.stock SET available = $1", left + 1)
+            left = await connection.fetchval("SELECT available FROM labkit.stock WHERE item = 7")
+            await connection.execute(
+                "UPDATE labkit.stock SET available = $1 WHERE item = 7", left + 1
+            )
             await connection.execute(CANCEL, customer, item)
         raise
     await pool.execute(PAY, customer, item)
@@ -256,6 +258,44 @@ async def takes_the_cancellation_for_a_refusal(pool, bank, item, customer):
         raise
     await pool.execute(PAY, customer, item)
     return True
+
+
+async def undoes_what_is_paid_for(pool, bank, item, customer):
+    """The bank keeps the money, whatever becomes of the last statement."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+        await pool.execute(PAY, customer, item)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    return True
+
+
+async def forgets_the_item(pool, bank, item, customer):
+    """A customer may have bought something else, too."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute("UPDATE labkit.sales SET state = 'paid' WHERE customer = $1", customer)
+    return True
+
+
+async def looks_at_the_stock_meanwhile(pool, bank, item, customer):
+    """Another style: a short query beside the bank, whose connection is back long before."""
+    if not await reserve(pool, item, customer):
+        return False
+    stock = "SELECT available FROM labkit.stock WHERE item = $1"
+    look = asyncio.ensure_future(pool.fetchval(stock, item))
+    try:
+        return await is_paid(pool, bank, item, customer)
+    finally:
+        await asyncio.wait([look])
 
 
 locks: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}  # a lock belongs to one loop
@@ -340,7 +380,14 @@ CASES = [
     Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),
     Case(keeps_one_of_its_own, "not yet", "but 1 connection beside the pool was open"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
+    Case(undoes_what_is_paid_for, "not yet", r"taken the money, .* cancelled .* 3 of 3 are left"),
+    Case(forgets_the_item, "not yet", r"item 8 has changed: 3 are left, .* \[\(1, 'paid'\)\]"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(locks_when_it_looks, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
+    Case(
+        looks_at_the_stock_meanwhile,
+        "pass",
+        r"\d+ sold, \d declined, \d left; \d+ customers were at",
+    ),
     Case(with_a_flag, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
 ]
