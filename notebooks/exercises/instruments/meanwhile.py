@@ -3,13 +3,15 @@
 `held` stops a call where it wants to write, so that one can look at it there, and by no clock.
 `a_moment_until` gives what a call has left behind the time to end; `end_of` is how it ended.
 `another_order` lets an order come in, so that an answer that remembers is out of date.
+`opened` notes the connections that are opened meanwhile.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 
@@ -95,3 +97,16 @@ async def another_order(dsn: str, customer: int, made_at: datetime) -> AsyncIter
             await keeper.execute(WRITE, ORDER, whose, when)
     finally:
         await keeper.close()
+
+
+@contextmanager
+def opened() -> Iterator[list[asyncpg.Connection]]:
+    """The connections of asyncpg that are opened while the block runs, by whomever."""
+    make, noted = asyncpg.Connection.__init__, list[asyncpg.Connection]()
+
+    def note(connection: Any, *args: Any) -> None:
+        make(connection, *args)
+        noted.append(connection)
+
+    with patch.object(asyncpg.Connection, "__init__", note):
+        yield noted

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import asyncpg
 from legacy import statement as old
 
+from labkit.exercises import database
 from tests.exercises.answers import Case
 
 
@@ -92,6 +95,37 @@ async def keeps_it_to_sign(pool, archive, customer):
     return answer(text, signature, await asyncio.to_thread(archive.keep, text))
 
 
+async def opens_a_connection_to_keep(pool, archive, customer):
+    connection = await asyncpg.connect(database())
+    try:
+        return await uses_a_thread(connection, archive, customer)
+    finally:
+        await connection.close()
+
+
+async def keeps_it_twice(pool, archive, customer):
+    await asyncio.to_thread(archive.keep, await text_of(pool, customer))
+    return await uses_a_thread(pool, archive, customer)
+
+
+async def blocks_in_its_first_call(pool, archive, customer, seen=set()):  # noqa: B006
+    if archive not in seen:
+        seen.add(archive)
+        time.sleep(0.3)
+    return await uses_a_thread(pool, archive, customer)
+
+
+async def counts_while_it_signs(pool, archive, customer):
+    """Another style: a connection is borrowed meanwhile, but only for a short query."""
+    text = await text_of(pool, customer)
+    signature, kept_as, orders = await asyncio.gather(
+        asyncio.to_thread(old.sign, text),
+        asyncio.to_thread(archive.keep, text),
+        pool.fetchval("SELECT count(*) FROM labkit.orders WHERE customer = $1", customer),
+    )
+    return {"orders": orders, "signature": signature, "kept_as": kept_as}
+
+
 class Statement:
     """Another style: an object that can be called."""
 
@@ -137,6 +171,12 @@ CASES = [
         r"7 statements.*: return answer\(text, signed\.result",
         by_the_clock=True,
     ),
+    Case(
+        blocks_in_its_first_call,
+        "not yet",
+        r"held for 10 ms or more, .* blocked, at .* in blocks_in_its_first_call: time\.sleep",
+        by_the_clock=True,
+    ),
     Case(signs_less, "not yet", "the number of orders or the signature is wrong"),
     Case(keeps_it_later, "not yet", "kept_as is 0, and the archive has no such statement"),
     Case(remembers, "not yet", r"6 statements were made, and 4 were kept"),
@@ -147,10 +187,13 @@ CASES = [
     Case(
         keeps_the_connection,
         "not yet",
-        "signed, 1 connection of the pool was borrowed",
+        "signed, and 1 connection of the pool was still borrowed",
     ),
-    Case(keeps_it_to_sign, "not yet", "while a text was signed, 1 connection of"),
+    Case(keeps_it_to_sign, "not yet", "a text had been signed, and 1 connection of the pool"),
+    Case(opens_a_connection_to_keep, "not yet", "1 connection beside the pool was still open"),
+    Case(keeps_it_twice, "not yet", "7 statements were made, and the archive has 14"),
     Case(Statement(), "pass", "6 statements over HTTP, all right and all kept"),
     Case(uses_a_thread, "pass", "6 statements over HTTP, all right and all kept"),
+    Case(counts_while_it_signs, "pass", "6 statements over HTTP, all right and all kept"),
     Case(does_both_at_once, "pass", "6 statements over HTTP, all right and all kept"),
 ]
