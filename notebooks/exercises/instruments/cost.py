@@ -20,6 +20,7 @@ import asyncpg
 
 import labkit as lab
 from labkit.probe import users_frame, walk
+from labkit.probe.frames import is_users
 
 ENOUGH = 0.018  # s of CPU time at a stretch: more is felt by everybody
 
@@ -33,8 +34,9 @@ class Cost:
     when: tuple[float, float] = (0.0, 0.0)  # from when to when that was, by perf_counter
     where: str = ""  # the line that was seen in it
     threads: float = 0.0  # s of CPU time in all other threads
-    seen: Counter[str] = field(default_factory=Counter)  # where those were found at work
-    rows: int = 0  # that came at a time, at the most
+    # The lines of the answer's in which those were found at work, or "", and the thread's name.
+    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rows: int = 0  # that were decoded at a time, at the most
 
 
 async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
@@ -104,7 +106,9 @@ def watched_threads(cost: Cost) -> Iterator[None]:
                 name, at_work = names.get(ident, ""), users_frame(walk(frame))
                 idle = at_work is not None and at_work.function == "_worker"
                 if moved and ident not in not_these and not idle and not name.startswith("lab"):
-                    cost.seen[f"{at_work} ({name})"] += 1
+                    # A library's line may be where the interpreter changes hands, and no more.
+                    line = f"at {at_work}, " if is_users(at_work) else ""
+                    cost.seen[line, name] += 1
         cost.threads -= thread_time()
 
     watcher = threading.Thread(target=watch, name="labkit: the check", daemon=True)
@@ -148,7 +152,7 @@ class Listening:
             kind, length = struct.unpack_from("!cI", self._rest, at)
             if len(self._rest) < (end := at + 1 + length):
                 break
-            if kind in (b"D", b"d"):  # a row; a row of COPY
+            if kind == b"D":  # a row; of COPY (d), asyncpg decodes none
                 self._rows += 1
                 self._cost.rows = max(self._cost.rows, self._rows)
             elif kind in (b"C", b"s"):  # that is all; that is all of this batch

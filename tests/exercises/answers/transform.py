@@ -84,6 +84,14 @@ async def best_of(points):
     return best
 
 
+async def takes_the_calendars_year(pool, workers):
+    sums = SUMS.replace("IYYY", "YYYY") + "ORDER BY week, points DESC, customer"
+    best = {}
+    for week, customer, points in await pool.fetch(sums):
+        best.setdefault(week, (customer, points))
+    return best
+
+
 cache: dict[str, object] = {}
 
 
@@ -179,6 +187,16 @@ async def brings_batches_to_a_thread(pool, workers):
     return await asyncio.to_thread(HELPERS["work"], await in_batches(pool, 2000))
 
 
+async def brings_each_batch_to_a_thread(pool, workers):
+    """So short a work that the looks find mostly what is around it, in the library."""
+    points = {}
+    async with pool.acquire() as connection, connection.transaction():
+        cursor = await connection.cursor(ranking.ORDERS)
+        while batch := await cursor.fetch(500):
+            await asyncio.to_thread(HELPERS["earn"], batch, points)
+    return await best_of(points)
+
+
 async def brings_batches_to_a_process(pool, workers):
     """A few rows at a time; and then all of them are pickled, in a thread of this process."""
     rows = await in_batches(pool, 500, lambda batch: map(tuple, batch))
@@ -203,7 +221,7 @@ async def gives_way_now_and_then(pool, workers):
 
 
 async def copies(pool, workers):
-    """Rows that nobody decodes come to the loop all the same."""
+    """Rows that nobody decodes come to the loop, and cost it next to nothing."""
     async with pool.acquire() as connection:
         await connection.copy_from_query(ranking.ORDERS, output=io.BytesIO())
     return await ranks_sums_in_python(pool, workers)
@@ -229,7 +247,8 @@ async def asks_for_all_weeks_at_once(pool, workers):
         )
 
     rows = await asyncio.gather(*(best(row["week"]) for row in weeks * 2))
-    return {week: (customer, points) for week, customer, points in rows}
+    # A week of another check's may have gone meanwhile.
+    return {row["week"]: (row["customer"], row["points"]) for row in rows if row}
 
 
 IN_ONE_GO = "50,00[01] rows came to it in one go"
@@ -248,18 +267,22 @@ CASES = [
     Case(
         uses_a_thread,
         "not yet",
-        rf"looks found it at ranking\.py:\d+ in rank \(asyncio_\d\)|{IN_ONE_GO}: they are",
+        rf"was seen at ranking\.py:\d+ in rank, in the thread asyncio_\d\.|{IN_ONE_GO}: they are",
     ),
-    Case(brings_batches_to_a_thread, "not yet", r"looks found it at 1\.py:\d in earn \(asyncio_"),
+    Case(brings_batches_to_a_thread, "not yet", r"was seen at 1\.py:\d in earn, in the"),
+    Case(
+        brings_each_batch_to_a_thread,
+        "not yet",
+        r"It was seen (at 1\.py:\d in earn, )?in the thread asyncio_\d\.",
+    ),
     Case(
         prepares_its_statement,  # its tuples may take long enough by themselves
         "not yet",
         r"(went to another thread .*, \d+ ms of CPU|worked for \d+ ms at a stretch)",
     ),
-    Case(brings_batches_to_a_process, "not yet", r"another thread .* \(QueueFeederThread\)\."),
+    Case(brings_batches_to_a_process, "not yet", r"another thread .* seen in the thread QueueF"),
     Case(feeds_a_process_with_columns, "not yet", IN_ONE_GO),
     Case(gives_way_now_and_then, "not yet", IN_ONE_GO + ": "),
-    Case(copies, "not yet", IN_ONE_GO + ": they"),
     Case(opens_its_own_connection, "not yet", IN_ONE_GO + ": they are"),
     Case(remembers, "not yet", "returned without waiting for anything"),
     Case(remembers_and_asks_something, "not yet", "the second result was still the first"),
@@ -284,9 +307,11 @@ CASES = [
         r"|a call of your answer had not ended",
         by_the_clock=True,
     ),
+    Case(takes_the_calendars_year, "not yet", r"in, and its ISO week, 2\d\d\d-\d\d, is missing"),
     Case(forgets_who_wins_a_tie, "not yet", r"for week 2025-\d\d the best is"),
     Case(returns_records, "not yet", "expected a dict of 13 weeks"),
     Case(sends_records, "raised", "a call, alone: TypeError: .*pickle.*Record"),
     Case(ranks_sums_in_python, "pass", "6 rankings, all right"),
     Case(streams, "pass", "At most 200 rows"),
+    Case(copies, "pass", "6 rankings, all right"),
 ]
