@@ -55,6 +55,7 @@ class Watched:
     def __init__(self, price: Price, right: dict[int, Decimal]) -> None:
         self._price, self._right = price, right
         self.asked: set[int] = set()
+        self.ended: set[int] = set()  # by an error, or by a price
         self.inside = self.at_once = self.calls = self.errors = self.mixed = 0
 
     async def price(self, order: int) -> Decimal:
@@ -67,9 +68,11 @@ class Watched:
             amount = await self._price(order)
         except Exception:
             self.errors += 1
+            self.ended.add(order)
             raise
         finally:
             self.inside -= 1
+        self.ended.add(order)
         self.mixed += amount != self._right[order]
         return amount
 
@@ -172,7 +175,7 @@ def judge(
             raise by_the_clock(run, 1_000, seen)
         count = counted[name]
         if not isinstance(count, Integral):  # numpy's numbers, too
-            said = f"Expected a number of calls, and got {count!r:.100}."
+            said = f"Expected a whole number of calls, and got {count!r:.100}."
             raise NotYet(said)
         if len(watched.asked) < CALLS:
             said = f"your test asked for {len(watched.asked)} of the {CALLS} orders in `right`."
@@ -197,5 +200,11 @@ def judge(
                 raise NotYet(f"{said} {count}.")
             # A test may count what takes long, too: then there may be more on a busy machine.
             raise by_the_clock(run, 100, f"{said} {count}.")
+        if broken_off := CALLS - len(watched.ended):
+            raise NotYet(
+                f"on {name}, the calls for {broken_off} of the {CALLS} orders were broken off, so "
+                f"nobody knows what they would have returned. Wait for each, whatever becomes of "
+                f"the others."
+            )
     found = "; ".join(f"{name}: {number}" for name, number in counted.items())
     return lab.Verdict("pass", f"your test found what there was, with {CALLS} at once. {found}.")
