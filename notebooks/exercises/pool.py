@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
+from exercises.instruments.meanwhile import opened
 
 import labkit as lab
 from labkit.exercises import NotYet, by_the_clock, database
@@ -53,10 +54,10 @@ OpenPool = Callable[[], Awaitable[asyncpg.Pool]]
 def check(answer: Answer) -> lab.Verdict:
     """Send bursts through the pool; if it stands them, lock a row that many requests want."""
     dsn = database()
-    opened: list[asyncpg.Pool] = []
+    services: list[asyncpg.Pool] = []
 
     async def open_pool() -> asyncpg.Pool:
-        return await _opened(dsn, answer, opened)
+        return await _opened(dsn, answer, services)
 
     _bursts(dsn, open_pool)
     return _locked_row(dsn, open_pool)
@@ -182,8 +183,8 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
     if new := later - backends:
         raise NotYet(
             f"{GRANTED} connections were open when open_pool returned, and {len(new)} others were "
-            f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them: your "
-            f"pool closes connections that it still needs."
+            f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them. "
+            f"Connections were closed that are still needed, by the pool or by the server."
         )
     return lab.Verdict(
         "pass",
@@ -192,9 +193,10 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
     )
 
 
-async def _opened(dsn: str, answer: Answer, opened: list[asyncpg.Pool]) -> asyncpg.Pool:
-    pool = await answer(dsn)
-    if pool in opened:
+async def _opened(dsn: str, answer: Answer, services: list[asyncpg.Pool]) -> asyncpg.Pool:
+    with opened() as connections:
+        pool = await answer(dsn)
+    if pool in services:
         raise NotYet(
             "open_pool was called for a second service, and returned the pool of the first, which "
             "is closed by now. Expected a new pool at each call."
@@ -209,7 +211,16 @@ async def _opened(dsn: str, answer: Answer, opened: list[asyncpg.Pool]) -> async
                 f"open_pool returned a pool that {'is closed' if closed else 'was not awaited'}: "
                 f"nobody can use it. Expected `return await asyncpg.create_pool(…)`."
             )
-        opened.append(pool)
+        services.append(pool)
+        still_open = [each for each in connections if not each.is_closed()]
+        beside = len(still_open) - (size := pool.get_size())
+        if beside > 0 and beside + size > GRANTED:
+            for each in still_open:
+                each.terminate()
+            raise NotYet(
+                f"when open_pool returned, {size} connections of its pool were open, and {beside} "
+                f"beside it. The service is granted {GRANTED}, and never more."
+            )
         return pool
     if isinstance(pool, asyncpg.Connection):
         await pool.close()
