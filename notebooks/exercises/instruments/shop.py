@@ -5,11 +5,9 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
-from unittest.mock import patch
 
 import asyncpg
-from exercises.instruments.meanwhile import Call, a_moment_until, end_of, held
+from exercises.instruments.meanwhile import Call, a_moment_until, end_of, held, opened
 from legacy import sale
 from legacy.sale import Declined
 
@@ -125,14 +123,7 @@ class Shop:
 
     async def watched(self, customer: int) -> object:
         """Call the answer, and note each connection that is opened meanwhile, by whomever."""
-        make = asyncpg.Connection.__init__
-
-        def noted(connection: Any, *args: Any) -> None:
-            make(connection, *args)
-            self.opened.append(connection)
-
-        self.opened.clear()
-        with patch.object(asyncpg.Connection, "__init__", noted):
+        with opened() as self.opened:
             return await self.answer(self.pool, self.bank, ITEM, customer)
 
     def go_on(self, sale: Call | None) -> Call:
