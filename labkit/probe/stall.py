@@ -8,6 +8,7 @@ from typing import NamedTuple
 from labkit.probe.frames import Frame, Stack, source
 
 MACHINE = "the process was kept from running"  # a part that is nobody's fault
+OWN_THREADS = "threads of its own had the processors"
 
 # What to do about a stall, by its cause. `python -m labkit.probe why CAUSE` prints it.
 ADVICE = {

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from labkit.probe.meters import Measured
 from labkit.probe.origin import Place, Where
-from labkit.probe.stall import MACHINE, Part, Stall
+from labkit.probe.stall import MACHINE, OWN_THREADS, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
@@ -66,11 +66,13 @@ class Iteration:
         asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
         queued, stopped = m.loop_queued * part, m.stopped * part
+        crowded = min(rest, queued) if own else 0.0
+        rest -= crowded
         late = 0.0 if own else queued  # while it asks, it can wait for both at the same time
         machine = min(rest, max(stopped, late) if asked else stopped + late)
-        # Its own threads had the processors, or one may have slept with the interpreter.
-        unproved = min(rest - machine, max(0.0, m.idle * part - late, queued - late))
-        rest -= machine + unproved
+        rest -= machine
+        slept = min(rest, max(0.0, m.idle * part - queued))  # with the interpreter, some thread
+        rest -= slept
         if told and m.kept > interval + _SOON:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
@@ -89,10 +91,11 @@ class Iteration:
         booked = defaultdict[Where, float](float)
         for what, of, seconds in (
             (cause, at, rest),
-            ("unknown", place, unproved),
+            ("unknown", place, slept),
             ("collecting garbage", place, garbage),
             ("computing", place, ran),
             (MACHINE, Place(), machine),
+            (OWN_THREADS, Place(), crowded),
         ):
             self.shares[what, of] += seconds
             booked[of.where] += seconds
@@ -133,7 +136,9 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     machine = totals[MACHINE]
     if machine > busy / 2 and busy - machine < threshold:
         return machine
-    cause = max((cause for cause in totals if cause != MACHINE), key=totals.__getitem__)
+    crowded = totals[OWN_THREADS]
+    causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
+    cause = "unknown" if crowded > busy / 2 else max(causes, key=totals.__getitem__)
     place = _costliest(shares, cause)
     there = [(of, at.task, s) for (of, at), s in shares.items() if at.where == place.where]
     found, blocked = sum(s for *_, s in there), sum(s for of, _, s in there if of == "blocked")
@@ -153,7 +158,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         frame=place.frame,
         samples=seen.looks,
         approximate=cause != "unknown" and late,
-        share=min(1.0, found / max(1e-9, busy - machine)),
+        share=min(1.0, found / max(1e-9, busy - machine - crowded)),
         tasks=len(seen.tasks),
         also=tuple(
             Part(other, 1e3 * seconds, at.frame, came_late(at, seconds))
@@ -167,7 +172,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
 
 def _costliest(shares: dict[tuple[str, Place], float], cause: str) -> Place:
     """Where most time of a cause went: the line with the most, and its longest place."""
-    if cause in ("unknown", MACHINE):  # whoever was there is not to blame
+    if cause in ("unknown", MACHINE, OWN_THREADS):  # whoever was there is not to blame
         return Place()
     places = {place: seconds for (other, place), seconds in shares.items() if other == cause}
     places = places or {place: seconds for (_, place), seconds in shares.items()}  # it was moved
