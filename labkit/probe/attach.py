@@ -119,7 +119,8 @@ def watch_loops(
     running = [loop for loop in loops if isinstance(loop, asyncio.AbstractEventLoop)]
     if not running:
         raise LabError(
-            "No event loop was found. Expected one that runs; one of uvloop's, in the main thread."
+            "No event loop was found. Expected a running one. (One of uvloop's is found only in "
+            "the main thread.)"
         )
     watching = [asyncio.run_coroutine_threadsafe(watch(), loop) for loop in running]
     try:

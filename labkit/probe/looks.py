@@ -132,7 +132,8 @@ class Sampler(threading.Thread):
         task = asyncio.current_task(timer.loop)
         seen.place = place_in_task(stack, task)
         seen.looks += 1
-        seen.tasks |= {id(task)} if task else set()
+        if task:
+            seen.tasks[seen.place.where].add(id(task))
         return seen
 
     def _divide(self, seen: Iteration, m: Measured, who: Place | None) -> None:

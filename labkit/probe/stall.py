@@ -73,7 +73,7 @@ class Stall:
         samples: How many looks found the loop in this stall.
         approximate: The looks came late, as when C code keeps the interpreter: what did it is at
             the frame or shortly before, and `task` and `awaited_at` are as uncertain.
-        tasks: In how many different tasks the looks found the loop.
+        tasks: In how many different tasks the looks found that line.
         thread: The name of the thread that starved the loop, else None.
         task: The name of the task, if it was given one, and did most of it.
         awaited_at: The user's line that waits for it, where the frame is not the user's.
@@ -133,8 +133,8 @@ class Stall:
             if self.frame:
                 text += f", {self._at} {self.frame}: {self.source}"
             elif self.samples:
-                shortly = "or shortly before " if self.approximate else ""
-                text += f", in {shortly}C code with no Python frame, in the loop or short callbacks"
+                loops = "" if self.thread else ", the loop itself or short callbacks"
+                text += f", where there was no Python frame (C code{loops})"
             else:
                 text += ", in a line that no look found"
         if self.task:

@@ -28,7 +28,9 @@ class Suspect(NamedTuple):
     """A thread that had CPU time while the interpreter was kept."""
 
     cpu: float | None  # s; None where the system does not tell
-    proved: int  # 2: it let go of the interpreter when made to; 1: it moved on; 0: nothing
+    # 2: it let go of the interpreter when made to; 1: it moved on; 0: nothing; -1: at this moment,
+    # it runs without (and may have had it before).
+    proved: int
     place: Place
 
 
@@ -95,9 +97,9 @@ class Suspects:
                 proved = 2 if lets_go(frame) else int(moved)  # before the frame is looked into
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                # One that runs at this moment, while the interpreter is here, does without it.
-                if (thread_cpu(native) or 0.0) - (cpu or 0.0) < (perf_counter() - then) / 2:
-                    suspects.append(Suspect(ran, proved, place))
+                if (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2:
+                    proved = -1  # the interpreter is here
+                suspects.append(Suspect(ran, proved, place))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
@@ -112,11 +114,12 @@ def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | 
     # nobody knows, to have moved on proves nothing.
     best = max((s.proved for s in suspects), default=0)
     unsure = best < 2 and len({s.cpu is None for s in suspects}) == 2
-    proved = [s for s in suspects if s.proved == best and best and not unsure]
+    proved = [s for s in suspects if s.proved == best > 0 and not unsure]
     # Another can have slept with the interpreter for as long as these did not run.
     kept = m.kept + m.idle
     enough = m.kept / 4 if best == 2 else 0.8 * kept
-    if not proved and not unsure and len({s.place.line for s in suspects}) == 1:
+    lines = {s.place.line for s in suspects}
+    if not unsure and len(lines) == 1 and all(s.proved == 0 for s in suspects):
         proved, enough = suspects, max(enough, others_cpu / 4)  # who else can have been it?
     cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
     return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None

@@ -36,7 +36,7 @@ class Iteration:
     place: Place | None = None  # where the last look found the loop
     asks: bool = False  # there, it had been made to let go of the interpreter
     looks: int = 0
-    tasks: set[int] = field(default_factory=set)
+    tasks: dict[Where, set[int]] = field(default_factory=lambda: defaultdict(set))
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
     # The time by cause and place; of a line, the most that one look stands for, and the time of
     # looks that came only when an operation in C was over.
@@ -146,10 +146,10 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         place = place._replace(task=None)  # many did it
 
     def came_late(place: Place, seconds: float) -> bool:
-        """Whether one look stands for most of it: the loop may have been at another line before."""
-        return fits * seen.longest[place.where] > seconds / 2
+        """Whether one look, or those after C, stand for most of it: it may be another line's."""
+        return fits * max(seen.longest[place.where], seen.after_c[place.where]) > seconds / 2
 
-    late = came_late(place, found) or fits * seen.after_c[place.where] > found / 2
+    late = came_late(place, found)
     late |= cause != "blocked" and blocked > 0.1 * busy
     return Stall(
         start_s=seen.since - entered,
@@ -159,7 +159,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         samples=seen.looks,
         approximate=cause != "unknown" and late,
         share=min(1.0, found / max(1e-9, busy - machine - crowded)),
-        tasks=len(seen.tasks),
+        tasks=len(seen.tasks[place.where]),
         also=tuple(
             Part(other, 1e3 * seconds, at.frame, came_late(at, seconds))
             for other, seconds in totals.items()
@@ -174,7 +174,7 @@ def _costliest(shares: dict[tuple[str, Place], float], cause: str) -> Place:
     """Where most time of a cause went: the line with the most, and its longest place."""
     if cause in ("unknown", MACHINE, OWN_THREADS):  # whoever was there is not to blame
         return Place()
-    places = {place: seconds for (other, place), seconds in shares.items() if other == cause}
+    places = {place: s for (other, place), s in shares.items() if other == cause and s > 0}
     places = places or {place: seconds for (_, place), seconds in shares.items()}  # it was moved
     lines = defaultdict[Where, float](float)
     for place, seconds in places.items():

@@ -148,10 +148,10 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
                 f"the report should be {right} and was {got!r:.200}."
             )
         if list(got) != list(right):
+            old, yours = next(it for it in zip(right, got, strict=True) if it[0] != it[1])
             raise NotYet(
-                f"for customer {customer} the numbers are right, but not the order: the old report "
-                f"begins with the oldest month, {next(iter(right))}, and yours with "
-                f"{next(iter(got))}."
+                f"for customer {customer} the numbers are right, but not the order. The old report "
+                f"has the oldest month first: it has {old} where yours has {yours}."
             )
     # Nothing but the answer can keep this loop. One such stall may be the machine's.
     stalls = sorted((s.own_ms, str(s)) for s in run.stalls if s.thread is None)

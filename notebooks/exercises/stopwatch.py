@@ -155,7 +155,7 @@ def _judge(
             f"freeze has moved everything after it. A schedule counts from its beginning, not from "
             f"the last request.",
         )
-    if late.max() > LATE and at_once < round(FROZEN * RATE):  # it has met a freeze
+    if late.max() > LATE and at_once < 0.9 * FROZEN * RATE:  # it has met a freeze
         # Who needs longer to ask them than they take has the first answers before the last asks.
         raise by_the_clock(
             run,
@@ -174,7 +174,7 @@ def _times(reported: Any) -> Times:
     each, yours = [], np.empty(())
     if not isinstance(reported, Mapping):
         with contextlib.suppress(Exception):  # it is no list, or not of numbers
-            each = list(reported)
+            each = list(itertools.islice(reported, DUE + 1))  # it may have no end
             yours = np.array(each, dtype=float)
     if yours.ndim != 1:
         raise NotYet(f"{expected} this {type(reported).__name__}: {reported!r:.60}.")

@@ -202,7 +202,7 @@ def judge(
             raise by_the_clock(run, 100, f"{said} {count}.")
         if broken_off := CALLS - len(watched.ended):
             raise NotYet(
-                f"on {name}, the calls for {broken_off} of the {CALLS} orders were broken off, so "
+                f"on {name}, the calls for {broken_off} of the {CALLS} orders had not ended, so "
                 f"nobody knows what they would have returned. Wait for each, whatever becomes of "
                 f"the others."
             )

@@ -174,7 +174,7 @@ CASES = [
     Case(
         blocks_in_its_first_call,
         "not yet",
-        r"held for 10 ms or more, .* blocked, at .* in blocks_in_its_first_call: time\.sleep",
+        r"held once for 10 ms or more, .* blocked, at .* in blocks_in_its_first_call: time\.sleep",
         by_the_clock=True,
     ),
     Case(signs_less, "not yet", "the number of orders or the signature is wrong"),
