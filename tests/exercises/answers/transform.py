@@ -267,7 +267,7 @@ CASES = [
     Case(
         uses_a_thread,
         "not yet",
-        rf"was seen (at ranking\.py:\d+ in rank, )?in the thread asyncio_\d\.|{IN_ONE_GO}: they are",
+        rf"was seen (at ranking\.py:\d+ in rank, )?in the thread asyncio|{IN_ONE_GO}: they are",
     ),
     Case(brings_batches_to_a_thread, "not yet", r"was seen at 1\.py:\d in earn, in the"),
     Case(
