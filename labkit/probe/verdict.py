@@ -138,7 +138,9 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
         return machine
     crowded = totals[OWN_THREADS]
     causes = [cause for cause in totals if cause not in (MACHINE, OWN_THREADS)]
-    cause = "unknown" if crowded > busy / 2 else max(causes, key=totals.__getitem__)
+    cause = max(causes, key=totals.__getitem__)
+    if crowded > busy / 2 and totals[cause] < threshold:  # by itself it would be no stall
+        cause = "unknown"
     place = _costliest(shares, cause)
     there = [(of, at.task, s) for (of, at), s in shares.items() if at.where == place.where]
     found, blocked = sum(s for *_, s in there), sum(s for of, _, s in there if of == "blocked")

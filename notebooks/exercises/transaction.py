@@ -163,14 +163,19 @@ class Bench(Shop):
                 f"pool that were borrowed: {borrowed}). Whoever wants to write to this row waits "
                 f"for the bank, too."
             )
-        await a_moment_until(lambda: not self.borrowed)  # it may have asked something, quickly
+
+        def beside() -> int:
+            return sum(not connection.is_closed() for connection in self.opened)
+
+        # It may just have asked something, or be closing a connection.
+        await a_moment_until(lambda: not (self.borrowed or beside()))
         if self.borrowed:
             raise NotYet(
                 f"while the bank was asked, no row was locked, but {self.borrowed} connection was "
                 f"borrowed, and kept. If {SIZE} customers keep one each, the pool is empty: give "
                 f"it back before you wait."
             )
-        if own := sum(not connection.is_closed() for connection in self.opened):
+        if own := beside():
             raise NotYet(
                 f"while the bank was asked, no row was locked, but {own} connection beside the "
                 f"pool was open. Use the pool's, which bounds how many there are, and give them "
