@@ -106,13 +106,13 @@ class Sampler(threading.Thread):
     def _pause(self, age: float) -> float:
         """How long (s) to sleep, by the age (s) of the loop's present iteration.
 
-        At 10 ms, the first look is to come at about half the threshold: a C call is then made to
+        Below 40 ms, the first look is to come at about half the threshold: a C call is then made to
         let go of the interpreter (after 5 ms, the switch interval) before the stall is over.
         """
         threshold = self._timer.threshold
         if age >= self._first:
             return max(threshold / 10, age / 50)
-        first = (0.52 if threshold < 0.03 else 0.65) * threshold
+        first = (0.52 if threshold < 0.04 else 0.65) * threshold
         return max(threshold / 10, first - max(0.0, age))
 
     def _look(self, since: float) -> Iteration | None:
