@@ -81,6 +81,17 @@ class Machine:
         """How late the machine was at this quantile of all wake-ups (0 to 1), in milliseconds."""
         return self.late_ms[round(share * (len(self.late_ms) - 1))] if self.late_ms else 0.0
 
+    def late_in(self, shares: Any) -> Any:
+        """How late it was in these shares of the time (an array, 0 to 1), in ms.
+
+        Unlike a share of the wake-ups: what is late for long is met by more requests.
+        """
+        import numpy as np
+
+        late = np.array(self.late_ms or [0.0])
+        lasts = np.cumsum(late + 1e3 * _EVERY)
+        return late[np.searchsorted(lasts, shares * lasts[-1])]
+
     @property
     def starved(self) -> bool:
         """Whether whoever computed had to queue for a processor, and often."""

@@ -106,6 +106,11 @@ def lower(
     pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, (unknown, why) = not any(map(math.isnan, ratios)), doubts([*befores, *afters])
+    whole = all(float(end.seen).is_integer() for end in chain(*pairs))
+    if whole and befores and figure and unit != "%":  # these are counts
+        was, now = (sum(end.seen for end in side) for side in zip(*pairs, strict=True))
+        chance = 3 * math.sqrt(was + now)
+        true, false = true and was - now > chance, false and times * now - was > chance
     more, surely, remark = more_failed(befores, afters, offer, refusal)
     few = befores and not figure and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
     if more:
@@ -117,7 +122,7 @@ def lower(
         false, why = False, why or "there were too few requests to rule it out"
     elif false and more_failed(afters, befores, offer, refusal)[0]:
         false, why = False, why or "more requests had failed before, and the rest does not tell"
-    elif not why and not 1 / times < median_low(ratios) < times:
+    elif befores and not why and not 1 / times < median_low(ratios) < times:
         why = "a few requests, or a single moment, may have made the difference"
     shown = pairs[typical(ratios) if comparable else 0]
     said = " → ".join(words(end.seen, unit) for end in shown) + remark

@@ -89,8 +89,8 @@ class Run:
         long again, and until it serves each offer as before (see `served_as_before`); of an offer
         that does not tell, all that came later. So are stalls that were too long only because the
         machine was late. Every time becomes shorter. A request is woken about five times, so one in
-        a hundred meets what one wake-up in five hundred meets: the p99 becomes shorter by twice (as
-        two may be late) the lateness of one wake-up in five hundred, and so on for every rank.
+        a hundred meets what comes in a five-hundredth of the time: the p99 becomes shorter by twice
+        (as two may be late) the lateness of that share, and so on for every rank.
         """
         import numpy as np
 
@@ -110,8 +110,7 @@ class Run:
         def shorten(times: pd.Series) -> pd.Series:
             """The shortest time loses the least lateness, the longest time the most."""
             rarer = (1 - times.rank(method="first") / (len(times) + 1)) / _WAKE_UPS
-            late = self.machine.late_ms or [0.0]
-            added = _AT_ONCE * np.quantile(late, 1 - rarer.fillna(0), method="nearest")
+            added = _AT_ONCE * self.machine.late_in(1 - rarer.fillna(0))
             return (times - added).clip(lower=0)
 
         def shorter(table: pd.DataFrame, time: str, kind: Any) -> pd.DataFrame:
@@ -216,11 +215,13 @@ class Run:
             "stalls": len(self.stalls),
         }
 
-    def hurt(self, stall: Stall) -> tuple[int, float]:
-        """How many requests a stall held up, and for how long (ms) they waited in all for it."""
-        intended, took = self.requests.intended_s, self.requests.latency_ms / 1e3
-        waits = (intended + took).clip(upper=_end_of(stall)) - intended.clip(lower=stall.start_s)
-        return int((waits > 0).sum()), 1e3 * float(waits[waits > 0].sum())
+    def hurt(self, *stalls: Stall) -> tuple[int, float]:
+        """How many requests stalls held up (their own, too), and how long (ms) these waited."""
+        came, waited = self.requests.intended_s, 0.0 * self.requests.intended_s
+        ended = came + self.requests.latency_ms / 1e3
+        for it in stalls:
+            waited += (ended.clip(upper=_end_of(it)) - came.clip(lower=it.start_s)).clip(lower=0)
+        return int((waited > 0).sum()), 1e3 * float(waited.sum())
 
     @property
     def stalls_in_words(self) -> str:

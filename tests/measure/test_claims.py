@@ -307,10 +307,49 @@ def test_what_chance_does_to_spans_stalls_and_gauges_is_no_effect(pairs: int) ->
     def nothing_idle(run: Run) -> float:
         return run.share_of_time("idle", lambda idle: idle == 0)
 
-    for figure in (lambda run: len(run.stalls), nothing_idle):
-        once, twice, never = ([holding(*at)] * pairs for at in ((0.5,), (0.5, 2.5), ()))
-        assert lower("seldom", 2, once, never, figure).held is None
-        assert lower("seldom", 2, twice, never, figure).held is True
+    once, twice, never = ([holding(*at)] * pairs for at in ((0.5,), (0.5, 2.5), ()))
+    assert lower("seldom", 2, once, never, nothing_idle).held is None
+    assert lower("seldom", 2, twice, never, nothing_idle).held is True
+
+
+@pytest.mark.parametrize(
+    ("times", "before", "after", "expected"),
+    [
+        (2, [2], [0], None),
+        (2, [4, 3, 2], [1, 0, 1], None),
+        (2, [12], [0], True),
+        (2, [4, 5, 4], [0, 0, 1], True),
+        (2, [3], [4], None),
+        (2, [12], [14], False),
+        (20, [400], [100], False),
+    ],
+)
+def test_a_count_that_chance_may_have_made_less_is_not_lower(
+    times: float, before: list[int], after: list[int], expected: bool | None
+) -> None:
+    def some(counts: list[int]) -> list[Run]:
+        at = np.linspace(0.0, 3.9, 401)
+        return [a_run(*[1.0] * 400, stalls=stalls(*at[:: 401 // (n or 1)][:n])) for n in counts]
+
+    claimed = lower("fewer", times, some(before), some(after), lambda run: len(run.stalls))
+    assert expected is claimed.held, claimed
+
+
+def test_lateness_counts_by_the_time_that_it_lasts() -> None:
+    stopped = Machine([0.1] * 294 + [18.0] * 6)  # six times in a second, 18 ms
+    # What comes at any time meets it: of 500 in a second, nine come within 18 ms.
+    slow = [1.0 + (18 - 2 * j if j < 9 else 0) for _ in range(6) for j in range(83)]
+    run = a_run(*slow, machine=stopped)
+    assert 18.0 == stopped.late_in(np.array([0.95]))
+    assert (
+        above("the slowest takes more than 5 ms", 5, lambda run: run.latency().max, run).held
+        is None
+    )
+    assert above("p99 is above 2.5 ms", 2.5, lambda run: run.latency().p99, run).held is None
+    assert (
+        lower("so was it before", 2, run, a_run(*[1.0] * 498), lambda r: r.latency().max).held
+        is None
+    )
 
 
 def test_where_nothing_is_left_without_the_pause_nothing_is_claimed() -> None:
