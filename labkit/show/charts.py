@@ -60,7 +60,8 @@ def compare(
     if change == "unchanged" or abs(was - now) < max(b.noise_ms, a.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
     title = f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
-    title += more_failed([b], [a], named)[2].replace("; ", "; but ")
+    befores, afters = map(list, zip(*pairs, strict=True))
+    title += more_failed(befores, afters, named)[2].replace("; ", "; but ")
     paused = next((run.machine.trouble for run in (b, a) if run.machine.pauses), "")
     title += "".join(f"; but {why}" for why in (paused, a.invalid or b.invalid) if why)
     figure, [above, below] = panels(height=5.4, rows=2)

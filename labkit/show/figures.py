@@ -43,7 +43,8 @@ def bars(
     drawn = axes.barh(list(values), list(values.values()), height=0.5, color=BLUE)
     axes.bar_label(drawn, list(map(number, values.values())), padding=4, color=INK)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.12 * max(*values.values(), 1e-9)), xlabel=unit)
+    least, most = min(0, *values.values()), max(1e-9, *values.values())
+    axes.set(xlim=(1.12 * least, 1.12 * most), xlabel=unit)
     axes.grid(axis="y", visible=False)
     whole_numbers(axes.xaxis, values.values())
     said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
@@ -91,7 +92,7 @@ def lines(
     if log:
         logarithmic(axes)
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=None if axes.dataLim.y0 < 0 else 0)
         whole_numbers(axes.yaxis, chain(*columns.values()))
     if during:
         shade(axes, during)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labkit.display import as_html, number, show
 from labkit.measure import Run
+from labkit.probe import Stall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,23 +17,23 @@ if TYPE_CHECKING:
 def stalls(run: Run) -> None:
     """Tabulate what held the loop: a row for each line, the one that hurt most first.
 
-    "held up" counts the requests that waited for it, "waited" adds up for how long.
+    "held up" counts the requests that waited for it (its own, too), "waited" adds up for how long.
     """
     import pandas as pd
 
     if not run.stalls:
         show(f"{run.name}: nothing held the loop.")
         return
-    key, sums = ["line", "source", "cause"], ["in all (ms)", "held up", "waited (ms)"]
-    rows = [
-        (str(it.frame or "no look found it"), it.source, it.cause, it.duration_ms, *run.hurt(it))
-        for it in run.stalls
-    ]
-    by_line = pd.DataFrame(rows, columns=[*key, *sums]).groupby(key, sort=False)
-    table = by_line[sums].sum()
-    table.insert(0, "stalls", by_line.size())
-    table.insert(1, "longest (ms)", by_line["in all (ms)"].max())
-    show_table(table.reset_index().sort_values(["waited (ms)", "in all (ms)"], ascending=False))
+    by_line = defaultdict[tuple[str, ...], list[Stall]](list)
+    for it in run.stalls:
+        by_line[str(it.frame or "no look found it"), it.source, it.cause].append(it)
+    times, waits = ["stalls", "longest (ms)", "in all (ms)"], ["held up", "waited (ms)"]
+    rows = []
+    for line, them in by_line.items():
+        took = [it.duration_ms for it in them]
+        rows.append((*line, len(them), max(took), sum(took), *run.hurt(*them)))
+    table = pd.DataFrame(rows, columns=["line", "source", "cause", *times, *waits])
+    show_table(table.sort_values(["waited (ms)", "in all (ms)"], ascending=False))
 
 
 def summary(runs: Sequence[Run], *, offer: str | None = None) -> None:

@@ -307,6 +307,30 @@ def test_a_comparison_says_in_its_title_that_a_run_was_profiled_or_others_fail(
     assert title.endswith("; but a tracer or a profiler was on")
 
 
+def test_a_comparison_counts_the_failures_of_the_pairs_that_it_does_not_draw(
+    notebook: Notebook,
+) -> None:
+    down = [Request("lookup", i / 10, i / 10, i / 10 + 0.001, "Down") for i in range(30)]
+    some_fail = a_run(1.0, requests=LOOKUPS + down, name="repaired")
+    labkit.compare([BEFORE] * 3, [some_fail, AFTER, some_fail])
+    title = picture(notebook)[0].split(". Before:")[0]
+    assert title.endswith("; but 60 of 360 failed, 0 of 300 before")
+
+
+def test_figures_below_nothing_are_drawn(drawn: list[Figure]) -> None:
+    labkit.bars({"lost": -5.0, "won": 2.0}, title="a title", unit="")
+    labkit.lines([1, 2], {"change": [-3.0, 4.0]}, title="a title", x_unit="", unit="")
+    [bars], [lines] = (figure.axes for figure in drawn)
+    assert bars.get_xlim()[0] < -5 < 2 < bars.get_xlim()[1]
+    assert lines.get_ylim()[0] < -3 < 4 < lines.get_ylim()[1]
+
+
+def test_a_request_is_held_up_once_by_a_line_however_often(notebook: Notebook) -> None:
+    run = a_run(1.0, requests=[Request("job", 0.0, 0.0, 0.9, None)], stalls=STALLS)
+    labkit.stalls(run)
+    assert tables(notebook)[0].split()[-2:] == ["1", "200"]
+
+
 def test_stalls_are_tabulated_by_line_the_costliest_first(notebook: Notebook) -> None:
     short = Frame("/somewhere/json.py", 3, "dump")
     other = Stall(0.7, 90, "computing", short, (short,), 3, False, 1, None)
