@@ -123,13 +123,13 @@ class Load:
 
         What began before `run`, as the opening of a pool does, is no part of one, and is not kept.
         """
-        start = perf_counter()
+        start, request = perf_counter(), _current.get()
         try:
             yield
         finally:
             if start >= self.began:  # never, as long as that is NaN
                 took = 1e3 * (perf_counter() - start)
-                self.spans.append(Span(_current.get(), name, start - self.began, took))
+                self.spans.append(Span(request, name, start - self.began, took))
 
     async def run(self, *, seconds: float) -> None:
         """Offer everything for some seconds, then wait for what is still in flight.

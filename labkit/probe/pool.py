@@ -46,7 +46,9 @@ class PoolMeter:
 
     def __enter__(self) -> Self:
         """Begin to count; a LabError says that this is no pool."""
-        meter, original = self, self._class
+        meter, original = self, type(self._pool)
+        if hasattr(original, "is_metered"):
+            raise LabError("This pool has a meter already, and it can have one. Use that one.")
         if not (hasattr(original, "acquire") and hasattr(original, "release")):
             given = f"PoolMeter was given a {original.__name__}."
             raise LabError(f"{given} Expected a pool, with acquire() and release(), as asyncpg's.")
@@ -64,8 +66,8 @@ class PoolMeter:
 
         # A subclass, as an asyncpg pool has no place for a new attribute; so `pool.fetchval()` and
         # its like are metered, too.
-        methods = {"__slots__": (), "acquire": acquire, "release": release}
-        self._pool.__class__ = type(original.__name__, (original,), methods)
+        methods = {"__slots__": (), "acquire": acquire, "release": release, "is_metered": True}
+        self._class, self._pool.__class__ = original, type(original.__name__, (original,), methods)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,14 +105,18 @@ class Borrowed:
         return f"{perf_counter() - self.since:.1f} s, borrowed at {self.line}, in {self.task!r}"
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self.__aenter__().__await__()
+        return self._borrow(self.asked).__await__()
 
     async def __aenter__(self) -> Any:
+        enter = getattr(self.asked, "__aenter__", None)  # which refuses to be entered twice
+        return await self._borrow(enter() if enter else self.asked)
+
+    async def _borrow(self, asked: Awaitable[Any]) -> Any:
         meter, began, task = self.meter, perf_counter(), asyncio.current_task()
         meter.waiting += 1
         try:
             with meter._span("acquire"):
-                self.connection = await self.asked
+                self.connection = await asked
         finally:
             meter.waiting -= 1
             self.since = perf_counter()

@@ -292,6 +292,27 @@ def test_spans_belong_to_their_requests() -> None:
             assert span.span_ms >= {"outer": 30, "inner": 20}[name] - 1
 
 
+def test_a_span_is_whose_it_began_whoever_ends_it() -> None:
+    load = Load()
+    lent = load.span("connection")
+
+    async def borrows() -> None:
+        lent.__enter__()
+
+    async def gives_back() -> None:
+        await asyncio.sleep(0.01)
+        lent.__exit__(None, None, None)
+
+    async def main() -> None:
+        load.offer("borrows", borrows, rate=10)
+        load.offer("gives back", gives_back, rate=10)
+        await load.run(seconds=0.1)
+
+    run(main())
+    [span] = load.spans
+    assert "borrows" == load.requests[span.request].offer
+
+
 def test_a_span_that_fails_is_kept() -> None:
     load = Load()
 

@@ -60,6 +60,25 @@ def test_the_meter_refuses_what_is_no_pool() -> None:
         pass
 
 
+def test_a_pool_has_one_meter_and_behaves_as_without_it(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool:
+            another = PoolMeter(pool)
+            with PoolMeter(pool):
+                with pytest.raises(labkit.LabError, match="has a meter already"), another:
+                    pass
+                once: Any = pool.acquire()
+                async with once:
+                    with pytest.raises(asyncpg.InterfaceError, match="already acquired"):
+                        await once.__aenter__()
+                assert 1 == pool.get_idle_size()
+            with another:
+                assert 1 == await pool.fetchval("SELECT 1")
+            assert 1 == another.as_dict()["idle"]
+
+    asyncio.run(main())
+
+
 def test_the_meter_enters_a_span_around_each_wait_and_each_use(dsn: Dsn) -> None:
     said: list[str] = []
 
