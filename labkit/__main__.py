@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or a file that has no ✔
-    # SIGTERM does what Ctrl-C does: the kernels are shut down. Ctrl-C counts even where the
-    # shell has it ignored, as for a program in the background.
+    # SIGTERM, and a terminal that is closed, do what Ctrl-C does: the kernels are shut down. Ctrl-C
+    # counts even where the shell has it ignored, as for a program in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     parser = argparse.ArgumentParser("labkit", description="The asyncpg stall workbook.")
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("doctor", help="say what would keep the workbook from running here")
@@ -62,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # nobody reads on, as `head` does not
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         print(
             f"{error.filename or 'A file'} cannot be used: {error.strerror or error}. Expected an "

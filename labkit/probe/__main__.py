@@ -73,14 +73,16 @@ def _run(options: argparse.Namespace) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             _report(found, options.json)
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object) -> None:
         if os.getpid() == pid:
-            raise SystemExit(128 + signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)
-        signal.raise_signal(signal.SIGTERM)
+            raise SystemExit(128 + number)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
     atexit.register(report)  # by then, the program's threads and children have ended
-    before = signal.signal(signal.SIGTERM, end)
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
     # Child processes are watched, too: each has `boot` on its path, and the same settings.
     paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

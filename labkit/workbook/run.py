@@ -65,13 +65,14 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         told = [asdict(result) for result in results]
         data = {"python": sys.version.split()[0], "stopped": stopped, "notebooks": told}
         report.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    print_scoreboard(results)
     try:
         first = overview(results, results_of({path: notebooks[path] for path in executed}))
         write({path: notebook for path, (_, notebook) in executed.items()}, first, directory)
-        print(f"\nAs pages: {directory / 'index.html'}")
+        pages = f"As pages: {directory / 'index.html'}"
     except Exception as error:  # the verdicts are told all the same
-        print(f"\nThere are no new pages: {error}")
+        pages = f"There are no new pages: {error}"
+    print_scoreboard(results)  # after them: nobody may read on, as `head` does not
+    print(f"\n{pages}")
     if stopped:
         print(f"Stopped after {len(executed)} of {len(notebooks)}.")
     print(in_sum(results))

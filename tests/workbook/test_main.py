@@ -362,6 +362,19 @@ def test_all_held_is_exit_status_0_also_where_the_output_has_no_tick(outcome: Ou
     assert (outcome.checkout.root / "runs" / "01_broken.html").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes of that kind there")
+def test_who_reads_no_further_is_told_nothing(checkout: Checkout) -> None:
+    pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = checkout.command("status")
+    with subprocess.Popen(command, encoding="utf-8", env=env, **pipes) as status:
+        assert status.stdout is not None
+        assert status.stderr is not None
+        status.stdout.close()
+        assert "" == status.stderr.read()
+    assert 141 == status.returncode
+
+
 def test_mistakes_are_told_without_a_traceback_before_anything_runs(checkout: Checkout) -> None:
     checkout.add("00_first", "1 / 0")
     checkout.add("01_second", "1 / 0")
@@ -432,11 +445,9 @@ def running(checkout: Checkout) -> Iterator[Running]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_shuts_the_kernel_down_and_says_so_in_a_line(
-    running: Running, how: signal.Signals
-) -> None:
-    running.runner.send_signal(how)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_shuts_the_kernel_down_and_says_so_in_a_line(running: Running, how: str) -> None:
+    running.runner.send_signal(signal.Signals[how])
     _, said = running.runner.communicate(timeout=20)
     assert (130, "Stopped.\n") == (running.runner.returncode, said)
     assert not running.kernel.is_running()
