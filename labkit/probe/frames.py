@@ -27,6 +27,8 @@ _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  #
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
 # A thread stands at these only where it is made to let go of the interpreter, or asks for it.
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
+# These may take long in C, and are no place to let go of it.
+_OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
 _walking = threading.RLock()
 
 
@@ -57,15 +59,24 @@ Stack = tuple[Frame, ...]  # outermost first
 _frame, _async_frame = lru_cache(4096)(Frame), lru_cache(4096)(AsyncFrame)
 
 
-def walk(frame: FrameType | None, until: CodeType | None = None, *, another: bool = False) -> Stack:
+def walk(
+    frame: FrameType | None,
+    until: CodeType | None = None,
+    *,
+    another: bool = False,
+    collects: int = 0,
+) -> Stack:
     """A frame and its callers, outermost first; only what was called by the code `until`.
 
     A look at another thread leaves out a function that it has only entered: threads are often made
-    to let go of the interpreter there.
+    to let go of the interpreter there. And what has called nothing, as garbage happens to be
+    collected in it (in the frame with the id `collects`).
     """
     frames = list[Frame]()
     with no_collection():
         while frame is not None and frame.f_code is not until:
+            if frames and id(frame) == collects:
+                break
             if frames or not another or not only_entered(frame):
                 code = frame.f_code
                 file = _GENERATED if _is_generated(frame) else code.co_filename
@@ -104,6 +115,40 @@ def lets_go(frame: FrameType) -> bool:
     """Whether a thread stands where it was made to let go of the interpreter, or asks for it."""
     at, code = frame.f_lasti, frame.f_code.co_code
     return at >= 0 and opcode.opname[code[at]].startswith(_LETS_GO)
+
+
+@lru_cache(256)
+def _loops_begin(code: CodeType) -> frozenset[int]:
+    """Where: at what a jump backwards leads to."""
+    ops, begin, more = code.co_code, set[int](), 0
+    for i in range(0, len(ops), 2):
+        name, far = opcode.opname[ops[i]], ops[i + 1] | more
+        more = far << 8 if name == "EXTENDED_ARG" else 0
+        if "JUMP_BACKWARD" in name:
+            begin |= {i + 2 - 2 * far, i + 4 - 2 * far}  # from 3.12 on, a cache follows the jump
+    return frozenset(begin)
+
+
+def after_another_line(frame: FrameType) -> bool:
+    """Whether operators of another line ran since a thread could last be made to let go.
+
+    An operator in C (`key in rows`, `a * b`, an f-string) is no such place: a look finds the next
+    jump or call, on whichever line that is.
+    """
+    if only_entered(frame) and frame.f_back:
+        frame = frame.f_back
+    code, others = frame.f_code, list[int]()
+    ops, loops = code.co_code, _loops_begin(code)
+    for i in range(frame.f_lasti - 2, -1, -2):
+        name = opcode.opname[ops[i]]
+        if name.startswith(_LETS_GO):
+            break
+        if name.startswith(_OPERATORS):
+            others.append(i)
+        if i in loops:
+            break
+    lines = (line for first, end, line in code.co_lines() for i in others if first <= i < end)
+    return any(line != frame.f_lineno for line in lines)
 
 
 def _is_generated(frame: FrameType) -> bool:

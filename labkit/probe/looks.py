@@ -14,7 +14,14 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from labkit.probe.frames import is_library, is_users, lets_go, no_collection
+from labkit.probe.frames import (
+    after_another_line,
+    is_library,
+    is_users,
+    lets_go,
+    no_collection,
+    only_entered,
+)
 from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
@@ -122,14 +129,17 @@ class Sampler(threading.Thread):
             timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
         seen, frame = timer.iteration, sys._current_frames().get(self._loop_thread)
-        seen.asks = frame is not None and lets_go(frame)
+        seen.asks = seen.unsure = seen.calls = False
+        if frame:
+            seen.asks, seen.unsure = lets_go(frame), after_another_line(frame)
+            seen.calls = timer.collects not in (0, id(frame)) and not only_entered(frame)
         stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line
             return None
         seen.paused |= not timer.loop.is_running() or any(_is_debuggers(f.file) for f in stack)
         if seen.paused:
             return None
-        task = asyncio.current_task(timer.loop)
+        task = None if seen.calls else asyncio.current_task(timer.loop)
         seen.place = place_in_task(stack, task)
         seen.looks += 1
         if task:

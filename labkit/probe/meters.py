@@ -38,6 +38,7 @@ class Measured(NamedTuple):
     elsewhere: float = 0.0  # and on others
     idle: float = 0.0  # of `late`, how long it waited for the interpreter while no thread ran
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
+    asked: int = 0  # how often the sampler waited for the interpreter; 0 where nobody counts
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
 
@@ -71,17 +72,19 @@ class Meters:
         differences = (max(0.0, new - old) for old, new in zip(before, self._totals, strict=True))
         took, cpu, own_cpu, loop_ran, here, elsewhere = differences
         waits, self._waits = self._waits, getrusage(RUSAGE_THREAD).ru_nvcsw if _COUNTS else 0
+        asks = max(0, self._waits - waits - 1)  # one of the waits was its sleep
         late, kept, stopped, idle = max(0.0, took - asked), 0.0, 0.0, 0.0
         if late > _LATE:
-            # One of the waits was its sleep. Its own CPU time is a garbage collection's.
-            waited = (self._waits - waits - 1) * sys.getswitchinterval() + own_cpu
+            # Its own CPU time is a garbage collection's.
+            waited = asks * sys.getswitchinterval() + own_cpu
             wanted = max(0.0, min(late, waited if _COUNTS else cpu))
             # Whoever had it may have slept with it, or have waited for a processor.
             kept = min(wanted, cpu) if cpu > late / 20 else wanted
             if late > _VERY_LATE:
                 idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
-        return Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
+        m = Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
+        return m._replace(asked=asks)
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""

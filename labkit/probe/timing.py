@@ -47,6 +47,7 @@ class Timer:
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
         self._garbage = [0.0, 0.0]  # for how long it was collected elsewhere, and on this thread
         self._gc_began, self._gc_here = math.inf, False
+        self.collects = 0  # the id of the frame on this thread in which it is being collected
         self.lags = Histogram()
         # (seconds since the beginning, the longest iteration in ms), for each window
         self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
@@ -76,7 +77,8 @@ class Timer:
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
         outer = getattr(self._greenlet(), "gr_frame", None)  # None, unless another greenlet runs
-        return walk(outer, self._engine) + walk(frame, self._engine, another=True)
+        within = walk(frame, self._engine, another=True, collects=self.collects)
+        return walk(outer, self._engine) + within
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:
         wait, clock, note = selector.select, perf_counter, self._note
@@ -177,6 +179,8 @@ class Timer:
         """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
         now = perf_counter()
         self._gc_here = threading.get_ident() == self._thread
+        begins = phase == "start" and self._gc_here
+        self.collects = id(sys._getframe().f_back) if begins else 0
         self._garbage[self._gc_here] += max(0.0, now - self._gc_began)
         self._gc_began = now if phase == "start" else math.inf
 

@@ -35,6 +35,8 @@ class Iteration:
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
     place: Place | None = None  # where the last look found the loop
     asks: bool = False  # there, it had been made to let go of the interpreter
+    unsure: bool = False  # another line's operators may have run since it could be made to
+    calls: bool = False  # the collector has called code in Python: that is not its own work
     looks: int = 0
     tasks: dict[Where, set[int]] = field(default_factory=lambda: defaultdict(set))
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
@@ -58,7 +60,8 @@ class Iteration:
         took, place = max(0.0, until - self.since - self.divided), self.place or Place()
         part, interval = min(1.0, took / (m.took or 1.0)), sys.getswitchinterval()
         most = cpu if cpu or m.loop_cpu is not None else took
-        garbage = min(took, m.garbage, most)  # not the wait for the interpreter after it
+        # Not the wait for the interpreter after it.
+        garbage = 0.0 if self.calls else min(took, m.garbage, most)
         ran = min(took - garbage, max(0.0, cpu - garbage))
         rest = took - garbage - ran
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
@@ -73,7 +76,9 @@ class Iteration:
         rest -= machine
         slept = min(rest, max(0.0, m.idle * part - queued))  # with the interpreter, some thread
         rest -= slept
-        if told and m.kept > interval + _SOON:
+        # What lets go by itself before it is made to, as each write does, is always seen there.
+        elsewhere = self.unsure or (not self.asks and m.late < 0.9 * interval)
+        if (m.asked and elsewhere) or (told and m.kept > interval + _SOON):
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
         kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place
