@@ -46,13 +46,19 @@ class Ends:
         """Let works fail, be slow and be cancelled; then count. What is wrong, or ""."""
         gate = asyncio.Semaphore(PLACES)
         called = 0.0
+        begun = inside = 0  # slow works
 
         def begin() -> None:
             self.alone_ms = min(self.alone_ms, 1e3 * (perf_counter() - called))
 
         async def slow() -> str:
+            nonlocal begun, inside
             begin()
-            await asyncio.sleep(3 * DEADLINE_MS / 1e3)
+            begun, inside = begun + 1, inside + 1
+            try:
+                await asyncio.sleep(3 * DEADLINE_MS / 1e3)
+            finally:
+                inside -= 1
             return "slow"
 
         async def fail(error: Exception) -> None:
@@ -89,9 +95,21 @@ class Ends:
                 f"{free} of {PLACES} places are free. Whatever happens, each place taken is given "
                 f"back, once."
             )
+        if inside:  # and it is not among the five that could be taken
+            return (
+                "a caller went away during its work; the work still ran, and its place was already "
+                "free. So more works run than there are places: a work that goes on keeps its "
+                "place until it ends."
+            )
+        begun = 0
         call = asyncio.ensure_future(self._answer(gate, slow))  # no place is free
         if fault := await _go_away(call, "a caller went away while it waited for a place"):
             return fault
+        if begun:
+            return (
+                "with no place free in `gate`, a work began. Others may hold its places, too: take "
+                "one of `gate`, and not of a gate of your own."
+            )
         for _ in range(PLACES):
             gate.release()
         await asyncio.sleep(2 * DEADLINE_MS / 1e3)

@@ -183,6 +183,57 @@ async def shields_the_work_and_keeps_its_place(gate, work):
     return await asyncio.shield(task)
 
 
+async def shields_the_work_and_gives_its_place_back(gate, work):
+    """Its caller goes away, and the next one is let in beside it."""
+    try:
+        async with asyncio.timeout(0.1):
+            await gate.acquire()
+    except TimeoutError:
+        raise Overloaded("full") from None
+    try:
+        return await asyncio.shield(work())
+    finally:
+        gate.release()
+
+
+async def shields_the_work_and_waits_for_it(gate, work):
+    """Another style: whoever is cancelled goes away when the work is over."""
+    try:
+        await asyncio.wait_for(gate.acquire(), 0.1)
+    except TimeoutError:
+        raise Overloaded("full") from None
+    task = asyncio.ensure_future(work())
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await asyncio.wait([task])
+        gate.release()
+
+
+async def cancels_the_work_as_a_task(gate, work):
+    """Another style: the work is a task, which is told to end, and its place is given back."""
+    try:
+        await asyncio.wait_for(gate.acquire(), 0.1)
+    except TimeoutError:
+        raise Overloaded("full") from None
+    task = asyncio.ensure_future(work())
+    try:
+        await asyncio.wait([task])
+        return task.result()
+    finally:
+        task.cancel()
+        gate.release()
+
+
+gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}  # one belongs to one loop
+
+
+async def has_a_gate_of_its_own(gate, work):
+    """As large as the one that it is given; but others use that one, too."""
+    own = gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(5))
+    return await waits_for_it(own, work)
+
+
 async def takes_the_cancellation_for_the_deadline(gate, work):
     try:
         await asyncio.wait_for(gate.acquire(), 0.1)
@@ -237,7 +288,15 @@ CASES = [
     Case(sleeps_and_then_looks, "not yet", r"work began only after \d{3} ms", by_the_clock=True),
     Case(refuses_in_its_own_words, "pass", r"refused, none early; 5 at once"),
     Case(shields_the_work_and_keeps_its_place, "pass", r"refused, none early; 5 at once"),
+    Case(shields_the_work_and_waits_for_it, "pass", r"refused, none early; 5 at once"),
+    Case(cancels_the_work_as_a_task, "pass", r"refused, none early; 5 at once"),
     Case(shields_the_work, "not yet", "ran at once, with 5 places"),
+    Case(
+        shields_the_work_and_gives_its_place_back,
+        "not yet",
+        "the work still ran, and its place was already free",
+    ),
+    Case(has_a_gate_of_its_own, "not yet", "with no place free in `gate`, a work began"),
     Case(
         tries_twice,
         "not yet",
