@@ -21,6 +21,7 @@ Meanwhile = Callable[[asyncio.Future[object]], Awaitable[object]]
 SIZE = 5  # connections
 ITEM, OTHER = 7, 8  # OTHER is not for sale: 3 are left, and one is reserved for customer 1
 CUSTOMERS = 20
+NEIGHBOUR = 99  # not of the crowd: somebody for whom one of ITEM is reserved, and stays so
 
 # Finds the row if nobody has locked it against writing.
 FREE_ROW = f"SELECT FROM labkit.stock WHERE item = {ITEM} FOR NO KEY UPDATE SKIP LOCKED"
@@ -99,11 +100,20 @@ class Shop:
         stock = "INSERT INTO labkit.stock VALUES ($1, $2), ($3, 3)"
         await self.observer.execute(stock, ITEM, available, OTHER)
         await self.observer.execute(sale.RESERVE, 1, OTHER)
+        await self.observer.execute(sale.RESERVE, NEIGHBOUR, ITEM)
         self.bank, self.others_sold = TheBank(error), False
 
     async def look(self) -> None:
-        """Note what is in the tables."""
-        self.left, self.sales = await self.seen_of(ITEM)
+        """Note what is in the tables, without what was there before."""
+        self.left, sales = await self.seen_of(ITEM)
+        self.sales = [each for each in sales if each[0] != NEIGHBOUR]
+        theirs = [each for each in sales if each[0] == NEIGHBOUR]
+        if theirs != [(NEIGHBOUR, "reserved")]:
+            raise NotYet(
+                f"item {ITEM} was reserved for customer {NEIGHBOUR}, too, and now that customer's "
+                f"sales are {theirs}. Expected [({NEIGHBOUR}, 'reserved')], as before. Let each "
+                f"statement name the customer."
+            )
         if (other := await self.seen_of(OTHER)) != (3, [(1, "reserved")]):
             raise NotYet(
                 f"item {ITEM} was for sale, and item {OTHER} has changed: {other[0]} are left, and "
@@ -120,6 +130,34 @@ class Shop:
     def borrowed(self) -> int:
         """Connections that are out of the pool at this moment."""
         return int(self.pool.get_size() - self.pool.get_idle_size())
+
+    async def holds_nothing(self) -> None:
+        """While the bank is asked: neither a lock nor a connection, of the pool or beside it."""
+        borrowed = self.borrowed
+        if not await self.observer.fetch(FREE_ROW):
+            raise NotYet(
+                f"while the bank was asked, the item's row was locked (connections of the "
+                f"pool that were borrowed: {borrowed}). Whoever wants to write to this row waits "
+                f"for the bank, too."
+            )
+
+        def beside() -> int:
+            return sum(not connection.is_closed() for connection in self.opened)
+
+        # It may just have asked something, or be closing a connection.
+        await a_moment_until(lambda: not (self.borrowed or beside()))
+        if self.borrowed:
+            raise NotYet(
+                f"while the bank was asked, no row was locked, but {self.borrowed} connection was "
+                f"borrowed, and kept. If {SIZE} customers keep one each, the pool is empty: give "
+                f"it back before you wait."
+            )
+        if own := beside():
+            raise NotYet(
+                f"while the bank was asked, no row was locked, but {own} connection beside the "
+                f"pool was open. Use the pool's, which bounds how many there are, and give them "
+                f"back before you wait."
+            )
 
     async def watched(self, customer: int) -> object:
         """Call the answer, and note each connection that is opened meanwhile, by whomever."""

@@ -286,6 +286,34 @@ async def forgets_the_item(pool, bank, item, customer):
     return True
 
 
+async def forgets_the_customer(pool, bank, item, customer):
+    """Others may have reserved the same item."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute("UPDATE labkit.sales SET state = 'paid' WHERE item = $1", item)
+    return True
+
+
+async def cancels_for_everybody(pool, bank, item, customer):
+    """The same where it undoes."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(GIVE_BACK, item)
+            await connection.execute("DELETE FROM labkit.sales WHERE item = $1", item)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
 async def looks_at_the_stock_meanwhile(pool, bank, item, customer):
     """Another style: a short query beside the bank, whose connection is back long before."""
     if not await reserve(pool, item, customer):
@@ -382,6 +410,8 @@ CASES = [
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(undoes_what_is_paid_for, "not yet", r"taken the money, .* cancelled .* 3 of 3 are left"),
     Case(forgets_the_item, "not yet", r"item 8 has changed: 3 are left, .* \[\(1, 'paid'\)\]"),
+    Case(forgets_the_customer, "not yet", r"customer 99, too, .* sales are \[\(99, 'paid'\)\]"),
+    Case(cancels_for_everybody, "not yet", r"customer 99, too, .* sales are \[\]\. Expected"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(locks_when_it_looks, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
     Case(
