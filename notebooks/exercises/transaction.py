@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 import asyncpg
-from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop
+from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop, UnforeseenError
 from legacy.sale import Declined
 
 import labkit as lab
@@ -97,7 +97,8 @@ class Bench(Shop):
             raise NotYet("0 were left, and the bank was asked for the money all the same.")
         self.expect(got, False, 0, [], "none was left")
 
-        for error in (Declined("no credit"), ConnectionError("the bank cannot be reached")):
+        unreachable = ConnectionError("the bank cannot be reached")
+        for error in (Declined("no credit"), unreachable, UnforeseenError("503")):
             await self.restock(3, error)
             self.expect(await self.sell(1), error, 3, [], f"the bank raised {error!r}")
 
@@ -120,6 +121,12 @@ class Bench(Shop):
             )
         await self.is_whole_at_any_time()
         await self.others_sell_too()
+        await self.restock(3)
+        if await self.when_the_pool_is_empty() is False:
+            raise NotYet(
+                "3 were left, but all connections of the pool were borrowed for a moment, and the "
+                "customer was told that none was left. Wait for a connection."
+            )
 
     async def is_whole_at_any_time(self) -> None:
         """Stop a sale, and its undoing, where it wants to write to a table, and look at both."""
@@ -161,6 +168,11 @@ class Bench(Shop):
         await self.look()
         if self.sales == [(1, "paid")]:
             raise NotYet("1 sale was marked as paid before the bank had answered.")
+        if (self.left, self.sales) == (2, []):
+            raise NotYet(
+                "while the bank was asked, 1 item had been taken, and customer 1 had no sale of it "
+                "in the state 'reserved'. Others know a reservation by this name."
+            )
 
     async def the_customer_goes_away(self) -> None:
         """The request is cancelled while the bank is asked."""
@@ -259,6 +271,13 @@ class Bench(Shop):
             raise NotYet(
                 f"{len(paid)} of {STOCK} were sold, and {self.left} are left; {len(self.sales)} "
                 f"sales are on record."
+            )
+        refused = sum(got is False for got in self.sold.values())
+        if refused and (taken := len(set(self.bank.asked))) < STOCK:
+            raise NotYet(
+                f"{refused} customers were told that none was left, and only {taken} of {STOCK} "
+                f"had been taken. A lock, a connection or a race that was lost says nothing about "
+                f"the stock: wait, or try again."
             )
         if self.bank.most_at_once <= SIZE:
             raise by_the_clock(

@@ -33,6 +33,10 @@ SALES = """
 """
 
 
+class UnforeseenError(Exception):
+    """What nobody can name who has not read this check."""
+
+
 class TheBank:
     """Answers when it is told to, or when everybody is here who can come."""
 
@@ -168,6 +172,16 @@ class Shop:
         """Let the bank answer a sale, or one that begins now."""
         self.bank.may_answer.set()
         return sale or asyncio.ensure_future(self.watched(1))
+
+    async def when_the_pool_is_empty(self) -> object:
+        """Sell while others have borrowed every connection, for a moment. What comes of it."""
+        async with AsyncExitStack() as stack:
+            for _ in range(SIZE):
+                await stack.enter_async_context(self.pool.acquire())
+            call = self.go_on(None)
+            await asyncio.wait([call], timeout=0.2)  # for those who give up
+        await asyncio.wait([call])
+        return end_of(call)
 
     async def stop(self, table: str, sale: Call | None = None) -> None:
         """Hold a sale, or one that begins now, where it wants to write to a table, and look."""

@@ -314,6 +314,81 @@ async def cancels_for_everybody(pool, bank, item, customer):
     return True
 
 
+async def undoes_all_that_it_has_heard_of(pool, bank, item, customer):
+    """A bank can raise something else, too."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except (Declined, OSError, TimeoutError, RuntimeError, asyncio.CancelledError):
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def skips_what_is_locked(pool, bank, item, customer):
+    """Whoever meets another customer is told that none is left."""
+    look = "SELECT available FROM labkit.stock WHERE item = $1 FOR UPDATE SKIP LOCKED"
+    async with pool.acquire() as connection, connection.transaction():
+        if not await connection.fetchval(look, item):
+            return False
+        await connection.fetchval(TAKE, item)
+        await connection.execute(RESERVE, customer, item)
+    return await is_paid(pool, bank, item, customer)
+
+
+async def gives_up_when_it_loses_a_race(pool, bank, item, customer):
+    """Takes only if nobody has taken since it looked, and does not look again."""
+    async with pool.acquire() as connection, connection.transaction():
+        if not await took_what_it_saw(connection, item):
+            return False
+        await connection.execute(RESERVE, customer, item)
+    return await is_paid(pool, bank, item, customer)
+
+
+async def looks_again_when_it_loses_a_race(pool, bank, item, customer):
+    """Another style: the same, until it has won or none is left."""
+    while True:
+        async with pool.acquire() as connection, connection.transaction():
+            if took := await took_what_it_saw(connection, item):
+                await connection.execute(RESERVE, customer, item)
+                break
+        if took is None:
+            return False
+    return await is_paid(pool, bank, item, customer)
+
+
+async def took_what_it_saw(connection, item):
+    """None if none is left; False if somebody else was quicker."""
+    seen = await connection.fetchval("SELECT available FROM labkit.stock WHERE item = $1", item)
+    if not seen:
+        return None
+    take = "UPDATE labkit.stock SET available = $2 - 1 WHERE item = $1 AND available = $2"
+    return await connection.execute(take, item, seen) == "UPDATE 1"
+
+
+async def does_not_wait_for_a_connection(pool, bank, item, customer):
+    """The pool is busy; but that is not the stock."""
+    try:
+        async with pool.acquire(timeout=0.01) as connection, connection.transaction():
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+    except TimeoutError:
+        return False
+    return await is_paid(pool, bank, item, customer)
+
+
+async def has_its_own_name_for_a_reservation(pool, bank, item, customer):
+    reservation = "INSERT INTO labkit.sales VALUES ($1, $2, 'pending')"
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(TAKE, item) is None:
+            return False
+        await connection.execute(reservation, customer, item)
+    return await is_paid(pool, bank, item, customer)
+
+
 async def looks_at_the_stock_meanwhile(pool, bank, item, customer):
     """Another style: a short query beside the bank, whose connection is back long before."""
     if not await reserve(pool, item, customer):
@@ -389,6 +464,7 @@ CASES = [
     Case(asks_the_bank_first, "not yet", "0 were left, and the bank was asked"),
     Case(never_undoes, "not yet", r"raised Declined\('no credit'\): 2 are left.*'reserved'"),
     Case(undoes_what_it_expects, "not yet", r"raised ConnectionError\(.*\): 2 are left"),
+    Case(undoes_all_that_it_has_heard_of, "not yet", r"raised UnforeseenError\(.*\): 2 are left"),
     Case(forgets_cancellation, "not yet", r"was cancelled while .*: 2 of 3 are left"),
     Case(shields_the_bank, "not yet", "all was undone, and the bank took the money all the same"),
     Case(undoes_by_halves, "not yet", r"see that 3 of 3 were left and the sales were \[\(1, 'res"),
@@ -412,10 +488,19 @@ CASES = [
     Case(forgets_the_item, "not yet", r"item 8 has changed: 3 are left, .* \[\(1, 'paid'\)\]"),
     Case(forgets_the_customer, "not yet", r"customer 99, too, .* sales are \[\(99, 'paid'\)\]"),
     Case(cancels_for_everybody, "not yet", r"customer 99, too, .* sales are \[\]\. Expected"),
+    Case(skips_what_is_locked, "not yet", r"told that none was left, and only \d+ of 12 had been"),
+    Case(gives_up_when_it_loses_a_race, "not yet", "only .* a race that was lost says nothing"),
+    Case(does_not_wait_for_a_connection, "not yet", "3 were left, .* Wait for a connection"),
+    Case(has_its_own_name_for_a_reservation, "not yet", "no sale of it in the state 'reserved'"),
     Case(raises, "raised", "a good customer: AttributeError"),
     Case(locks_when_it_looks, "pass", r"\d+ sold, \d declined, \d left; \d+ customers were at"),
     Case(
         looks_at_the_stock_meanwhile,
+        "pass",
+        r"\d+ sold, \d declined, \d left; \d+ customers were at",
+    ),
+    Case(
+        looks_again_when_it_loses_a_race,
         "pass",
         r"\d+ sold, \d declined, \d left; \d+ customers were at",
     ),
