@@ -243,6 +243,62 @@ def test_what_a_collection_calls_is_not_the_collectors_fault() -> None:
     assert verdict(main) == ("blocked", marked("CLOSE"))
 
 
+@pytest.mark.parametrize("cause", ["blocked", "computing"])
+def test_what_a_librarys_finalizer_does_is_not_the_line_that_made_garbage(cause: str) -> None:
+    text = {"blocked": "sleep(0.1)", "computing": "while clock() < at + 0.1: pass"}[cause]
+    space: dict[str, Any] = {"sleep": time.sleep, "clock": time.perf_counter}
+    close = f"def close(it):\n at = clock()\n {text}"
+    exec(compile(close, json.__file__, "exec"), space)
+    made: Any = type("Connection", (), {"__del__": space["close"]})
+
+    async def main() -> None:
+        connection, rows = made(), list[Any]()
+        connection.me = connection
+        del connection
+        for i in range(3000):
+            rows.append([i])
+
+    stall = unless_busy(lambda: longest(main), lambda it: bool(it and it.cause == cause))
+    assert stall
+    assert stall.frame
+    assert (json.__file__, 3, "close") == stall.frame
+
+
+# A look finds where the loop lets go of the interpreter. Before that, it may have been elsewhere.
+
+
+@pytest.mark.parametrize("rows", [30, 150])
+def test_a_line_that_only_lets_go_is_not_surely_the_one_that_computed(rows: int) -> None:
+    def price() -> int:
+        return sum(i * i % 7 for i in range(20_000))
+
+    async def main() -> None:
+        with open(os.devnull, "wb", buffering=0) as log:
+            for _ in range(rows):
+                price()
+                log.write(b"priced")  # WRITE
+
+    for _ in range(3):
+        stall = longest(main, 10)
+        if stall and stall.frame and stall.frame.line == marked("WRITE"):
+            assert stall.at != "at", stall
+
+
+def test_operators_of_the_line_before_may_have_computed() -> None:
+    known = [*range(30_000)]
+
+    async def main() -> None:
+        hits = list[bool]()
+        for key in range(-200, 0):
+            hit = key in known
+            hits.append(hit)  # HIT
+
+    stall = unless_busy(lambda: longest(main), lambda it: bool(it and it.frame))
+    assert stall
+    assert stall.frame
+    assert stall.at != "at" or stall.frame.line != marked("HIT"), stall
+
+
 def test_a_thread_that_is_none_of_threadings_leaves_the_others_innocent() -> None:
     over = threading.Event()
 
