@@ -13,6 +13,7 @@ import io
 import os
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -48,6 +49,14 @@ async def makes_a_mistake(*args: object) -> None:
     raise RuntimeError("a mistake of my own")
 
 
+async def returns_a_coroutine(*args: object) -> object:
+    return asyncio.sleep(0)
+
+
+async def returns_a_future(*args: object) -> object:
+    return asyncio.get_running_loop().run_in_executor(None, time.sleep, 0)
+
+
 def is_not_async(*args: object) -> int:
     return 20
 
@@ -77,6 +86,12 @@ ANYWHERE = [
         "not yet",
         r"a call of your answer returned 20, which cannot be awaited\. Expected a coroutine",
     ),
+    Case(
+        returns_a_coroutine,
+        "not yet",
+        "a call of your answer returned a coroutine that nobody awaited: write `return await …`",
+    ),
+    Case(returns_a_future, "not yet", "your answer returned a Future that nobody awaited: write"),
     Case(waits_for_ever, "not yet", r"had not ended after 0.5 s: it waited at test_answers\.py:"),
     Case(
         never_gives_the_loop_back,
