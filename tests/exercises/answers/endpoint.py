@@ -88,6 +88,12 @@ async def keeps_the_connection(pool, archive, customer):
         return await uses_a_thread(connection, archive, customer)
 
 
+async def never_gives_it_back(pool, archive, customer):
+    """After two calls, there is none left, for anybody."""
+    connection = await pool.acquire()
+    return await uses_a_thread(connection, archive, customer)
+
+
 async def keeps_it_to_sign(pool, archive, customer):
     async with pool.acquire() as connection:
         text = await text_of(connection, customer)
@@ -188,6 +194,11 @@ CASES = [
         keeps_the_connection,
         "not yet",
         "signed, and 1 connection of the pool was still borrowed",
+    ),
+    Case(
+        never_gives_it_back,
+        "not yet",
+        r"had not ended after 8 s: it waited at endpoint\.py:\d+ in never_gives_it_back\.",
     ),
     Case(keeps_it_to_sign, "not yet", "a text had been signed, and 1 connection of the pool"),
     Case(opens_a_connection_to_keep, "not yet", "1 connection beside the pool was still open"),
