@@ -194,8 +194,13 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
 
 
 async def _opened(dsn: str, answer: Answer, services: list[asyncpg.Pool]) -> asyncpg.Pool:
-    with opened() as connections:
-        pool = await answer(dsn)
+    try:
+        with opened() as connections:
+            pool = await answer(dsn)
+    except lab.LabError:
+        raise
+    except Exception as error:
+        raise lab.LabError(f"open_pool raised {type(error).__name__}: {error}") from None
     if pool in services:
         raise NotYet(
             "open_pool was called for a second service, and returned the pool of the first, which "

@@ -40,6 +40,13 @@ async def raises(dsn):
     return await asyncpg.create_pool(dsn, max_size=8, command_timeout=0.5)
 
 
+async def sets_a_number(dsn):
+    """asyncpg wants text there."""
+    return await asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, server_settings={"statement_timeout": 500}
+    )
+
+
 async def opens_a_connection(dsn):
     return await asyncpg.connect(dsn, command_timeout=0.5)
 
@@ -187,6 +194,7 @@ CASES = [
     Case(warms_up_by_hand, "pass", "8 connections, all warm"),
     Case(lets_the_server_break_locks, "pass", "8 connections, all warm"),
     Case(raises, "raised", "ValueError: min_size is greater than max_size"),
+    Case(sets_a_number, "raised", r"^open_pool raised \w+Error: "),
     Case(opens_a_connection, "raised", "returned a Connection. Expected an asyncpg pool"),
     Case(lets_the_server_give_up, "pass", "8 connections, all warm"),
 ]
