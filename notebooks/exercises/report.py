@@ -84,6 +84,9 @@ LOOP = events.Handle._run.__code__.co_filename  # its frame calls each callback
 TRUSTED = tuple(os.path.join(os.path.dirname(file), "") for file in (LOOP, asyncpg.__file__))
 PYTHON = ("<frozen", os.path.join(os.path.dirname(os.path.dirname(LOOP)), ""))
 
+# Where a thread's join() waits: up to Python 3.12, in a method of its own.
+JOIN = getattr(threading.Thread, "_wait_for_tstate_lock", threading.Thread.join).__code__
+
 Place = tuple[lab.Frame, str]  # a line, and what it calls there
 
 
@@ -242,9 +245,17 @@ def _waits(function: Any) -> bool:
 
 
 def _waits_for_a_thread(frame: FrameType, function: Any) -> bool:
-    """Whether this is a future's `result()`, an event's or a queue's wait: all do it this way."""
-    in_wait = frame.f_code is threading.Condition.wait.__code__
-    return in_wait and function.__name__ == "acquire" and frame.f_locals["timeout"] != 0
+    """Whether this is a wait for a thread: a future's, an event's, a queue's, or a `join()`."""
+    known = frame.f_locals
+    if frame.f_code is threading.Condition.wait.__code__:
+        return bool(function.__name__ == "acquire" and known["timeout"] != 0)
+    if frame.f_code is not JOIN or function.__name__ not in ("acquire", "join"):
+        return False
+    # `is_alive()` asks the same way, and does not block. And who shuts an executor down joins its
+    # threads, idle ones as well: only the clock tells that from waiting for their work.
+    shuts_down = ("shutdown", "thread.py")
+    executor = any((f.function, os.path.basename(f.file)) == shuts_down for f in walk(frame))
+    return bool(known.get("block", True)) and known["timeout"] != 0 and not executor
 
 
 def _place(frame: FrameType, function: Any) -> set[Place]:

@@ -6,6 +6,7 @@ import functools
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -139,6 +140,17 @@ async def waits_for_its_warm_thread(pool, customer):
     return threads.submit(ask_psycopg2, dsn, customer).result()
 
 
+async def joins_its_warm_thread(pool, customer):
+    """The same, of a thread that it has made itself."""
+    dsn = dsn_of(pool)
+    await asyncio.wrap_future(threads.submit(ask_psycopg2, dsn, customer))
+    months = []
+    thread = threading.Thread(target=lambda: months.append(ask_psycopg2(dsn, customer)))
+    thread.start()
+    thread.join()
+    return months[0]
+
+
 class Report:
     """Another style: an object that can be called."""
 
@@ -228,6 +240,7 @@ CASES = [
     ),
     Case(remembers_and_keeps_the_pause, "not yet", "was still {}: it remembers"),
     Case(waits_for_its_warm_thread, "not yet", KEEPS + r"return threads\.submit.*acquire\)"),
+    Case(joins_its_warm_thread, "not yet", KEEPS + r"thread\.join\(\) \("),
     Case(limits_the_old_module, "not yet", KEEPS + r"time\.sleep\(0\.08\) .*\(cursor\.execute\)"),
     Case(begins_with_the_newest, "not yet", "customer 42 the numbers are right, but not"),
     Case(Report(), "pass", "14 reports, all right"),
