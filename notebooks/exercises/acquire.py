@@ -52,7 +52,12 @@ Answer = Callable[[asyncpg.Pool, int], Awaitable[bool]]
 
 SIZE, CROWD = 5, 20
 DEAREST = 13_100  # this order costs the limit, and no more
-CLEAR = "DELETE FROM labkit.bookings RETURNING step"
+# The steps stand in this order, whichever was written first: within a transaction it is all one.
+BY_STEP = "ORDER BY step DESC"
+CLEAR = f"WITH gone AS (DELETE FROM labkit.bookings RETURNING step) TABLE gone {BY_STEP}"
+WRITERS = """
+    SELECT count(*) FROM pg_locks
+    WHERE relation = 'labkit.bookings'::regclass AND mode = 'RowExclusiveLock' AND NOT granted"""
 TOGETHER = "Statements that belong together need the same connection, and a transaction on it."
 
 
@@ -77,7 +82,7 @@ class Bench:
         self.expected: dict[int, bool] = {}
         self.returned: dict[int, object] = {}
         self.rows: dict[int, list[str]] = {}
-        self.most_borrowed = self.borrowed_alone = 0
+        self.most_borrowed = self.borrowed_alone = self.most_writers = 0
         self.inside = self.most_inside = 0  # calls of the answer
 
     @asynccontextmanager
@@ -210,8 +215,30 @@ class Bench:
             load.offer("booking", lambda: self.book(next(orders)), rate=2, burst=CROWD)
             load.gauge("in use", lambda: self.borrowed)
             await load.run(seconds=0.5)
-            for order, step in await keeper.fetch("TABLE labkit.bookings"):
+            for order, step in await keeper.fetch(f"TABLE labkit.bookings {BY_STEP}"):
                 self.rows.setdefault(order, []).append(step)
+            if self.returned == self.expected:
+                await self.side_by_side(keeper)
+
+    async def side_by_side(self, keeper: asyncpg.Connection) -> None:
+        """Hold one booking for each connection where it wants to write: all should get there.
+
+        Who holds a connection may still wait for another booking, here or in the server.
+        """
+        orders = [order for order, good in self.expected.items() if good][:SIZE]
+        await keeper.execute(CLEAR)
+
+        def all_at_once() -> asyncio.Future[list[object]]:
+            calls = (self.answer(self.pool, order) for order in orders)
+            return asyncio.gather(*calls, return_exceptions=True)
+
+        async with held(keeper, "labkit.bookings", all_at_once) as bookings:
+            for _ in range(int(MOMENT / 0.02)):  # turns, as in a_moment_until
+                self.most_writers = max(self.most_writers, await keeper.fetchval(WRITERS))
+                if self.most_writers == SIZE:
+                    break
+                await asyncio.sleep(0.02)
+        await bookings
 
     def judge(self, run: lab.Run) -> lab.Verdict:
         """What the crowd showed."""
@@ -234,6 +261,12 @@ class Bench:
             raise NotYet(
                 f"alone it works, but of {CROWD} bookings at once {len(errors)} failed: "
                 f"{shared.iloc[0]}. Somebody else was using the same connection."
+            )
+        if not self.most_borrowed:
+            raise NotYet(
+                f"none of {CROWD} bookings at once borrowed a connection of `pool`: they work on "
+                f"connections beside it. Those cost time to open, and nobody limits how many there "
+                f"are. Each booking is to borrow one from `pool`."
             )
         if len(errors):
             raise lab.LabError(f"{len(errors)} of {CROWD} at once: {errors.iloc[0]}")
@@ -260,6 +293,13 @@ class Bench:
             if self.most_inside < SIZE:  # the load itself started them one after the other
                 raise by_the_clock(run, 20, seen)  # the server's pause
             raise NotYet(seen)
+        if self.most_writers < SIZE:
+            raise NotYet(
+                f"all right, but of {SIZE} bookings that had a connection each, no more than "
+                f"{self.most_writers or 1} came to write at the same time: the others wait for it, "
+                f"and hold their connections meanwhile. Look for a lock that all bookings take, in "
+                f"your code or in the server."
+            )
         return lab.Verdict(
             "pass",
             f"{took}, all right, on all {SIZE} connections, and all came back. "

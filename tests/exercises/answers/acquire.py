@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 
+import asyncpg
 from legacy import booking
 from legacy.booking import AMOUNT, CHARGE, LIMIT, RESERVE, TooDear
 
+from labkit.exercises import database
 from tests.exercises.answers import Case
 
 locks: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}  # a lock belongs to one loop
@@ -176,6 +178,60 @@ async def leaves_it_to_the_server(pool, order):
     )
 
 
+async def opens_its_own(pool, order):
+    connection = await asyncpg.connect(database())
+    try:
+        return await book_on(connection, order)
+    finally:
+        await connection.close()
+
+
+async def opens_its_own_pool(pool, order):
+    """Nor is a pool for each booking the service's."""
+    async with asyncpg.create_pool(database(), min_size=1) as own:
+        return await asks_first(own, order)
+
+
+async def charges_first(pool, order):
+    """Another style: in a transaction, nobody sees which step was written first."""
+    async with pool.acquire() as connection:
+        if await connection.fetchval(AMOUNT, order) > LIMIT:
+            return False
+        async with connection.transaction():
+            await connection.execute(CHARGE, order)
+            await connection.execute(RESERVE, order)
+    return True
+
+
+async def takes_turns_with_a_connection(pool, order):
+    """All five are borrowed, and four of them wait."""
+    async with pool.acquire() as connection, lock():
+        return await book_on(connection, order)
+
+
+async def locks_the_table(pool, order):
+    return await asks_first_behind("LOCK TABLE labkit.bookings IN EXCLUSIVE MODE", pool, order)
+
+
+async def locks_for_all(pool, order):
+    return await asks_first_behind("SELECT pg_advisory_xact_lock(1)", pool, order)
+
+
+async def locks_for_itself(pool, order):
+    """Another style: only who books the same order has to wait."""
+    return await asks_first_behind(f"SELECT pg_advisory_xact_lock({order})", pool, order)
+
+
+async def asks_first_behind(a_lock, pool, order):
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(a_lock)
+        if await connection.fetchval(AMOUNT, order) > LIMIT:
+            return False
+        await connection.execute(RESERVE, order)
+        await connection.execute(CHARGE, order)
+    return True
+
+
 async def book_on(connection, order):
     transaction = connection.transaction()
     await transaction.start()
@@ -206,6 +262,13 @@ CASES = [
         "not yet",
         "(order 1 alone half|left the steps|to charge order 1).* transaction on",
     ),
+    Case(opens_its_own, "not yet", "none of 20 bookings at once borrowed a connection of `pool`"),
+    Case(opens_its_own_pool, "not yet", "they work on connections beside it"),
+    Case(charges_first, "pass", "20 bookings at once took .* on all 5 connections"),
+    Case(takes_turns_with_a_connection, "not yet", "no more than 1 came to write at the same time"),
+    Case(locks_the_table, "not yet", "came to write at the same time: the others wait for it"),
+    Case(locks_for_all, "not yet", "Look for a lock that all bookings take"),
+    Case(locks_for_itself, "pass", "20 bookings at once took .* on all 5 connections"),
     Case(leaves_it_to_the_server, "pass", "20 bookings at once took .* on all 5 connections"),
     Case(forgets_it_when_cancelled, "not yet", "went away in the middle, and 1 of the pool's 5"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "in the middle, and .* ended with False"),
