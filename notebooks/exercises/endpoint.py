@@ -4,7 +4,8 @@ An answer becomes an endpoint of a FastAPI application, which uvicorn runs on th
 measured. It is asked over HTTP by a client on another loop, together with an endpoint that reads
 one row. An answer is judged by what it returned, by what the archive has kept, and by what the
 probe saw on the service's loop. Then it is called once more, alone: when it has signed and kept, no
-connection may still be in use, and neither may happen on the loop's thread.
+connection may still be in use, and neither may happen on the loop's thread. Who does it is all one:
+a thread, another process, or a client of the answer's own, which the archive sees.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import wraps
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import asyncpg
+from exercises.instruments import web
 from exercises.instruments.meanwhile import opened
 from exercises.instruments.web import archive, outside, served
 from fastapi import FastAPI
@@ -211,26 +214,41 @@ async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -
             )
         return ""
 
+    def look(what: str) -> None:  # on any thread but the loop's
+        # What is kept for this cannot come back before it ends; what is not, does.
+        until = time.monotonic() + GIVEN_BACK
+        while (used := in_use()) and time.monotonic() < until:
+            time.sleep(0.005)
+        looks[what] = used, ""
+
     def looking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def look(*args: Any, **options: Any) -> Any:
+        def looks_then(*args: Any, **options: Any) -> Any:
             frame = users_frame(walk(sys._getframe(1)))
             result = function(*args, **options)
             if frame and threading.get_ident() == loops_thread:
                 looks[what] = "", f"{frame}: {linecache.getline(*frame[:2]).strip()}"
-                return result
-            # What is kept for this cannot come back before it ends; what is not, does.
-            until = time.monotonic() + GIVEN_BACK
-            while (used := in_use()) and time.monotonic() < until:
-                time.sleep(0.005)
-            looks[what] = used, ""
+            else:
+                look(what)
             return result
 
-        return look
+        return looks_then
 
+    def submit(*args: Any, **options: Any) -> Any:
+        job = submit_it(*args, **options)
+        job.add_done_callback(on_done)  # the first: so whoever waits for the job goes on after it
+        return job
+
+    def on_done(job: object) -> None:
+        if threading.get_ident() != loops_thread:  # there, nothing could come back meanwhile
+            look("in the hands of another process")
+
+    submit_it = ProcessPoolExecutor.submit
     signs = patch.object(hashlib, "pbkdf2_hmac", looking("signed", hashlib.pbkdf2_hmac))
     keeps = patch.object(old.Archive, "keep", looking("kept", old.Archive.keep))
-    with signs, keeps, opened() as new:
+    is_kept = patch.object(web, "make_safe", looking("kept", web.make_safe))
+    submits = patch.object(ProcessPoolExecutor, "submit", submit)
+    with signs, keeps, is_kept, submits, opened() as new:
         await answer(pool, the_archive, CUSTOMERS[0])
     return looks
 

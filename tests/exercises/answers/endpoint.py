@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import asyncpg
 from legacy import statement as old
@@ -109,6 +110,40 @@ async def opens_a_connection_to_keep(pool, archive, customer):
         await connection.close()
 
 
+async def keeps_it_while_a_process_signs(pool, archive, customer):
+    """Nobody in this process signs anything."""
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        async with pool.acquire() as connection:
+            text = await text_of(connection, customer)
+            signature = await loop.run_in_executor(processes, old.sign, text)
+    return answer(text, signature, await asyncio.to_thread(archive.keep, text))
+
+
+async def keeps_it_while_its_own_client_keeps(pool, archive, customer):
+    """The vendor's client is not asked."""
+    async with pool.acquire() as connection:
+        text = await text_of(connection, customer)
+        kept_as = await by_a_client_of_its_own(archive, text)
+    return answer(text, await asyncio.to_thread(old.sign, text), kept_as)
+
+
+async def has_a_client_of_its_own(pool, archive, customer):
+    """Another style: what goes over the network needs no thread."""
+    text = await text_of(pool, customer)
+    signature = await asyncio.to_thread(old.sign, text)
+    return answer(text, signature, await by_a_client_of_its_own(archive, text))
+
+
+async def by_a_client_of_its_own(archive, text):
+    reader, writer = await asyncio.open_connection(*archive.address)
+    writer.write(text.encode())
+    writer.write_eof()
+    number = int(await reader.read(20))
+    writer.close()
+    return number
+
+
 async def keeps_it_twice(pool, archive, customer):
     await asyncio.to_thread(archive.keep, await text_of(pool, customer))
     return await uses_a_thread(pool, archive, customer)
@@ -202,6 +237,13 @@ CASES = [
     ),
     Case(keeps_it_to_sign, "not yet", "a text had been signed, and 1 connection of the pool"),
     Case(opens_a_connection_to_keep, "not yet", "1 connection beside the pool was still open"),
+    Case(
+        keeps_it_while_a_process_signs,
+        "not yet",
+        "in the hands of another process, and 1 connection of the pool was still borrowed",
+    ),
+    Case(keeps_it_while_its_own_client_keeps, "not yet", "a text had been kept, and 1 connection"),
+    Case(has_a_client_of_its_own, "pass", "6 statements over HTTP, all right and all"),
     Case(keeps_it_twice, "not yet", "7 statements were made, and the archive has 14"),
     Case(Statement(), "pass", "6 statements over HTTP, all right and all kept"),
     Case(uses_a_thread, "pass", "6 statements over HTTP, all right and all kept"),
