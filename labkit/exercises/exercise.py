@@ -198,21 +198,21 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
         try:
             async with asyncio.timeout(PATIENCE) as limit:
                 called = answer(*args)
-                no = f"{called!r:.80}, which cannot be awaited. Expected a coroutine function "
-                no += "(`async def`)"
+                what = f"{called!r:.80}, which cannot be awaited. Expected a coroutine function "
+                what += "(`async def`)"
                 if inspect.isawaitable(called):
                     got = await called
                     if not (inspect.iscoroutine(got) or asyncio.isfuture(got)):
                         return got  # perhaps a pool, which can be awaited, and need not be
                     got.cancel() if asyncio.isfuture(got) else got.close()  # else Python warns
-                    no = f"a {type(got).__name__} that nobody awaited: write `return await …`"
+                    what = f"a {type(got).__name__} that nobody awaited: write `return await …`"
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
             said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
             endless.append(f"{said}{_learners_frame(error.__cause__)}.")
             raise NotYet(endless[-1]) from None
-        endless.append(f"a call of your answer returned {no}.")
+        endless.append(f"a call of your answer returned {what}.")
         raise NotYet(endless[-1])
 
     return patient
