@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
-from numbers import Real
+from numbers import Integral, Real
 from statistics import median_low
 from typing import Any
 
@@ -106,10 +106,9 @@ def lower(
     pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, (unknown, why) = not any(map(math.isnan, ratios)), doubts([*befores, *afters])
-    whole = all(float(end.seen).is_integer() for end in chain(*pairs))
-    if whole and befores and figure and unit != "%":  # these are counts
+    if befores and figure and all(isinstance(it(run), Integral) for run in (*befores, *afters)):
         was, now = (sum(end.seen for end in side) for side in zip(*pairs, strict=True))
-        chance = 3 * math.sqrt(was + now)
+        chance = 3 * math.sqrt(was + now)  # these are counts
         true, false = true and was - now > chance, false and times * now - was > chance
     more, surely, remark = more_failed(befores, afters, offer, refusal)
     few = befores and not figure and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
