@@ -106,7 +106,8 @@ def lower(
     pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, (unknown, why) = not any(map(math.isnan, ratios)), doubts([*befores, *afters])
-    if befores and figure and all(isinstance(it(run), Integral) for run in (*befores, *afters)):
+    runs = (*befores, *afters) if figure and unit != "%" else ()
+    if runs and all(isinstance(it(run), Integral) for run in runs):
         was, now = (sum(end.seen for end in side) for side in zip(*pairs, strict=True))
         chance = 3 * math.sqrt(was + now)  # these are counts
         true, false = true and was - now > chance, false and times * now - was > chance
