@@ -69,8 +69,8 @@ def walk(
     """A frame and its callers, outermost first; only what was called by the code `until`.
 
     A look at another thread leaves out a function that it has only entered: threads are often made
-    to let go of the interpreter there. And what has called nothing, as garbage happens to be
-    collected in it (in the frame with the id `collects`).
+    to let go of the interpreter there. It ends at the frame in which garbage is being collected
+    (`collects` is its id): the finalizers on top of it were called by none of its lines.
     """
     frames = list[Frame]()
     with no_collection():
