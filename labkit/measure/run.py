@@ -110,8 +110,7 @@ class Run:
         def shorten(times: pd.Series) -> pd.Series:
             """The shortest time loses the least lateness, the longest time the most."""
             rarer = (1 - times.rank(method="first") / (len(times) + 1)) / _WAKE_UPS
-            added = _AT_ONCE * self.machine.late_in(1 - rarer.fillna(0))
-            return (times - added).clip(lower=0)
+            return (times - _AT_ONCE * self.machine.late_in(1 - rarer.fillna(0))).clip(lower=0)
 
         def shorter(table: pd.DataFrame, time: str, kind: Any) -> pd.DataFrame:
             return table.assign(**{time: table.groupby(kind)[time].transform(shorten)})
