@@ -13,8 +13,8 @@ the middle decides that a claim held, if the best of no pair is below the square
 claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio of two may be off by a
 tenth, that of a single pair by a quarter. Fewer than 300 requests break no claim on a p99. That two
 are alike is held by the ratios as seen and on a quiet machine; chance can only keep it from being
-broken. A limit is one of what was seen. Chance makes up to 3·√N of a difference of counts that
-are N in sum: a count that fell by no more, as from 4 stalls to none, may be chance.
+broken. A limit is one of what was seen. Of the difference of two counts, N in sum, 3·√N can be
+chance: 4 stalls before and none after are inconclusive.
 
 Nothing is lower or alike where a larger share of requests fails than before (of the offer that is
 named, or of any): whoever got no answer was not served sooner. If the share before lets expect N

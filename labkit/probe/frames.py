@@ -119,7 +119,7 @@ def lets_go(frame: FrameType) -> bool:
 
 @lru_cache(256)
 def _loops_begin(code: CodeType) -> frozenset[int]:
-    """Where: at what a jump backwards leads to."""
+    """Where the loops of a function begin: at what a jump backwards leads to."""
     ops, begin, more = code.co_code, set[int](), 0
     for i in range(0, len(ops), 2):
         name, far = opcode.opname[ops[i]], ops[i + 1] | more

@@ -129,17 +129,17 @@ class Sampler(threading.Thread):
             timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
         seen, frame = timer.iteration, sys._current_frames().get(self._loop_thread)
-        seen.asks = seen.unsure = seen.calls = False
+        seen.asks = seen.unsure = seen.collector_calls = False
         if frame:
             seen.asks, seen.unsure = lets_go(frame), after_another_line(frame)
-            seen.calls = timer.collects not in (0, id(frame)) and not only_entered(frame)
+            seen.collector_calls = timer.collects not in (0, id(frame)) and not only_entered(frame)
         stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line
             return None
         seen.paused |= not timer.loop.is_running() or any(_is_debuggers(f.file) for f in stack)
         if seen.paused:
             return None
-        task = None if seen.calls else asyncio.current_task(timer.loop)
+        task = None if seen.collector_calls else asyncio.current_task(timer.loop)
         seen.place = place_in_task(stack, task)
         seen.looks += 1
         if task:

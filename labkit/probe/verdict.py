@@ -36,7 +36,7 @@ class Iteration:
     place: Place | None = None  # where the last look found the loop
     asks: bool = False  # there, it had been made to let go of the interpreter
     unsure: bool = False  # another line's operators may have run since it could be made to
-    calls: bool = False  # the collector has called code in Python: that is not its own work
+    collector_calls: bool = False  # code in Python, which is not its own work
     looks: int = 0
     tasks: dict[Where, set[int]] = field(default_factory=lambda: defaultdict(set))
     paused: bool = False  # the loop does not run at all, or under a debugger: this is no stall
@@ -61,7 +61,7 @@ class Iteration:
         part, interval = min(1.0, took / (m.took or 1.0)), sys.getswitchinterval()
         most = cpu if cpu or m.loop_cpu is not None else took
         # Not the wait for the interpreter after it.
-        garbage = 0.0 if self.calls else min(took, m.garbage, most)
+        garbage = 0.0 if self.collector_calls else min(took, m.garbage, most)
         ran = min(took - garbage, max(0.0, cpu - garbage))
         rest = took - garbage - ran
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
@@ -77,8 +77,8 @@ class Iteration:
         slept = min(rest, max(0.0, m.idle * part - queued))  # with the interpreter, some thread
         rest -= slept
         # What lets go by itself before it is made to, as each write does, is always seen there.
-        elsewhere = self.unsure or (not self.asks and m.late < 0.9 * interval)
-        if (m.asked and elsewhere) or (told and m.kept > interval + _SOON):
+        unsure = self.unsure or (not self.asks and m.late < 0.9 * interval)
+        if (m.asked and unsure) or (told and m.kept > interval + _SOON):
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
         kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place

@@ -171,13 +171,16 @@ async def shields_the_work(gate, work):
         raise Overloaded("full") from None
 
 
-async def shields_the_work_and_keeps_its_place(gate, work):
-    """Another style: a work is not broken off when its caller goes, and keeps its place."""
+async def enter(gate):
     try:
-        async with asyncio.timeout(0.1):
-            await gate.acquire()
+        await asyncio.wait_for(gate.acquire(), 0.1)
     except TimeoutError:
         raise Overloaded("full") from None
+
+
+async def shields_the_work_and_keeps_its_place(gate, work):
+    """Another style: a work is not broken off when its caller goes, and keeps its place."""
+    await enter(gate)
     task = asyncio.ensure_future(work())
     task.add_done_callback(lambda _: gate.release())
     return await asyncio.shield(task)
@@ -185,11 +188,7 @@ async def shields_the_work_and_keeps_its_place(gate, work):
 
 async def shields_the_work_and_gives_its_place_back(gate, work):
     """Its caller goes away, and the next one is let in beside it."""
-    try:
-        async with asyncio.timeout(0.1):
-            await gate.acquire()
-    except TimeoutError:
-        raise Overloaded("full") from None
+    await enter(gate)
     try:
         return await asyncio.shield(work())
     finally:
@@ -198,10 +197,7 @@ async def shields_the_work_and_gives_its_place_back(gate, work):
 
 async def shields_the_work_and_waits_for_it(gate, work):
     """Another style: whoever is cancelled goes away when the work is over."""
-    try:
-        await asyncio.wait_for(gate.acquire(), 0.1)
-    except TimeoutError:
-        raise Overloaded("full") from None
+    await enter(gate)
     task = asyncio.ensure_future(work())
     try:
         return await asyncio.shield(task)
@@ -212,10 +208,7 @@ async def shields_the_work_and_waits_for_it(gate, work):
 
 async def cancels_the_work_as_a_task(gate, work):
     """Another style: the work is a task, which is told to end, and its place is given back."""
-    try:
-        await asyncio.wait_for(gate.acquire(), 0.1)
-    except TimeoutError:
-        raise Overloaded("full") from None
+    await enter(gate)
     task = asyncio.ensure_future(work())
     try:
         await asyncio.wait([task])

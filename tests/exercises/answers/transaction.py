@@ -277,26 +277,16 @@ async def forgets_the_item(pool, bank, item, customer):
     """A customer may have bought something else, too."""
     if not await reserve(pool, item, customer):
         return False
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute("UPDATE labkit.sales SET state = 'paid' WHERE customer = $1", customer)
-    return True
+    pay = "UPDATE labkit.sales SET state = 'paid' WHERE customer = $1", customer
+    return await is_paid(pool, bank, item, customer, pay=pay)
 
 
 async def forgets_the_customer(pool, bank, item, customer):
     """Others may have reserved the same item."""
     if not await reserve(pool, item, customer):
         return False
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
-    await pool.execute("UPDATE labkit.sales SET state = 'paid' WHERE item = $1", item)
-    return True
+    pay = "UPDATE labkit.sales SET state = 'paid' WHERE item = $1", item
+    return await is_paid(pool, bank, item, customer, pay=pay)
 
 
 async def cancels_for_everybody(pool, bank, item, customer):
@@ -318,13 +308,8 @@ async def undoes_all_that_it_has_heard_of(pool, bank, item, customer):
     """A bank can raise something else, too."""
     if not await reserve(pool, item, customer):
         return False
-    try:
-        await bank.charge(customer)
-    except (Declined, OSError, TimeoutError, RuntimeError, asyncio.CancelledError):
-        await undo(pool, item, customer)
-        raise
-    await pool.execute(PAY, customer, item)
-    return True
+    known = Declined, OSError, TimeoutError, RuntimeError, asyncio.CancelledError
+    return await is_paid(pool, bank, item, customer, known=known)
 
 
 async def skips_what_is_locked(pool, bank, item, customer):
@@ -441,13 +426,13 @@ async def reserve(pool, item, customer):
     return True
 
 
-async def is_paid(pool, bank, item, customer):
+async def is_paid(pool, bank, item, customer, *, pay=None, known=BaseException):
     try:
         await bank.charge(customer)
-    except BaseException:
+    except known:
         await undo(pool, item, customer)
         raise
-    await pool.execute(PAY, customer, item)
+    await pool.execute(*(pay or (PAY, customer, item)))
     return True
 
 
