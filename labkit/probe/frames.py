@@ -27,6 +27,7 @@ _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  #
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
 # A thread stands at these only where it is made to let go of the interpreter, or asks for it.
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
+_AFTER_A_JUMP = 2 if sys.version_info < (3, 12) else 4  # bytes; from then on, with its cache
 # These may take long in C, and are no place to let go of it.
 _OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
 _walking = threading.RLock()
@@ -81,7 +82,7 @@ def walk(
                 code = frame.f_code
                 file = _GENERATED if _is_generated(frame) else code.co_filename
                 make = _async_frame if code.co_flags & _ASYNC else _frame
-                frames.append(make(file, frame.f_lineno or 0, code.co_name))
+                frames.append(make(file, line_of(frame), code.co_name))
             frame = frame.f_back
     return tuple(reversed(frames))
 
@@ -104,6 +105,16 @@ def no_collection() -> Iterator[None]:
                 gc.enable()
 
 
+def line_of(frame: FrameType) -> int:
+    """The line that a frame is at; what begins a loop anew and has none is at the loop's first."""
+    if frame.f_lineno:
+        return frame.f_lineno
+    code = frame.f_code
+    at = _loops(code).get(frame.f_lasti, frame.f_lasti)
+    lines = [line for first, _, line in code.co_lines() if line and first <= at]
+    return lines[-1] if lines else code.co_firstlineno
+
+
 def only_entered(frame: FrameType) -> bool:
     """Whether nothing of a frame's function has run yet."""
     at, code = frame.f_lasti, frame.f_code.co_code
@@ -118,15 +129,15 @@ def lets_go(frame: FrameType) -> bool:
 
 
 @lru_cache(256)
-def _loops_begin(code: CodeType) -> frozenset[int]:
-    """Where the loops of a function begin: at what a jump backwards leads to."""
-    ops, begin, more = code.co_code, set[int](), 0
+def _loops(code: CodeType) -> dict[int, int]:
+    """Where the jumps backwards of a function are, and to where they lead: a loop begins there."""
+    ops, loops, more = code.co_code, dict[int, int](), 0
     for i in range(0, len(ops), 2):
         name, far = opcode.opname[ops[i]], ops[i + 1] | more
         more = far << 8 if name == "EXTENDED_ARG" else 0
         if "JUMP_BACKWARD" in name:
-            begin |= {i + 2 - 2 * far, i + 4 - 2 * far}  # from 3.12 on, a cache follows the jump
-    return frozenset(begin)
+            loops[i] = i + _AFTER_A_JUMP - 2 * far
+    return loops
 
 
 def after_another_line(frame: FrameType) -> bool:
@@ -138,17 +149,17 @@ def after_another_line(frame: FrameType) -> bool:
     if only_entered(frame) and frame.f_back:
         frame = frame.f_back
     code, others = frame.f_code, list[int]()
-    ops, loops = code.co_code, _loops_begin(code)
+    ops, begin = code.co_code, _loops(code).values()
     for i in range(frame.f_lasti - 2, -1, -2):
         name = opcode.opname[ops[i]]
         if name.startswith(_LETS_GO):
             break
         if name.startswith(_OPERATORS):
             others.append(i)
-        if i in loops:
+        if i in begin:
             break
     lines = (line for first, end, line in code.co_lines() for i in others if first <= i < end)
-    return any(line != frame.f_lineno for line in lines)
+    return any(line != line_of(frame) for line in lines)
 
 
 def _is_generated(frame: FrameType) -> bool:

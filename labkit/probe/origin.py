@@ -13,7 +13,7 @@ import re
 import types
 from typing import Any, NamedTuple
 
-from labkit.probe.frames import Frame, Stack, at_work, is_library, is_users, source, walk
+from labkit.probe.frames import Frame, Stack, at_work, is_library, is_users, line_of, source, walk
 
 _SUSPENDS = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 _FUTURE = ("_asyncio_future_blocking", "set_running_or_notify_cancel")  # either kind's mark
@@ -106,7 +106,7 @@ def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
             break
         if kind := next((kind for kind in ("cr", "gi", "ag") if _has(step, f"{kind}_frame")), None):
             if frame := getattr(step, f"{kind}_frame"):
-                here = Frame(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
+                here = Frame(frame.f_code.co_filename, line_of(frame), frame.f_code.co_name)
                 line = here if is_users(here) else line
             step = getattr(step, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
         else:  # what wraps an async generator or an `__await__` does not say what it holds
