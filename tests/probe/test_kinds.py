@@ -299,14 +299,16 @@ def test_operators_of_the_line_before_may_have_computed() -> None:
     assert stall.at != "at" or stall.frame.line != marked("HIT"), stall
 
 
-def test_what_begins_a_loop_anew_and_has_no_line_is_at_the_loops_first() -> None:
+def test_a_jump_to_where_its_loop_begins_is_in_the_loop_also_if_it_has_no_line() -> None:
     async def main() -> None:
         most = 0
         for n in range(1_000_000):  # ANEW
             if n % 7 > most:
                 most = n % 7
 
-    assert verdict(main) == ("computing", marked("ANEW"))
+    cause, line = verdict(main)
+    assert cause == "computing"
+    assert 0 <= line - marked("ANEW") < 3, line
 
 
 def test_a_thread_that_is_none_of_threadings_leaves_the_others_innocent() -> None:
