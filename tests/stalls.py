@@ -278,8 +278,12 @@ class Outcome:
     @property
     def calm(self) -> bool:
         """Whether the machine let threads run. If not, it is a part of the cause, or hides it."""
-        unknown = self.report is not None and self.report.cause == "unknown"
-        return self.pressed_ms < (0.05 if unknown else 0.2) * (self.took_ms or 0)
+        return self.pressed_ms < (0.05 if self.unknown else 0.2) * (self.took_ms or 0)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the detector says that it does not know."""
+        return self.report is not None and self.report.cause == "unknown"
 
 
 Detector = Callable[[float], contextlib.AbstractContextManager[list[Report]]]
@@ -372,7 +376,8 @@ def scores(dsn: str, few: int) -> dict[str, Any]:
     for _ in range(4):
         found += outcomes(dsn, few, probe)
         calm = [o for o in found if o.calm]
-        judged = calm if len(calm) >= 40 else found
+        # Where the machine is busy, the probe may know less, but nobody's line may be accused.
+        judged = calm if len(calm) >= 40 else [o for o in found if not o.unknown]
         lines = mean(o.line_named for o in judged)
         causes = mean(o.cause_right for o in judged)
         if lines >= 0.99 and causes >= 0.96:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe
 
+_GRACE = 3.0  # s; without the probe, a signal would have ended the program at once
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
        python -m labkit.probe why [CAUSE]"""
@@ -73,8 +75,15 @@ def _run(options: argparse.Namespace) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             _report(found, options.json)
 
+    def give_up(status: int) -> None:  # a thread of the program's goes on
+        report()
+        os._exit(status)
+
     def end(number: int, _: object) -> None:
         if os.getpid() == pid:
+            last = threading.Timer(_GRACE, give_up, [128 + number])
+            last.daemon = True
+            last.start()
             raise SystemExit(128 + number)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
@@ -93,7 +102,8 @@ def _run(options: argparse.Namespace) -> None:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
         script = os.path.abspath(sys.argv[0])
-        sys.path[0] = os.path.dirname(script)
+        if not sys.flags.safe_path:
+            sys.path[0] = os.path.dirname(script)
         runpy.run_path(script, run_name="__main__")
 
 

@@ -27,9 +27,11 @@ _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  #
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
 # A thread stands at these only where it is made to let go of the interpreter, or asks for it.
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
-_AFTER_A_JUMP = 2 if sys.version_info < (3, 12) else 4  # bytes; from then on, with its cache
 # These may take long in C, and are no place to let go of it.
-_OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
+_OPERATORS = (
+    *("BINARY", "BUILD", "COMPARE", "CONTAINS", "DELETE", "FOR_ITER", "FORMAT"),
+    *("STORE_S", "UNARY", "UNPACK"),
+)
 _walking = threading.RLock()
 
 
@@ -60,25 +62,19 @@ Stack = tuple[Frame, ...]  # outermost first
 _frame, _async_frame = lru_cache(4096)(Frame), lru_cache(4096)(AsyncFrame)
 
 
-def walk(
-    frame: FrameType | None,
-    until: CodeType | None = None,
-    *,
-    another: bool = False,
-    collects: int = 0,
-) -> Stack:
+def walk(frame: FrameType | None, until: CodeType | None = None, collects: int = 0) -> Stack:
     """A frame and its callers, outermost first; only what was called by the code `until`.
 
-    A look at another thread leaves out a function that it has only entered: threads are often made
-    to let go of the interpreter there. It ends at the frame in which garbage is being collected
-    (`collects` is its id): the finalizers on top of it were called by none of its lines.
+    A function that was only entered is left out: threads are often made to let go of the
+    interpreter there. It ends at the frame in which garbage is being collected (`collects` is its
+    id): the finalizers on top of it were called by none of its lines.
     """
     frames = list[Frame]()
     with no_collection():
         while frame is not None and frame.f_code is not until:
             if frames and id(frame) == collects:
                 break
-            if frames or not another or not only_entered(frame):
+            if frames or not only_entered(frame):
                 code = frame.f_code
                 file = _GENERATED if _is_generated(frame) else code.co_filename
                 make = _async_frame if code.co_flags & _ASYNC else _frame
@@ -136,7 +132,7 @@ def _loops(code: CodeType) -> dict[int, int]:
         name, far = opcode.opname[ops[i]], ops[i + 1] | more
         more = far << 8 if name == "EXTENDED_ARG" else 0
         if "JUMP_BACKWARD" in name:
-            loops[i] = i + _AFTER_A_JUMP - 2 * far
+            loops[i] = i + (4 if ops[i + 2 : i + 3] == b"\0" else 2) - 2 * far  # 0: its cache
     return loops
 
 

@@ -92,7 +92,7 @@ class Teller:
         try:
             if self.on_stall is not None:
                 self.on_stall(stall)
-        except Exception:
+        except BaseException:  # `sys.exit()` would end this thread only
             self.on_stall = None
             self.write(logging.ERROR, "on_stall failed, and is not called again", sys.exc_info())
         key = stall.line, stall.cause

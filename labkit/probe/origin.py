@@ -43,8 +43,7 @@ class Place(NamedTuple):
     @property
     def line(self) -> Frame | None:
         """The user's line, if there is any, as a library's work is spread over many lines."""
-        frame, user = at_work(self.stack)
-        return user or (frame if is_users(frame) else self.awaited_at or frame)
+        return self.awaited_at or self.frame
 
     @property
     def where(self) -> Where:
@@ -54,16 +53,16 @@ class Place(NamedTuple):
 
 def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
     """A place on the loop's thread."""
-    if task is None:
-        return Place(stack)
-    name = None if re.fullmatch(r"Task-\d+", task.get_name()) else task.get_name()
     frame, line = at_work(stack)
+    if task is None:
+        return Place(stack, awaited_at=line)
+    name = None if re.fullmatch(r"Task-\d+", task.get_name()) else task.get_name()
     return Place(stack, name, None, line or (None if is_users(frame) else _awaiting_line(task)))
 
 
 def place_in_thread(frame: types.FrameType | None, thread: str) -> Place:
     """A place on another thread."""
-    stack = walk(frame, another=True)
+    stack = walk(frame)
     named, line = at_work(stack)
     return Place(stack, None, thread, line or (None if is_users(named) else _sent_from(frame)))
 

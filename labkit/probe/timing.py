@@ -77,7 +77,7 @@ class Timer:
     def stack(self, frame: FrameType | None) -> Stack:
         """What the loop has called, to this frame; through a greenlet, as SQLAlchemy makes one."""
         outer = getattr(self._greenlet(), "gr_frame", None)  # None, unless another greenlet runs
-        within = walk(frame, self._engine, another=True, collects=self.collects)
+        within = walk(frame, self._engine, self.collects)
         return walk(outer, self._engine) + within
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:

@@ -1,8 +1,4 @@
-"""Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line.
-
-The loop's iterations are timed (timing.py). While one is overdue, a thread looks at what the loop's
-thread is executing (looks.py), and a verdict is made of it (verdict.py).
-"""
+"""Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line."""
 
 from __future__ import annotations
 
@@ -53,9 +49,9 @@ class Probe:
     def __init__(
         self, threshold_ms: float = 50.0, *, on_stall: Callable[[Stall], object] | None = None
     ) -> None:
-        if not threshold_ms >= 1:
-            raise LabError(f"threshold_ms is {threshold_ms!r}; expected at least 1 millisecond.")
-        self.threshold_ms = threshold_ms
+        if not 1 <= threshold_ms < 1e9:
+            raise LabError(f"threshold_ms is {threshold_ms!r}; expected 1 or more, and below 1e9.")
+        self.threshold_ms = float(threshold_ms)
         self._timer = Timer(threshold_ms / 1e3)
         self._sampler: Sampler | None = None
         self._stalls: deque[Stall] = deque(maxlen=_STALLS)
@@ -110,9 +106,10 @@ class Probe:
                 "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
-        if loop in _watched:
+        if loop in _watched or self._sampler is not None:
+            already = "loop is watched by a probe" if loop in _watched else "probe watches a loop"
             raise LabError(
-                "This loop is being watched by a probe already, and it can have one.\n"
+                f"This {already} already, and a loop can have one probe, a probe one loop.\n"
                 "Use that one, or leave it first. A test with no_stalls leaves the service's out."
             )
         sampler = Sampler(self)

@@ -21,6 +21,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -284,19 +285,27 @@ def test_a_line_that_only_lets_go_is_not_surely_the_one_that_computed(rows: int)
             assert stall.at != "at", stall
 
 
-def test_operators_of_the_line_before_may_have_computed() -> None:
-    known = [*range(30_000)]
+async def operator_in_c() -> None:
+    known, hits = [*range(30_000)], list[bool]()
+    for key in range(-200, 0):
+        hit = key in known
+        hits.append(hit)  # AFTER
 
-    async def main() -> None:
-        hits = list[bool]()
-        for key in range(-200, 0):
-            hit = key in known
-            hits.append(hit)  # HIT
 
+async def iterator_in_c() -> None:
+    sums = list[int]()
+    for total in map(sum, repeat([*range(100_000)], 50)):
+        sums.append(total)  # AFTER, TOO
+
+
+@pytest.mark.parametrize(
+    ("main", "mark"), [(operator_in_c, "AFTER"), (iterator_in_c, "AFTER, TOO")]
+)
+def test_what_computes_in_c_without_a_call_may_be_on_the_line_before(main: Main, mark: str) -> None:
     stall = unless_busy(lambda: longest(main), lambda it: bool(it and it.frame))
     assert stall
     assert stall.frame
-    assert stall.at != "at" or stall.frame.line != marked("HIT"), stall
+    assert stall.at != "at" or stall.frame.line != marked(mark), stall
 
 
 def test_a_jump_to_where_its_loop_begins_is_in_the_loop_also_if_it_has_no_line() -> None:
@@ -861,14 +870,17 @@ def test_a_handler_may_ask_the_probe_and_may_hang() -> None:
             going_on.set()
 
 
-def test_on_stall_is_called_with_each_and_dropped_when_it_fails() -> None:
+@pytest.mark.parametrize("fails", [ZeroDivisionError, SystemExit])
+def test_on_stall_is_called_with_each_and_dropped_when_it_fails(
+    fails: type[BaseException],
+) -> None:
     got: list[Stall] = []
     said: list[str] = []
     told = threading.Event()
 
     def on_stall(stall: Stall) -> None:
         got.append(stall)
-        raise ZeroDivisionError
+        raise fails
 
     def handle(record: logging.LogRecord) -> None:
         said.append(record.getMessage())

@@ -2,6 +2,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import re
 import selectors
 import signal
@@ -399,11 +400,17 @@ def test_another_wrapper_of_the_selector_is_given_back() -> None:
     run(main())
 
 
-def test_a_loop_takes_one_probe_at_a_time() -> None:
+def test_a_loop_takes_one_probe_at_a_time_and_a_probe_one_loop() -> None:
+    async def enter(probe: Probe) -> None:
+        with probe:
+            pass
+
     async def main() -> list[Stall]:
         with Probe(threshold_ms=10) as first:
-            with pytest.raises(LabError, match="a probe already, and it can have one"), Probe():
+            with pytest.raises(LabError, match="loop is watched by a probe already"), Probe():
                 pass
+            with pytest.raises(LabError, match="probe watches a loop already"):
+                await asyncio.to_thread(asyncio.run, enter(first))
             block(0.03)
             await settle()
         with Probe():
@@ -435,9 +442,9 @@ def test_without_a_running_loop_it_says_where_to_enter_it() -> None:
         pass
 
 
-@pytest.mark.parametrize("threshold_ms", [0.9, 0, -1, float("nan")])
-def test_a_threshold_below_a_millisecond_is_refused(threshold_ms: float) -> None:
-    with pytest.raises(LabError, match=rf"threshold_ms is {threshold_ms}; expected at least 1"):
+@pytest.mark.parametrize("threshold_ms", [0.9, 0, -1, math.nan, math.inf])
+def test_a_threshold_that_is_none_is_refused(threshold_ms: float) -> None:
+    with pytest.raises(LabError, match=rf"threshold_ms is {threshold_ms}; expected 1 or more"):
         Probe(threshold_ms)
 
 

@@ -296,6 +296,25 @@ def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
     assert "master.py:5 in main" in said
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, terminate() ends a process at once")
+def test_a_signal_ends_a_program_though_a_thread_of_its_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(
+        f"{STALL}\nwork()\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.1)\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*PROBE, str(script)], stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert 1 == said.count("threshold_ms 50,"), said
+
+
 def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('mine', flush=True)\n")
     program = "import sys; print([path for path in sys.path if 'boot' in path])"
@@ -319,7 +338,7 @@ def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> Non
         (["attach", "999999999"], "attach needs Python 3.14|There is no process 999999999"),
         (["nowhere.py"], "There is no 'nowhere.py'. Expected: -m MODULE, or the path of a script"),
         (["-m", "nowhere.service"], "There is no 'nowhere.service'. Expected: -m MODULE"),
-        (["--threshold-ms", "0", __file__], "threshold_ms is 0.0; expected at least 1"),
+        (["--threshold-ms", "0", __file__], "threshold_ms is 0.0; expected 1 or more"),
         (["--json", "nowhere/out.json", __file__], "nowhere/out.json|nowhere\\out.json"),
         ([], "the following arguments are required: program"),
     ],
