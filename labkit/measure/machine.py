@@ -42,7 +42,6 @@ class Machine:
     idle: float = 1.0
 
     def __enter__(self) -> Self:
-        """Begin to watch."""
         import psutil  # here, so that a service that takes the probe home need not have it
 
         psutil.cpu_times_percent()  # counts from here on
@@ -55,7 +54,6 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop watching."""
         import psutil
 
         self._watching = False

@@ -32,7 +32,6 @@ class Latency:
     unanswered: int  # requests without an answer when they were cancelled: their wait counts
 
     def __str__(self) -> str:
-        """With the count that the figures come from."""
         if math.isnan(self.p50):
             return "none completed"
         never = f", and {self.unanswered:,} that had no answer" if self.unanswered else ""
@@ -231,7 +230,6 @@ class Run:
         return f"{n} stalls, the longest {longest} ms" if n > 1 else f"1 stall of {longest} ms"
 
     def __repr__(self) -> str:
-        """One line."""
         errors = self.requests.error.value_counts()
         failed = f", {errors.sum():,} failed ({errors.index[0]})" if len(errors) else ""
         invalid = f"; {self.invalid}: these are not your service's times" if self.invalid else ""

@@ -51,7 +51,6 @@ class Part(NamedTuple):
     approximate: bool = False  # as the stall's
 
     def __str__(self) -> str:
-        """For people and for logs."""
         at = f", {_NEAR if self.approximate else 'at'} {self.frame}" if self.frame else ""
         return f"{self.cause} for {self.ms:.0f} ms{at}"
 
@@ -123,7 +122,6 @@ class Stall:
         return source(self.frame)
 
     def __str__(self) -> str:
-        """For people and for logs."""
         text = f"{self.duration_ms:.0f} ms, {self.cause}"
         if self.thread:
             text += f" ({self.thread})"

@@ -46,7 +46,6 @@ class Summary(dict[str, Any]):
     """
 
     def __str__(self) -> str:
-        """A table for a terminal."""
         table = [_TITLES, *map(_cells, self["stalls"])] if self["stalls"] else []
         lines = ["{:>6}  {:>12}  {:>11}  {:19}  {}".format(*cells) for cells in table]
         return "\n".join([*(lines or ["no stall"]), self._figures()])

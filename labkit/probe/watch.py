@@ -98,7 +98,6 @@ class Probe:
         return sum_up(self.threshold_ms, seconds, busy, timer.lags, self._noise, self._rows)
 
     def __enter__(self) -> Self:
-        """Begin to watch the running loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
