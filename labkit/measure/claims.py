@@ -11,10 +11,11 @@ have been all; and a figure must not rest on one moment, so the ends are also th
 began within 0.35 s (of several pairs, 0.18 s), wherever that is. Of three pairs or more the one in
 the middle decides that a claim held, if the best of no pair is below the square root of what is
 claimed; it is broken only if no pair reaches it. Fewer carry less: the ratio of two may be off by a
-tenth, that of a single pair by a quarter. Fewer than 300 requests break no claim on a p99. That two
-are alike is held by the ratios as seen and on a quiet machine; chance can only keep it from being
-broken. A limit is one of what was seen. Of the difference of two counts, N in sum, 3·√N can be
-chance: 4 stalls before and none after are inconclusive.
+tenth, that of a single pair by a quarter. Fewer than 300 requests before break no claim on a p99,
+and fewer than 200 after hold none. That two are alike is held by the ratios as seen and on a quiet
+machine; chance can only keep it from being broken. A limit is one of what was seen. Of the
+difference of two counts, N in sum, 3·√N can be chance: 4 stalls before and none after are
+inconclusive.
 
 Nothing is lower or alike where a larger share of requests fails than before (of the offer that is
 named, or of any): whoever got no answer was not served sooner. If the share before lets expect N
@@ -125,6 +126,11 @@ def above(claim: str, limit: float, seen: Any, during: Watched = (), *, unit: st
 
 def verify(*claims: Claim) -> None:
     """Show each claim with its verdict and its figure, and why if it is inconclusive."""
+    if wrong := [it for it in claims if not isinstance(it, Claim)]:
+        raise LabError(
+            f"verify() was given {wrong[0]!r:.40}. Expected claims, one after the other: "
+            "`lab.verify(lab.none('no stall', run.stalls, run), lab.at_most(...))`."
+        )
     rows = []
     for c in claims:
         figure = f"{c.figure}; {c.why}: run it again" if c.held is None else c.figure
@@ -214,7 +220,7 @@ def _limit(
     invalid, trouble = doubts(during)
     unknown = invalid if runs else ""
     if any(math.isnan(end.seen) for end in ends):
-        unknown = "there is no figure: nothing was answered"
+        unknown = "there is no figure"
     if worst is max and (failed := sum(run.failed() for run in runs)):
         figure += f"; {failed:,} of {sum(len(run.requests) for run in runs):,} failed"
     true, false = all(map(all, so)), not trouble and not all(map(any, so))

@@ -20,7 +20,9 @@ Pairs = list[tuple[Ends, Ends]]  # before, after
 Judgement = tuple[list[float], bool, bool]  # each pair's ratio, is it surely so, is it surely not
 
 DOUBT = {1: 1.25, 2: 1.1}  # by how much a ratio may be off, by the number of pairs
-_FOR_A_P99 = 300  # requests; of what is slow once in a hundred, one in 20 such runs shows nothing
+# Requests: fewer before break no claim on a p99, as one in 20 such runs shows nothing of what is
+# slow once in a hundred; and fewer after hold none.
+_FOR_A_P99, _FOR_A_P99_AFTER = 300, 200
 _LOTS = 4  # how often the halves are drawn
 _MOMENT = 0.35  # s; what began within it may all have met one thing; half of it in several pairs
 
@@ -106,13 +108,18 @@ def lower(
     pairs = [(ends(b), ends(a)) for b, a in both]
     ratios, true, false = judge(pairs, times, DOUBT.get(len(pairs), 1.0))
     comparable, (unknown, why) = not any(map(math.isnan, ratios)), doubts([*befores, *afters])
+    if any(end.seen < 0 for pair in pairs for end in pair):
+        unknown = "there is no ratio to a figure below 0"
     runs = (*befores, *afters) if figure and unit != "%" else ()
     if runs and all(isinstance(it(run), Integral) for run in runs):
         was, now = (sum(end.seen for end in side) for side in zip(*pairs, strict=True))
         chance = 3 * math.sqrt(was + now)  # these are counts
         true, false = true and was - now > chance, false and times * now - was > chance
     more, surely, remark = more_failed(befores, afters, offer, refusal)
-    few = befores and not figure and sum(run.latency(whose).count for run in befores) < _FOR_A_P99
+    few, few_after = (
+        bool(runs) and not figure and sum(run.latency(whose).count for run in runs) < enough
+        for runs, enough in ((befores, _FOR_A_P99), (afters, _FOR_A_P99_AFTER))
+    )
     if more:
         true, false = False, surely and not why
         why = why or "chance may have made more requests fail"
@@ -120,6 +127,8 @@ def lower(
         unknown = unknown or "there is nothing to compare"
     elif false and few:
         false, why = False, why or "there were too few requests to rule it out"
+    elif true and few_after:
+        true, why = False, why or "there were too few requests after to know their p99"
     elif false and more_failed(afters, befores, offer, refusal)[0]:
         false, why = False, why or "more requests had failed before, and the rest does not tell"
     elif befores and not why and not 1 / times < median_low(ratios) < times:
@@ -156,12 +165,11 @@ def more_failed(
         said = f"; {refused:,} refused"
     offers = [offer] if offer else dict.fromkeys(chain(*(it.offers for it in (*befores, *afters))))
     for name in offers:
-        was, now = (sum(run.failed(name, refusal) for run in runs) for runs in (befores, afters))
-        before, after = (
-            sum(len(run.requests_of(name)) for run in runs) for runs in (befores, afters)
-        )
+        sides = [[run for run in runs if name in run.offers] for runs in (befores, afters)]
+        was, now = (sum(run.failed(name, refusal) for run in runs) for runs in sides)
+        before, after = (sum(len(run.requests_of(name)) for run in runs) for runs in sides)
         many = after / max(1, before)
-        if now > _most(sum(_failed_by_itself(run, name, refusal) for run in befores), many, 3):
+        if now > _most(sum(_failed_by_itself(run, name, refusal) for run in sides[0]), many, 3):
             more, surely = True, surely or now > _most(was + 1, many, 5)
             whose = f"{name}: " if len(offers) > 1 else ""
             said += f"; {whose}{now:,} of {after:,} failed, {was:,} of {before:,} before"

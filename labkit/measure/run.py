@@ -163,7 +163,15 @@ class Run:
         return float(lasted[passed].sum() / total) if total else math.nan
 
     def requests_of(self, offer: str | None) -> pd.DataFrame:
-        """The requests of an offer; of all, if none is named."""
+        """The requests of an offer; of all, if none is named.
+
+        Raises LabError if there is no such offer.
+        """
+        if offer and offer not in self.offers:
+            raise LabError(
+                f"There is no offer {offer!r} in {self.name!r}. "
+                f"Expected one of: {', '.join(sorted(self.offers))}."
+            )
         return self.requests[self.requests.offer == offer] if offer else self.requests
 
     def latency(self, offer: str | None = None) -> Latency:
@@ -172,18 +180,11 @@ class Run:
         Percentiles are interpolated between ranks, as numpy does by default. A request that
         failed is counted by `failed`, not here: a quick failure is no quick answer. One that was
         cancelled, or was still waiting when the run ended, has waited at least so long: it counts
-        as that, and as no quicker than the slowest that was answered. Raises LabError if there is
-        no such offer.
+        as that, and as no quicker than the slowest that was answered.
         """
         import numpy as np
 
-        offer = offer or self.victim
-        if offer not in self.offers:
-            raise LabError(
-                f"There is no offer {offer!r} in {self.name!r}. "
-                f"Expected one of: {', '.join(sorted(self.offers))}."
-            )
-        mine = self.requests_of(offer)
+        mine = self.requests_of(offer or self.victim)
         answered = mine.latency_ms[mine.error.isna()].to_numpy()
         waiting = mine.latency_ms[mine.error.str.startswith(UNANSWERED, na=False)].to_numpy()
         times = np.append(answered, waiting.clip(min=answered.max(initial=0)))
@@ -231,7 +232,8 @@ class Run:
 
     def __repr__(self) -> str:
         errors = self.requests.error.value_counts()
-        failed = f", {errors.sum():,} failed ({errors.index[0]})" if len(errors) else ""
+        kinds = " and others" if len(errors) > 1 else ""
+        failed = f", {errors.sum():,} failed ({errors.index[0]}{kinds})" if len(errors) else ""
         invalid = f"; {self.invalid}: these are not your service's times" if self.invalid else ""
         return (
             f"{self.name}: {len(self.requests):,} requests{failed}; {self.victim} "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#222222"
 PREDICTED = "#7A3E9D"  # in no series: a guess is not to be taken for a measurement
 _LINES = ((VERMILION, "-", "o"), (BLUE, "--", "s"), (GREEN, "-.", "^"), (ORANGE, ":", "D"))
+_PLAIN: dict[Any, Any] = {"text.parse_math": False}  # between two `$1` of a query stands no formula
 _WIDTH, _DPI = 9.0, 176  # inches; twice the pixels that are shown, for sharp screens
 
 
@@ -37,16 +38,21 @@ def bars(
         predicted: What the reader expected of each, if anything.
 
     Raises:
-        LabError: There are not as many predictions as bars, or one is no figure.
+        LabError: There is nothing to draw, there are not as many predictions as bars, or one is no
+            figure.
     """
+    known = {name: value if math.isfinite(value) else 0.0 for name, value in values.items()}
+    if not known:
+        raise LabError("bars() was given nothing. Expected a figure by each name: {'before': 20}.")
     figure, [axes] = panels(height=1.3 + 0.5 * len(values))
-    drawn = axes.barh(list(values), list(values.values()), height=0.5, color=BLUE)
+    names = [textwrap.fill(name, 50) for name in known]
+    drawn = axes.barh(names, [*known.values()], height=0.5, color=BLUE)
     axes.bar_label(drawn, list(map(number, values.values())), padding=4, color=INK)
     axes.invert_yaxis()
-    least, most = min(0, *values.values()), max(1e-9, *values.values())
+    least, most = min(0, *known.values()), max(1e-9, *known.values())
     axes.set(xlim=(1.12 * least, 1.12 * most), xlabel=unit)
     axes.grid(axis="y", visible=False)
-    whole_numbers(axes.xaxis, values.values())
+    whole_numbers(axes.xaxis, known.values())
     said = "; ".join(f"{name}: {number(value)}" for name, value in values.items())
     if predicted is not None:
         wanted = f"{len(values)} figures, such as {[*range(10, 10 * len(values) + 1, 10)]}"
@@ -85,6 +91,9 @@ def lines(
     """
     figure, [axes] = panels(height=3.7)
     x, columns = list(x), {name: list(column) for name, column in series.items()}
+    if not x or any(len(column) != len(x) for column in columns.values()):
+        many = {name: len(column) for name, column in columns.items()}
+        raise LabError(f"lines() was given {many} figures for {len(x)} x. Expected one for each x.")
     for (name, column), (colour, dashes, marker) in zip(columns.items(), cycle(_LINES)):
         look: dict[str, Any] = {"marker": marker, "ms": 5}
         look = {"drawstyle": "steps-post"} if during else look
@@ -126,12 +135,14 @@ def lay_over(axes: Axes, predicted: float | None, unit: str = "") -> str:
 
 def panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure on white, and its panels: readable in dark themes and in light."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
     figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout=margins)
-    panels = list(figure.subplots(rows, sharex=True, sharey=True, squeeze=False).flat)
+    with rc_context(_PLAIN):
+        panels = list(figure.subplots(rows, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels:
         axes.grid(axis="both", color="#dddddd", lw=0.6)
         axes.set_axisbelow(True)
@@ -144,18 +155,20 @@ def save(figure: Figure, title: str, said: str, data: dict[str, Any] | None = No
 
     The legend stands below the panels: it never covers what was measured.
     """
+    from matplotlib import rc_context
+
     named = {
         label: handle
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    if named and not figure.legends:
-        look: dict[str, Any] = {"ncols": len(named), "fontsize": 9, "frameon": False}
-        figure.legend(named.values(), named.keys(), loc="outside lower center", **look)
-    wrapped = textwrap.fill(title, 80)
-    figure.suptitle(wrapped, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI)
+    wrapped, png = textwrap.fill(title, 80), io.BytesIO()
+    with rc_context(_PLAIN):
+        if named and not figure.legends:
+            look: dict[str, Any] = {"ncols": len(named), "fontsize": 9, "frameon": False}
+            figure.legend(named.values(), named.keys(), loc="outside lower center", **look)
+        figure.suptitle(wrapped, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        figure.savefig(png, format="png", dpi=_DPI)
     show(said, png=png.getvalue(), data=data)
 
 

@@ -49,9 +49,10 @@ def knobs(
         LabError: A knob, predict or read is not as it is said here; and what `measure` raises.
     """
     arguments = inspect.signature(scenario).parameters
+    three = {name: it for name, it in ranges.items() if isinstance(it, tuple) and len(it) == 3}
     values = {
         name: range(low, high + 1, step)
-        for name, (low, high, step) in ranges.items()
+        for name, (low, high, step) in three.items()
         if isinstance(low + high + step, int) and step > 0
     }
     setting = {name: arguments[name].default for name in ranges if name in arguments}
