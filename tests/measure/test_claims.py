@@ -486,7 +486,7 @@ def test_a_p99_after_is_not_known_from_few_requests() -> None:
 
 
 def test_an_offer_that_is_not_there_has_no_failures_to_be_none() -> None:
-    with pytest.raises(LabError, match="no offer 'lookups' in .*Expected one of: lookup"):
+    with pytest.raises(LabError, match=r"no offer 'lookups' in .*Expected one of: lookup"):
         none("no request failed", lambda run: run.failed("lookups"), a_run(1))
 
 

@@ -1,3 +1,4 @@
+import math
 import struct
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 import labkit
-from labkit import Frame, Run, Stall
+from labkit import Frame, LabError, Run, Stall
 from labkit.measure.load import Request
 from labkit.measure.run import DEBUG
 from labkit.show import charts, figures
@@ -323,6 +324,23 @@ def test_figures_below_nothing_are_drawn(drawn: list[Figure]) -> None:
     [bars], [lines] = (figure.axes for figure in drawn)
     assert bars.get_xlim()[0] < -5 < 2 < bars.get_xlim()[1]
     assert lines.get_ylim()[0] < -3 < 4 < lines.get_ylim()[1]
+
+
+def test_what_is_no_figure_is_drawn_as_none_and_a_dollar_as_it_is(drawn: list[Figure]) -> None:
+    labkit.bars({"a = $1 and b = $2": 3.0, "lost": math.nan}, title="$1 and $2", unit="ms")
+    [axes] = drawn[0].axes
+    texts = [text for text in drawn[0].findobj(Text) if isinstance(text, Text)]
+    assert not any(text.get_parse_math() for text in texts if "$" in text.get_text())
+    assert {"3", "nan"} <= {text.get_text() for text in axes.texts}
+
+
+def test_what_cannot_be_drawn_is_told() -> None:
+    with pytest.raises(LabError, match=r"bars.. was given nothing"):
+        labkit.bars({}, title="a title", unit="ms")
+    with pytest.raises(LabError, match=r"lines.. was given .'a': 1. figures for 2 x"):
+        labkit.lines([1, 2], {"a": [1.0]}, title="a title", x_unit="", unit="")
+    with pytest.raises(LabError, match=r"verify.. was given 7. Expected claims"):
+        labkit.verify(7)  # type: ignore[arg-type]
 
 
 def test_a_request_is_held_up_once_by_a_line_however_often(notebook: Notebook) -> None:
