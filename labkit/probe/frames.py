@@ -28,10 +28,7 @@ _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's _
 # A thread stands at these only where it is made to let go of the interpreter, or asks for it.
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
 # These may take long in C, and are no place to let go of it.
-_OPERATORS = (
-    *("BINARY", "BUILD", "COMPARE", "CONTAINS", "DELETE", "FOR_ITER", "FORMAT"),
-    *("STORE_S", "UNARY", "UNPACK"),
-)
+_OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
 _walking = threading.RLock()
 
 
@@ -136,26 +133,32 @@ def _loops(code: CodeType) -> dict[int, int]:
     return loops
 
 
-def after_another_line(frame: FrameType) -> bool:
-    """Whether operators of another line ran since a thread could last be made to let go.
+def after_other_lines(frame: FrameType) -> tuple[bool, bool]:
+    """Whether operators of another line, or any of another, ran since it could be made to let go.
 
-    An operator in C (`key in rows`, `a * b`, an f-string) is no such place: a look finds the next
-    jump or call, on whichever line that is.
+    An operator in C (`key in rows`, `a * b`, an f-string) is no place to let go, nor is what an
+    iterator does, or what is freed: a look finds the next jump or call, on whichever line that is.
     """
     if only_entered(frame) and frame.f_back:
         frame = frame.f_back
-    code, others = frame.f_code, list[int]()
+    code, low, operators = frame.f_code, frame.f_lasti, list[int]()
     ops, begin = code.co_code, _loops(code).values()
     for i in range(frame.f_lasti - 2, -1, -2):
         name = opcode.opname[ops[i]]
         if name.startswith(_LETS_GO):
             break
+        low = i
         if name.startswith(_OPERATORS):
-            others.append(i)
+            operators.append(i)
         if i in begin:
             break
-    lines = (line for first, end, line in code.co_lines() for i in others if first <= i < end)
-    return any(line != line_of(frame) for line in lines)
+    here = {None, line_of(frame)}
+    others = [
+        (first, end)
+        for first, end, line in code.co_lines()
+        if line not in here and first < frame.f_lasti and low < end
+    ]
+    return any(first <= i < end for first, end in others for i in operators), bool(others)
 
 
 def _is_generated(frame: FrameType) -> bool:

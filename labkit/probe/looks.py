@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from labkit.probe.frames import (
-    after_another_line,
+    after_other_lines,
     is_library,
     is_users,
     lets_go,
@@ -90,6 +90,7 @@ class Sampler(threading.Thread):
                 seen = self._look(since) if perf_counter() - since >= self._first else None
                 m = meters.read(delay, timer.garbage)
                 who = suspects.who_kept_it(m)
+            m = m._replace(who_unsure=suspects.unsure)
             suspects.let_go()
             m = meters.ask_the_system(m)
             waits, ended_waits = timer.waits, timer.waits - waits
@@ -129,9 +130,9 @@ class Sampler(threading.Thread):
             timer.iteration = Iteration(since, timer.cpu)
             self._warn_at = max(_STILL, 10 * timer.threshold)
         seen, frame = timer.iteration, sys._current_frames().get(self._loop_thread)
-        seen.asks = seen.unsure = seen.collector_calls = False
+        seen.asks, seen.other_lines, seen.collector_calls = False, (False, False), False
         if frame:
-            seen.asks, seen.unsure = lets_go(frame), after_another_line(frame)
+            seen.asks, seen.other_lines = lets_go(frame), after_other_lines(frame)
             seen.collector_calls = timer.collects not in (0, id(frame)) and not only_entered(frame)
         stack = timer.stack(frame)
         if timer.since != since:  # it ended: this would be another one's line

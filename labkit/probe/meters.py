@@ -8,6 +8,7 @@ was not let run by the system. Where a system does not count (macOS, Windows), C
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -20,6 +21,9 @@ try:
 except ImportError:  # macOS, Windows
     _COUNTS = False
 
+# The number of the system call in which a thread waits for the interpreter, by the machine.
+_FUTEX = {"x86_64": b"202", "aarch64": b"98"}
+_AT_ONCE = 0.00015  # s
 _LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebody
 _VERY_LATE = 0.003  # s; so late, and no CPU time used: the machine kept it
 
@@ -39,7 +43,17 @@ class Measured(NamedTuple):
     idle: float = 0.0  # of `late`, how long it waited for the interpreter while no thread ran
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     asked: int = 0  # how often the sampler waited for the interpreter; 0 where nobody counts
+    who_unsure: bool = False  # the thread that had it may have been at another of its lines
+    loop_sleeps: bool = False  # its thread is in a system call that waits for something else
     loop_runs: int | None = None  # how often the loop's thread was given a processor
+
+    def may_be_after(self, other_lines: tuple[bool, bool]) -> bool:
+        """Whether who had the interpreter had it at another line; see `after_other_lines`.
+
+        What runs in Python lets go at once. What came late was in C, perhaps on the line before.
+        """
+        operators, any_other = other_lines
+        return operators or (any_other and self.late % sys.getswitchinterval() > _AT_ONCE)
 
 
 def thread_cpu(native_id: int | None) -> float | None:
@@ -54,9 +68,15 @@ class Meters:
     """Reads what has happened since the last reading. For the sampler's thread only."""
 
     def __init__(self, loop_thread: int) -> None:
-        self._loop_thread, self._file = loop_thread, -1
+        self._loop_thread, self._file, self._call = loop_thread, -1, -1
         with contextlib.suppress(OSError):
             self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
+            if os.uname().machine in _FUTEX and sys.maxsize > 2**32:
+                self._call = os.open(f"/proc/self/task/{loop_thread}/syscall", os.O_RDONLY)
+                # Unlike os.pread, this keeps the interpreter: the loop's thread stays where it is.
+                self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
+                self._pread.argtypes = [ctypes.c_int, ctypes.c_char_p, size, ctypes.c_long]
+                self._answer = ctypes.create_string_buffer(9)
         self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
         self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
@@ -84,7 +104,14 @@ class Meters:
                 idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
         m = Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
-        return m._replace(asked=asks)
+        return m._replace(asked=asks, loop_sleeps=late > _LATE and self._loop_sleeps())
+
+    def _loop_sleeps(self) -> bool:
+        """Whether the loop's thread is in a system call, and not to ask for the interpreter."""
+        if self._call < 0 or self._pread(self._call, self._answer, 8, 0) <= 0:
+            return False
+        call = self._answer.value.split()[0]
+        return call.isdigit() and call != _FUTEX[os.uname().machine]
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
@@ -98,5 +125,6 @@ class Meters:
 
     def close(self) -> None:
         """Give the file back."""
-        if self._file >= 0:
-            os.close(self._file)
+        for file in (self._file, self._call):
+            if file >= 0:
+                os.close(file)

@@ -14,7 +14,7 @@ from time import perf_counter
 from types import FrameType
 from typing import NamedTuple
 
-from labkit.probe.frames import is_library, lets_go, only_entered
+from labkit.probe.frames import after_other_lines, is_library, lets_go, only_entered
 from labkit.probe.meters import Measured, thread_cpu
 from labkit.probe.origin import Place, place_in_thread
 
@@ -32,6 +32,7 @@ class Suspect(NamedTuple):
     # it runs without (and may have had it before).
     proved: int
     place: Place
+    unsure: bool = False  # it may have been at another line before
 
 
 class Suspects:
@@ -46,6 +47,7 @@ class Suspects:
         self._held, self._ended = list[FrameType](), list[FrameType]()
         self._ran = 0.0
         self._last: Place | None = None  # who kept it until the last look
+        self.unsure = False  # whether that may have been another of its lines
 
     def who_kept_it(self, m: Measured) -> Place | None:
         """Where the thread is that is proved to have kept the interpreter since the last look."""
@@ -59,6 +61,7 @@ class Suspects:
         suspects = self.look(m, ran)
         if suspects or ran < m.kept / 2:
             self._last = culprit(suspects, m, ran)
+            self.unsure = any(s.unsure for s in suspects if s.place is self._last)
             return self._last
         last, self._last = self._last, None  # it has ended since: what comes next is not its work
         return last
@@ -95,11 +98,12 @@ class Suspects:
                 waits = os.path.basename(file) in _WAITING and is_library(file)
                 works = not waits or calls or only_entered(frame)
                 proved = 2 if lets_go(frame) else int(moved)  # before the frame is looked into
+                unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
                 if (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2:
                     proved = -1  # the interpreter is here
-                suspects.append(Suspect(ran, proved, place))
+                suspects.append(Suspect(ran, proved, place, unsure))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted.
         return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]

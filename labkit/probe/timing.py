@@ -21,6 +21,7 @@ from typing import Any
 
 from labkit.probe.frames import Stack, walk
 from labkit.probe.histogram import Histogram
+from labkit.probe.meters import thread_cpu
 from labkit.probe.verdict import Iteration
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
@@ -46,7 +47,8 @@ class Timer:
         self.contended = False  # a thread was seen to keep the interpreter in the last second
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
         self._garbage = [0.0, 0.0]  # for how long it was collected elsewhere, and on this thread
-        self._gc_began, self._gc_here = math.inf, False
+        # When a collection began, the CPU clock of its thread then, and which one that is.
+        self._gc_began, self._gc_cpu, self._gc_native, self._gc_here = math.inf, 0.0, 0, False
         self.collects = 0  # the id of the frame on this thread in which it is being collected
         self.lags = Histogram()
         # (seconds since the beginning, the longest iteration in ms), for each window
@@ -176,17 +178,23 @@ class Timer:
         return min(self._window_lag, self.threshold)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
-        """Time the collections, as one of `gc.callbacks`; on whichever thread they are."""
-        now = perf_counter()
+        """Time the collections, as one of `gc.callbacks`; on whichever thread they are.
+
+        When the collector calls this, its thread may first have to let others run: their time is
+        no garbage's.
+        """
+        now, cpu = perf_counter(), thread_time()
         self._gc_here = threading.get_ident() == self._thread
         begins = phase == "start" and self._gc_here
         self.collects = id(sys._getframe().f_back) if begins else 0
-        self._garbage[self._gc_here] += max(0.0, now - self._gc_began)
+        self._garbage[self._gc_here] += max(0.0, min(now - self._gc_began, cpu - self._gc_cpu))
         self._gc_began = now if phase == "start" else math.inf
+        self._gc_cpu, self._gc_native = cpu, threading.get_native_id()
 
     @property
     def garbage(self) -> tuple[float, float]:
         """For how long (s) it was collected so far, on the loop's thread and on all others."""
         elsewhere, here = self._garbage
-        going_on = max(0.0, perf_counter() - self._gc_began)
+        going_on, cpu = perf_counter() - self._gc_began, thread_cpu(self._gc_native)
+        going_on = max(0.0, going_on if cpu is None else min(going_on, cpu - self._gc_cpu))
         return here + going_on * self._gc_here, elsewhere + going_on * (not self._gc_here)

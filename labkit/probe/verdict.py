@@ -35,7 +35,7 @@ class Iteration:
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
     place: Place | None = None  # where the last look found the loop
     asks: bool = False  # there, it had been made to let go of the interpreter
-    unsure: bool = False  # another line's operators may have run since it could be made to
+    other_lines: tuple[bool, bool] = (False, False)  # before, it was at; see after_other_lines
     collector_calls: bool = False  # code in Python, which is not its own work
     looks: int = 0
     tasks: dict[Where, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -66,7 +66,9 @@ class Iteration:
         rest = took - garbage - ran
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
-        asked = waits or (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
+        asked = (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
+        # Elsewhere each packet, or each short sleep, may have woken it up as often.
+        asked = waits or (asked and (self.end > 0 or not m.loop_sleeps))
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
         queued, stopped = m.loop_queued * part, m.stopped * part
         crowded = min(rest, queued) if own else 0.0
@@ -77,7 +79,7 @@ class Iteration:
         slept = min(rest, max(0.0, m.idle * part - queued))  # with the interpreter, some thread
         rest -= slept
         # What lets go by itself before it is made to, as each write does, is always seen there.
-        unsure = self.unsure or (not self.asks and m.late < 0.9 * interval)
+        unsure = m.may_be_after(self.other_lines) or (not self.asks and m.late < 0.9 * interval)
         if (m.asked and unsure) or (told and m.kept > interval + _SOON):
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
@@ -88,6 +90,7 @@ class Iteration:
                 cause, at = "collecting garbage", who or Place()
             elif who:
                 cause, at = _STARVED, who
+                self.after_c[at.where] += rest * m.who_unsure
         elif waits:  # no thread kept the loop: the machine did
             machine, rest = machine + rest, 0.0
         # Without a Python frame there is no sign of a call that waits: it may wait its turn.
@@ -149,7 +152,8 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     place = _costliest(shares, cause)
     there = [(of, at.task, s) for (of, at), s in shares.items() if at.where == place.where]
     found, blocked = sum(s for *_, s in there), sum(s for of, _, s in there if of == "blocked")
-    if sum(s for _, task, s in there if task == place.task) < found / 2:
+    most = 0.75 if len(seen.tasks[place.where]) > 1 else 0.5
+    if sum(s for _, task, s in there if task == place.task) < most * found:
         place = place._replace(task=None)  # many did it
 
     def came_late(place: Place, seconds: float) -> bool:

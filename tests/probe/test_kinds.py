@@ -129,6 +129,29 @@ def test_a_loop_that_waits_beside_a_python_thread_is_blocked() -> None:
         assert verdict(main) == ("blocked", marked("ASLEEP"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nobody tells in which call it is")
+def test_a_call_that_each_packet_wakes_up_is_blocked_beside_a_python_thread() -> None:
+    here, there = socket.socketpair()
+    program = (
+        f"import socket, time\nthere = socket.socket(fileno={there.fileno()})\n"
+        "while there.recv(1):\n    for _ in range(80): time.sleep(0.001); there.send(b'1')"
+    )
+
+    async def main() -> None:
+        here.send(b"1")
+        here.recv(80, socket.MSG_WAITALL)  # PACKETS
+
+    with (
+        subprocess.Popen([sys.executable, "-c", program], pass_fds=[there.fileno()]),
+        here,
+        there,
+        thread(lambda: sum(range(100))),
+    ):
+        here.send(b"1")
+        here.recv(80, socket.MSG_WAITALL)  # it has begun
+        assert verdict(main) == ("blocked", marked("PACKETS"))
+
+
 def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
     async def main() -> None:
         time.sleep(0.1)
@@ -298,8 +321,24 @@ async def iterator_in_c() -> None:
         sums.append(total)  # AFTER, TOO
 
 
+async def helper_in_c() -> None:
+    known, hits = [*range(30_000)], list[bool]()
+
+    def is_known(key: int) -> bool:
+        return key in known
+
+    for key in range(-200, 0):
+        hit = is_known(key)
+        hits.append(hit)  # AFTER A HELPER
+
+
 @pytest.mark.parametrize(
-    ("main", "mark"), [(operator_in_c, "AFTER"), (iterator_in_c, "AFTER, TOO")]
+    ("main", "mark"),
+    [
+        (operator_in_c, "AFTER"),
+        (iterator_in_c, "AFTER, TOO"),
+        (helper_in_c, "AFTER A HELPER"),
+    ],
 )
 def test_what_computes_in_c_without_a_call_may_be_on_the_line_before(main: Main, mark: str) -> None:
     stall = unless_busy(lambda: longest(main), lambda it: bool(it and it.frame))
@@ -643,6 +682,18 @@ def test_a_collection_is_timed_on_whichever_thread_it_is() -> None:
     finally:
         gc.enable()
     assert min(elsewhere, here) > 0
+
+
+def test_what_others_take_before_the_collector_has_told_of_it_is_no_garbage() -> None:
+    async def main() -> float:
+        with Probe() as probe:
+            probe._timer.on_gc("start", {})
+            time.sleep(0.05)  # here, another thread has the interpreter
+            going_on = max(probe._timer.garbage)
+            probe._timer.on_gc("stop", {})
+            return max(going_on, *probe._timer.garbage)
+
+    assert asyncio.run(main()) < 0.02
 
 
 def test_a_line_that_waits_and_is_seen_again_where_it_computes_is_told_as_approximate() -> None:
