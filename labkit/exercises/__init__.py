@@ -1,7 +1,8 @@
 """The exercises: check an answer, give a hint, show a solution, keep the learner's progress.
 
-`exercise` is the machinery, `progress` lists the exercises and remembers which are solved. What an
-exercise asks, and how it judges an answer, stands in `notebooks/exercises/`.
+`exercise` is the machinery, `progress` lists the exercises and remembers which are solved, and
+`strays` refuses what asyncpg opened on another loop. What an exercise asks, and how it judges an
+answer, stands in `notebooks/exercises/`.
 """
 
 from labkit.exercises.exercise import (
@@ -12,6 +13,7 @@ from labkit.exercises.exercise import (
     by_the_clock,
     database,
     find_lessons,
+    learners_frame,
     notebooks,
 )
 from labkit.exercises.progress import CATALOGUE
@@ -25,5 +27,6 @@ __all__ = [
     "by_the_clock",
     "database",
     "find_lessons",
+    "learners_frame",
     "notebooks",
 ]

@@ -31,8 +31,9 @@ from labkit import server
 from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import progress
+from labkit.exercises.strays import innermost, strays_refused
 from labkit.measure import Run, TooLong, left_behind, limited
-from labkit.probe import Frame, users_frame
+from labkit.probe import Frame
 
 Outcome = Literal["pass", "not yet", "raised", "inconclusive", "not attempted"]
 _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
@@ -113,7 +114,8 @@ class Exercise:
             said = f"Expected a coroutine function (`async def`), and got {answer!r:.80}."
             return Verdict("not yet", said)
         endless: list[str] = []
-        with limited(LIMIT) as runs:
+        checks = str(notebooks() / "exercises")
+        with limited(LIMIT) as runs, strays_refused(checks) as strays:
             try:
                 verdict: Verdict = self._material.check(_patient(answer, endless))
             except TooLong as late:
@@ -122,6 +124,8 @@ class Exercise:
                 verdict = Verdict(seen.outcome, str(seen))
             except LabError as error:
                 verdict = Verdict("raised", str(error))
+        if strays and verdict.outcome != "pass":  # whatever came of it
+            return Verdict("not yet", strays[0])
         if endless and verdict.outcome in ("pass", "raised"):
             return Verdict("not yet", endless[0])
         if runs and hasattr(self._material, "chart"):
@@ -210,7 +214,7 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
             if not limit.expired() or error.__cause__ is None:
                 raise
             said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
-            endless.append(f"{said}{_learners_frame(error.__cause__)}.")
+            endless.append(f"{said}{learners_frame(error.__cause__)}.")
             raise NotYet(endless[-1]) from None
         endless.append(f"a call of your answer returned {what}.")
         raise NotYet(endless[-1])
@@ -218,13 +222,10 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
     return patient
 
 
-def _learners_frame(error: BaseException) -> Frame | None:
-    """The innermost line of an answer's own: not asyncpg's, and not the check's."""
-    # asyncpg is compiled, and gives its frames a file's name that is in no directory.
-    others = ("asyncpg/", "asyncpg\\", str(notebooks() / "exercises"))
+def learners_frame(error: BaseException) -> Frame | None:
+    """The innermost line of an answer's own in an error's trace."""
     trace = traceback.extract_tb(error.__traceback__)
-    frames = (Frame(f.filename, f.lineno or 0, f.name) for f in trace)
-    return users_frame(tuple(f for f in frames if not f.file.startswith(others)))
+    return innermost(trace, str(notebooks() / "exercises"))
 
 
 def _is_a_stub(answer: Any) -> bool:
