@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import labkit as lab
-from labkit.exercises import NotYet, by_the_clock, database
+from labkit.exercises import NotYet, by_the_clock, database, learners_frame
 
 HINTS = [
     "Who decides when the next request starts: the answer to the last one, or the clock? And who "
@@ -70,6 +70,7 @@ def check(answer: Answer) -> lab.Verdict:
     dsn = database()
     asked: list[tuple[float, float]] = []  # start and end of each
     reported: list[Any] = []
+    answered: list[int] = []  # requests that had ended when the answer returned
     turns = itertools.count()
     inside = at_once = 0
 
@@ -92,6 +93,13 @@ def check(answer: Answer) -> lab.Verdict:
                     reported.append(await times)
                 except NotYet as endless:
                     reported.append(endless)  # when it has asked says more
+                except Exception as error:
+                    while isinstance(error, ExceptionGroup):
+                        error = error.exceptions[0]
+                    at = f"\nat {line}" if (line := learners_frame(error)) else ""
+                    said = f"your stopwatch raised {type(error).__name__}: {error}{at}"
+                    raise lab.LabError(said) from None
+                answered.append(len(asked))
 
             async def freeze() -> None:
                 time.sleep(FROZEN)
@@ -103,7 +111,9 @@ def check(answer: Answer) -> lab.Verdict:
                 await load.run(seconds=SECONDS)
 
     run = lab.measure(your_stopwatch)
-    return _judge(run, sorted(asked), at_once, reported[0])
+    if not reported:
+        raise lab.LabError("your stopwatch raised CancelledError: something of it was cancelled.")
+    return _judge(run, sorted(asked), at_once, answered[0], reported[0])
 
 
 def chart(run: lab.Run) -> None:
@@ -112,7 +122,7 @@ def chart(run: lab.Run) -> None:
 
 
 def _judge(
-    run: lab.Run, asked: list[tuple[float, float]], at_once: int, reported: Any
+    run: lab.Run, asked: list[tuple[float, float]], at_once: int, answered: int, reported: Any
 ) -> lab.Verdict:
     if not asked and isinstance(reported, NotYet):
         raise reported
@@ -164,6 +174,11 @@ def _judge(
             f"of yours were on their way at once: the others waited for those. Users do not wait "
             f"for each other.",
             1,
+        )
+    if answered < DUE:  # its tasks may have gone on writing into what it returned
+        raise NotYet(
+            f"when your stopwatch returned, {answered} of its {DUE} requests had ended: nobody "
+            f"knew the times of the others. Wait for every request before you return."
         )
     return _compare(run, _times(reported), 1e3 * (ends - due), 1e3 * (ends - starts))
 
