@@ -45,6 +45,7 @@ WHO = "SELECT pg_backend_pid() FROM pg_sleep($1)"
 LOOKUP = "SELECT pg_backend_pid() FROM labkit.orders WHERE id = 7"
 ROW = "SELECT FROM labkit.orders WHERE id = 7 FOR UPDATE"
 OTHER_ROW = "SELECT FROM labkit.orders WHERE id = 8 FOR UPDATE"
+CLOSED = "Connections were closed that are still needed, by the pool or by the server."
 
 
 Answer = Callable[[str], Awaitable[asyncpg.Pool]]
@@ -80,10 +81,10 @@ def chart(run: lab.Run) -> None:
 def _bursts(dsn: str, open_pool: OpenPool) -> None:
     """Twenty at once, an honest slow query, and one that waits for a row."""
     backends: set[int] = set()
-    warm = 0
+    warm = most = size = left = lifetime = 0
 
     async def bursts(load: lab.Load) -> None:
-        nonlocal warm
+        nonlocal warm, most, size, left, lifetime
         pool = await open_pool()
 
         async def who(seconds: float) -> None:
@@ -102,6 +103,10 @@ def _bursts(dsn: str, open_pool: OpenPool) -> None:
             load.offer("waiter", wait_for_a_row, rate=1)
             load.gauge("open", pool.get_size)
             await load.run(seconds=1)
+            most, lifetime = pool.get_max_size(), pool._max_inactive_connection_lifetime
+            size = pool.get_size()
+            _idle(pool)
+            left = pool.get_size()
         finally:
             await _closed(pool)
 
@@ -122,10 +127,21 @@ def _bursts(dsn: str, open_pool: OpenPool) -> None:
             f"a burst: the others were opened while requests waited for them. "
             f"The requests of the bursts: {run.latency()}."
         )
+    if len(backends) > GRANTED >= most:
+        raise NotYet(
+            f"the bursts were answered by {len(backends)} connections, never by more than {most} "
+            f"at a time: others were opened between them. {CLOSED}"
+        )
     if len(backends) != GRANTED:
         raise NotYet(
-            f"20 requests at once were answered by {len(backends)} connections. The service is "
-            f"granted {GRANTED}, and uses them all when it is busy."
+            f"the bursts of 20 requests were answered by {len(backends)} connections. The service "
+            f"is granted {GRANTED}, and uses them all when it is busy."
+        )
+    if left < size:
+        raise NotYet(
+            f"your pool closes connections that nobody has asked for {lifetime:g} s: of "
+            f"{GRANTED}, {left} would be left, and the next requests would wait for others to be "
+            f"opened. A pool keeps `min_size` connections, however long they idle."
         )
 
 
@@ -183,8 +199,7 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
     if new := later - backends:
         raise NotYet(
             f"{GRANTED} connections were open when open_pool returned, and {len(new)} others were "
-            f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them. "
-            f"Connections were closed that are still needed, by the pool or by the server."
+            f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them. {CLOSED}"
         )
     return lab.Verdict(
         "pass",
@@ -229,8 +244,15 @@ async def _opened(dsn: str, answer: Answer, services: list[asyncpg.Pool]) -> asy
         return pool
     if isinstance(pool, asyncpg.Connection):
         await pool.close()
-    what = type(pool).__name__
-    raise lab.LabError(f"open_pool returned a {what}. Expected an asyncpg pool.")
+    what = "None" if pool is None else f"a {type(pool).__name__}"
+    raise NotYet(f"open_pool returned {what}. Expected an asyncpg pool.")
+
+
+def _idle(pool: asyncpg.Pool) -> None:
+    """Let the `max_inactive_connection_lifetime` of each connection be over."""
+    for holder in pool._holders:
+        if holder._max_inactive_time and holder.is_idle():
+            holder._deactivate_inactive_connection()  # what its timer would call
 
 
 @asynccontextmanager
