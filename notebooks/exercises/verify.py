@@ -53,10 +53,12 @@ class Watched:
     """A service's `price`, which counts what becomes of the calls."""
 
     def __init__(self, price: Price, right: dict[int, Decimal]) -> None:
-        self._price, self._right = price, right
+        self._price, self.right = price, right
         self.asked: set[int] = set()
         self.ended: set[int] = set()  # by an error, or by a price
         self.inside = self.at_once = self.calls = self.errors = self.mixed = 0
+        self.error: Exception | None = None  # the last
+        self.broken_off = CALLS  # orders of which no call had ended when the answer returned
 
     async def price(self, order: int) -> Decimal:
         """What the answer is given to call."""
@@ -66,14 +68,14 @@ class Watched:
         self.at_once = max(self.at_once, self.inside)
         try:
             amount = await self._price(order)
-        except Exception:
-            self.errors += 1
+        except Exception as error:
+            self.errors, self.error = self.errors + 1, error
             self.ended.add(order)
             raise
         finally:
             self.inside -= 1
         self.ended.add(order)
-        self.mixed += amount != self._right[order]
+        self.mixed += amount != self.right[order]
         return amount
 
 
@@ -151,6 +153,7 @@ def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> l
                     except Exception as error:
                         raised[name] = f"{type(error).__name__}: {error}"
                         return
+                    services[name].broken_off -= len(services[name].ended)  # not what ends later
 
             load.offer("lookup", lambda: new.pool.fetchval(PRICE, 7), rate=100)
             load.offer("test", test, rate=2)
@@ -177,9 +180,17 @@ def judge(
         if not isinstance(count, Integral):  # numpy's numbers, too
             said = f"Expected a whole number of calls, and got {count!r:.100}."
             raise NotYet(said)
-        if len(watched.asked) < CALLS:
-            said = f"your test asked for {len(watched.asked)} of the {CALLS} orders in `right`."
+        if (asked := len(watched.asked & watched.right.keys())) < CALLS:
+            said = f"your test asked for {asked} of the {CALLS} orders in `right`."
             raise NotYet(said)
+        if watched.calls > CALLS:
+            raise NotYet(
+                f"on {name}, your test made {watched.calls} calls for {CALLS} orders. Ask for each "
+                f"order once: a call that went wrong has gone wrong, also if the next one does not."
+            )
+        if at_once < CALLS and (error := services[REPAIRED].error):  # and so they ended at once
+            said = f"on {REPAIRED}, a call raised {error!r}. Look at how your test makes the calls."
+            raise lab.LabError(said)
         if at_once == 1:
             all_wrong = sum(each.errors + each.mixed for each in services.values())
             said = (
@@ -200,11 +211,11 @@ def judge(
                 raise NotYet(f"{said} {count}.")
             # A test may count what takes long, too: then there may be more on a busy machine.
             raise by_the_clock(run, 100, f"{said} {count}.")
-        if broken_off := CALLS - len(watched.ended):
+        if watched.broken_off:
             raise NotYet(
-                f"on {name}, the calls for {broken_off} of the {CALLS} orders had not ended, so "
-                f"nobody knows what they would have returned. Wait for each, whatever becomes of "
-                f"the others."
+                f"on {name}, the calls for {watched.broken_off} of the {CALLS} orders had not "
+                f"ended when your test returned, so it cannot know what they would have returned. "
+                f"Wait for each, whatever becomes of the others."
             )
     found = "; ".join(f"{name}: {number}" for name, number in counted.items())
     return lab.Verdict("pass", f"your test found what there was, with {CALLS} at once. {found}.")

@@ -1,6 +1,7 @@
 """Answers to the exercise "verify" of notebook 06."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import numpy as np
@@ -143,6 +144,26 @@ async def lets_the_first_error_cancel_the_others(price, right):
     return errors + sum(wrong)
 
 
+async def waits_until_the_first_error(price, right):
+    """In the crowd, those that are still under way are the right ones: a guess, and it is true."""
+    tasks = {asyncio.create_task(price(order)): order for order in right}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    return sum(it.exception() is not None or it.result() != right[tasks[it]] for it in done)
+
+
+async def tries_again(price, right):
+    """As a client should. What went wrong before is what the test is to find."""
+
+    async def ask(order):
+        for _ in range(3):
+            with contextlib.suppress(Exception):
+                return await price(order)
+        return None
+
+    answers = await asyncio.gather(*map(ask, right))
+    return sum(a != amount for a, amount in zip(answers, right.values(), strict=True))
+
+
 CASES = [
     Case(asks_one_after_the_other, "not yet", "one call after the other: at most 1 at once"),
     Case(counts_errors_only, "not yet", r"remembers .* \(0 raised, .* You counted 0\."),
@@ -156,7 +177,11 @@ CASES = [
         r"on the repaired service, 0 of 200 .* counted \d+\.",
         by_the_clock=True,
     ),
-    Case(compares_with_itself, "not yet", r"a cent too dear, 400 of 400 calls .* You counted 0\."),
+    Case(compares_with_itself, "not yet", "repaired service, your test made 400 calls for 200"),
+    Case(
+        tries_again, "not yet", r"shared connection, your test made \d+ calls for 200 orders\. Ask"
+    ),
+    Case(waits_until_the_first_error, "not yet", r"\d+ of the 200 orders had .* test returned, so"),
     Case(compares_whole_numbers, "not yet", r"(cent too dear|on self), .* You counted \d+\."),
     Case(counts_with_numpy, "pass", r"with 200 at once"),
     Case(limits_itself, "not yet", "at most 50 of 200 calls on their way at once"),
