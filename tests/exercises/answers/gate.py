@@ -265,6 +265,17 @@ async def asks_again_and_again(gate, work):
         return await work()
 
 
+class OverloadedError(Exception):
+    """Has the name, nearly, and is not what callers catch."""
+
+
+async def has_an_error_of_its_own(gate, work):
+    try:
+        return await waits_for_it(gate, work)
+    except Overloaded:
+        raise OverloadedError("full") from None
+
+
 CASES = [
     Case(is_the_hasty_one, "not yet", r"\d+ of 300 works were broken off"),
     Case(has_no_deadline, "not yet", "nobody was refused. The 300 reports were all served"),
@@ -274,6 +285,7 @@ CASES = [
     Case(loses_places, "not yet", r"\(two with an error.* and 2 of 5 places are free"),
     Case(renames_the_works_timeout, "not yet", r"made Overloaded\('full'\) of it"),
     Case(gives_back_too_much, "not yet", "ran at once, .* give back no more than that"),
+    Case(has_an_error_of_its_own, "not yet", "refused by an OverloadedError of your own, and who"),
     Case(forgets_the_result, "not yet", r"\d+ answers were not what `work\(\)` had returned"),
     Case(waits_beside, "not yet", "went away while it waited .* and afterwards 4 of 5 places"),
     Case(forgets_the_waiter_it_refuses, "not yet", "was over, and 0 of 5 places were free"),
