@@ -59,6 +59,11 @@ WRITERS = """
     SELECT count(*) FROM pg_locks
     WHERE relation = 'labkit.bookings'::regclass AND mode = 'RowExclusiveLock' AND NOT granted"""
 TOGETHER = "Statements that belong together need the same connection, and a transaction on it."
+IS_DONE = "Is each statement executed once, awaited, and committed?"
+IS_UNDONE = (
+    "What is written in a transaction is undone if an exception leaves its block; whoever leaves "
+    "it by `return` commits."
+)
 
 
 def check(answer: Answer) -> lab.Verdict:
@@ -148,13 +153,14 @@ class Bench:
                 what = f"order {order} alone"
                 left = await self.one(keeper, order, what)
                 if isinstance(got := self.returned[order], Exception):
-                    raise lab.LabError(f"{what}: {type(got).__name__}: {got}") from None
+                    error = f"{type(got).__name__}: {got}".rstrip(": ")
+                    raise lab.LabError(f"{what}: expected {wanted}, and got {error}.") from None
                 if got is not wanted:
                     raise NotYet(f"{what} should be {wanted}, and was {got!r}.")
                 if left != steps:
                     raise NotYet(
-                        f"{what} returned {wanted} and left the steps {left}. Expected {steps}: "
-                        f"both or none. {TOGETHER}"
+                        f"{what} returned {wanted} and left the steps {left}. Expected {steps}. "
+                        f"{IS_DONE if wanted else IS_UNDONE}"
                     )
             self.borrowed_alone = self.most_borrowed
             await self.cancelled(keeper, good)

@@ -232,6 +232,25 @@ async def asks_first_behind(a_lock, pool, order):
     return True
 
 
+async def returns_in_the_transaction(pool, order):
+    """No exception leaves the block: so it commits."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(RESERVE, order)
+        if await connection.fetchval(AMOUNT, order) > LIMIT:
+            return False
+        await connection.execute(CHARGE, order)
+    return True
+
+
+async def lets_its_refusal_out(pool, order):
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(RESERVE, order)
+        if await connection.fetchval(AMOUNT, order) > LIMIT:
+            raise TooDear
+        await connection.execute(CHARGE, order)
+    return True
+
+
 async def book_on(connection, order):
     transaction = connection.transaction()
     await transaction.start()
@@ -275,7 +294,13 @@ CASES = [
     Case(refuses_the_dearest, "not yet", r"orders \[13100\] were wrong: .* True, and was False"),
     Case(says_that_it_is_booked, "not yet", "nothing was left, and your function returned True"),
     Case(misunderstands, "not yet", "order 1 alone should be True, and was False"),
-    Case(raises, "raised", "order 1 alone: AttributeError"),
+    Case(
+        returns_in_the_transaction,
+        "not yet",
+        r"order 11 alone returned False and left the steps \['res.*by `return` commits",
+    ),
+    Case(lets_its_refusal_out, "raised", r"order 11 alone: expected False, and got TooDear\."),
+    Case(raises, "raised", "order 1 alone: expected True, and got AttributeError"),
     Case(shields_it, "pass", "20 bookings at once took .* on all 5 connections"),
     Case(asks_first, "pass", "20 bookings at once took .* on all 5 connections"),
 ]
