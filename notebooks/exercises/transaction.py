@@ -177,16 +177,17 @@ class Bench(Shop):
     async def the_customer_goes_away(self) -> None:
         """The request is cancelled while the bank is asked."""
         got = await self.sell(1, _cancel)
-        if (self.left, self.sales) != (3, []):
-            raise NotYet(
-                f"the request was cancelled while the bank was asked: {self.left} of 3 are left, "
-                f"and the sales are {self.sales}. No money was taken. A CancelledError is no "
-                f"Exception."
-            )
+        tables = f"{self.left} of 3 are left, and the sales are {self.sales}"
         if self.bank.charged:
             raise NotYet(
-                "the request was cancelled, all was undone, and the bank took the money all the "
-                "same: the question to the bank has to be cancelled, too."
+                f"the request was cancelled while the bank was asked, and the bank took the money "
+                f"all the same: the question to the bank has to be cancelled, too. Afterwards "
+                f"{tables}."
+            )
+        if (self.left, self.sales) != (3, []):
+            raise NotYet(
+                f"the request was cancelled while the bank was asked: {tables}. No money was "
+                f"taken, so undo it then, too. (`except Exception` catches no CancelledError.)"
             )
         if not isinstance(got, asyncio.CancelledError):
             raise NotYet(
@@ -283,8 +284,8 @@ class Bench(Shop):
             raise by_the_clock(
                 run,
                 500,
-                f"{self.bank.most_at_once} customers at most were at the bank at once, with "
-                f"{STOCK} items to sell: they waited for each other.",
+                f"no more than {self.bank.most_at_once} of {CUSTOMERS} customers were at the bank "
+                f"at once, with {STOCK} items to sell: they waited for each other.",
             )
         return lab.Verdict(
             "pass",

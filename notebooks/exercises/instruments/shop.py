@@ -220,9 +220,13 @@ class Shop:
         if sale.cancelled():
             await a_moment_until(lambda: not self.borrowed)
         await self.look()
-        if self.borrowed:
+        if borrowed := self.borrowed:
+            await a_moment_until(lambda: not self.borrowed)
+            late = "Give back what you borrow."
+            if not self.borrowed:
+                late = "It came back later: something of yours was still at work. Wait for it."
             raise NotYet(
-                f"the sale is over, and {self.borrowed} of the pool's {SIZE} connections had not "
-                f"come back."
+                f"the sale is over, and {borrowed} of the pool's {SIZE} connections had not come "
+                f"back. {late}"
             )
         return end_of(sale)
