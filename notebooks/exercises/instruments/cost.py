@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter, process_time, thread_time
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -20,7 +21,7 @@ import asyncpg
 
 import labkit as lab
 from labkit.probe import users_frame, walk
-from labkit.probe.frames import is_users
+from labkit.probe.frames import Stack, is_users
 
 ENOUGH = 0.018  # s of CPU time at a stretch: more is felt by everybody
 
@@ -97,13 +98,13 @@ def watched_threads(cost: Cost) -> Iterator[None]:
     def watch() -> None:
         not_these.add(threading.get_ident())
         while not done.wait(0.005):
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            names = {it.ident: name_of(it) for it in threading.enumerate()}
             for ident, frame in sys._current_frames().items():
                 at = frame.f_code, frame.f_lasti
                 moved = last.get(ident) not in (None, at)
                 last[ident] = at
                 # Who waits does not move; an executor's thread, between two jobs, does.
-                name, at_work = names.get(ident, ""), users_frame(walk(frame))
+                name, at_work = names.get(ident, ""), users_frame(without_the_check(frame))
                 idle = at_work is not None and at_work.function == "_worker"
                 if moved and ident not in not_these and not idle and not name.startswith("lab"):
                     # A library's line may be where the interpreter changes hands, and no more.
@@ -118,6 +119,17 @@ def watched_threads(cost: Cost) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def name_of(thread: threading.Thread) -> str:
+    """Its name; of a library's own kind of thread, which may have none, the kind."""
+    kind = type(thread).__name__
+    return kind if kind == "_ExecutorManagerThread" else thread.name
+
+
+def without_the_check(frame: FrameType) -> Stack:
+    """Who called whom, but for the check's own lines: `Listening` is called on any loop."""
+    return tuple(each for each in walk(frame) if each.file != __file__)
 
 
 @contextmanager
