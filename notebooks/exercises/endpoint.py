@@ -10,6 +10,7 @@ a thread, another process, or a client of the answer's own, which the archive se
 
 import asyncio
 import hashlib
+import inspect
 import linecache
 import sys
 import threading
@@ -26,7 +27,9 @@ import asyncpg
 from exercises.instruments import web
 from exercises.instruments.meanwhile import opened
 from exercises.instruments.web import archive, outside, served
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
 from legacy import statement as old
 
 import labkit as lab
@@ -90,7 +93,9 @@ def check(answer: Answer) -> lab.Verdict:
         @app.get("/customers/{customer}/statement", response_model=None)
         async def read_statement(customer: int) -> object:
             try:
-                return await answer(pool, the_archive, customer)
+                got = await answer(pool, the_archive, customer)
+                _as_json(got)
+                return got
             except Exception as error:
                 raised.append(error)
                 raise
@@ -139,11 +144,12 @@ def judge(
         text = texts[customer]
         if not isinstance(got, dict) or set(got) != {"orders", "signature", "kept_as"}:
             raise NotYet(f"expected a dict of orders, signature and kept_as, and got {got!r:.100}.")
-        if got["signature"] != old.sign(text) or got["orders"] != len(text.splitlines()):
-            raise NotYet(
-                f"for customer {customer} the number of orders or the signature is wrong: "
-                f"{got!r:.100}."
-            )
+        for what, right in ("orders", len(text.splitlines())), ("signature", old.sign(text)):
+            if got[what] != right:
+                raise NotYet(
+                    f"for customer {customer}, {what!r} is {got[what]!r:.100}. The old one returns "
+                    f"{right!r}."
+                )
         numbers.add(number := got["kept_as"])
         if kept.get(number) != text:
             raise NotYet(
@@ -194,6 +200,24 @@ def judge(
         f"{len(returned)} statements over HTTP, all right and all kept. {held} One row meanwhile: "
         f"{run.latency()}.",
     )
+
+
+def _as_json(got: object) -> None:
+    """Do what FastAPI will do with what an answer returned; if that fails, say why."""
+    parts = {"what you returned": got}
+    if isinstance(got, dict):
+        parts = {f"{key!r}": it for key, it in got.items()}
+    for what, it in parts.items():
+        try:
+            it if isinstance(it, Response) else JSONResponse(jsonable_encoder(it))
+        except Exception:
+            missing = " Is an `await` missing?" if inspect.isawaitable(it) else ""
+            if inspect.iscoroutine(it):
+                it.close()  # else Python warns
+            raise NotYet(
+                f"{what} is of type {type(it).__name__}, and {it!r:.80} cannot go out as "
+                f"JSON.{missing} Expected what the old one returns."
+            ) from None
 
 
 async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -> dict[str, Look]:

@@ -80,6 +80,17 @@ async def gives_back_what_json_cannot_say(pool, archive, customer):
     return await uses_a_thread(pool, archive, customer) | {"signature": object()}
 
 
+async def forgets_to_await(pool, archive, customer):
+    text = await text_of(pool, customer)
+    signature = asyncio.to_thread(old.sign, text)
+    return answer(text, signature, await asyncio.to_thread(archive.keep, text))
+
+
+async def runs_the_old_one_on_a_loop_of_its_own(pool, archive, customer):
+    """The pool is asked from another thread: asyncpg may take the whole process with it."""
+    return await asyncio.to_thread(asyncio.run, old.statement(pool, archive, customer))
+
+
 def forgets_async(pool, archive, customer):
     return archive.keep(old.sign("no rows"))
 
@@ -218,12 +229,26 @@ CASES = [
         r"held once for 10 ms or more, .* blocked, at .* in blocks_in_its_first_call: time\.sleep",
         by_the_clock=True,
     ),
-    Case(signs_less, "not yet", "the number of orders or the signature is wrong"),
+    Case(signs_less, "not yet", r"for customer \d+, 'signature' is '\w+'\. The old one"),
     Case(keeps_it_later, "not yet", "kept_as is 0, and the archive has no such statement"),
     Case(remembers, "not yet", r"6 statements were made, and 4 were kept"),
     Case(returns_a_tuple, "not yet", r"expected a dict of orders, .* and got \[200, "),
     Case(has_a_mistake, "raised", r"a statement: TypeError: .*customer"),
-    Case(gives_back_what_json_cannot_say, "raised", "got no answer over HTTP: NotYet: 500"),
+    Case(
+        gives_back_what_json_cannot_say,
+        "not yet",
+        r"'signature' is of type object, and <object .*> cannot go out as JSON\. Expected",
+    ),
+    Case(
+        forgets_to_await,
+        "not yet",
+        r"'signature' is of type coroutine, .* as JSON\. Is an `await` missing\?",
+    ),
+    Case(
+        runs_the_old_one_on_a_loop_of_its_own,
+        "not yet",
+        r"used a pool on another loop .*: at statement\.py:\d+ in statement, in the thread 'a",
+    ),
     Case(forgets_async, "not yet", r"returned \d+, which cannot be awaited"),
     Case(
         keeps_the_connection,
