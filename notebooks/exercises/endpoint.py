@@ -181,8 +181,8 @@ def judge(
         )
     # Nothing but the answer can hold this loop. One such stall may be the machine's, unless it is
     # known for sure that a line of the answer's waited or ran.
-    stalls = [s for s in run.stalls if s.thread is None and s.own_ms >= THRESHOLD_MS]
-    stalls.sort(key=lambda stall: stall.own_ms)
+    stalls = [s for s in run.stalls if s.thread is None and s.cause != "unknown"]
+    stalls = sorted((s for s in stalls if s.own_ms >= THRESHOLD_MS), key=lambda s: s.own_ms)
     if proved := [*stalls[:-1], *filter(_is_the_answers, stalls[-1:])]:
         least = max(stall.own_ms for stall in proved)
         often = f"{len(stalls)} times" if len(stalls) > 1 else "once"
