@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import asyncpg
-
 from labkit.probe import Frame, users_frame
 from labkit.probe.frames import is_users
 
@@ -28,6 +26,8 @@ def strays_refused(check: str) -> Iterator[list[str]]:
     Args:
         check: The directory of the checks, whose lines are not the answer's.
     """
+    import asyncpg  # here, so that who takes the probe home need not have it
+
     noted = list[str]()
 
     def on_its_loop(what: str, use: Callable[..., Any]) -> Callable[..., Any]:

@@ -172,7 +172,9 @@ def test_the_threshold_can_be_lowered() -> None:
         load.offer("lookup", offend, rate=5)
         await load.run(seconds=0.4)
 
-    assert len(measure(brief, threshold_ms=10).stalls) >= 2
+    # What the machine kept from running meanwhile is no stall.
+    run = unless_busy(lambda: measure(brief, threshold_ms=10), lambda run: len(run.stalls) >= 2)
+    assert len(run.stalls) >= 2
 
 
 def test_a_run_is_named_after_its_scenario_or_as_told() -> None:
