@@ -73,7 +73,8 @@ class Machine:
                 self.pauses.append((now - late, now))
             else:
                 self.late_ms.append(1e3 * late)
-            asked, cpu, queue = perf_counter(), used, queued
+            # From that reading on: it can be stopped at any line of these.
+            asked, cpu, queue = now, used, queued
 
     def late(self, share: float) -> float:
         """How late the machine was at this quantile of all wake-ups (0 to 1), in milliseconds."""

@@ -299,6 +299,20 @@ def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
     assert lower("it fell", 2, run, measure(scenario)).held is not True
 
 
+def test_a_pause_that_comes_while_the_clocks_are_read_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = iter([0.0] * 20 + [0.1])
+
+    def queued(_: int) -> float:
+        time.sleep(next(waits, 0.0))
+        return 0.0
+
+    monkeypatch.setattr(machine_module, "_queued", queued)
+    [(start, end)] = [it for it in measure(short).machine.pauses if it[1] - it[0] > 0.09]
+    assert end - start < 0.2
+
+
 def test_time_that_the_loops_thread_queued_for_a_processor_is_lateness_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
