@@ -1,14 +1,14 @@
 """What the operating system knows of threads: who ran, who waited, who was kept from running.
 
 A thread that wants the interpreter while another has it wakes up once a switch interval (5 ms) to
-ask for it. So the count of its wake-ups proves whether it waited for the interpreter, or slept, or
-was not let run by the system. Where a system does not count (macOS, Windows), CPU time decides.
+ask for it. So the count of its wake-ups tells whether it waited for the interpreter, or slept, or
+was not let run by the system. Packets and short sleeps wake it up as often: then the system call in
+which it is tells. Where a system does not count (macOS, Windows), CPU time decides.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 import time
@@ -69,9 +69,12 @@ class Meters:
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread, self._file, self._call = loop_thread, -1, -1
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ImportError):  # a small Python may have no ctypes
             self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
-            if os.uname().machine in _FUTEX and sys.maxsize > 2**32:
+            self._futex = _FUTEX.get(os.uname().machine)
+            if self._futex and sys.maxsize > 2**32:
+                import ctypes
+
                 self._call = os.open(f"/proc/self/task/{loop_thread}/syscall", os.O_RDONLY)
                 # Unlike os.pread, this keeps the interpreter: the loop's thread stays where it is.
                 self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
@@ -111,7 +114,7 @@ class Meters:
         if self._call < 0 or self._pread(self._call, self._answer, 8, 0) <= 0:
             return False
         call = self._answer.value.split()[0]
-        return call.isdigit() and call != _FUTEX[os.uname().machine]
+        return call.isdigit() and call != self._futex
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
