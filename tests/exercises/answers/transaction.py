@@ -195,9 +195,9 @@ async def takes_what_is_not_there(pool, bank, item, customer):
     return await is_paid(pool, bank, item, customer)
 
 
-async def locks_when_it_looks(pool, bank, item, customer):
+async def locks_when_it_looks(pool, bank, item, customer, lock="FOR UPDATE"):
     """Another style: the row is locked from the look on, so nobody comes between."""
-    look = "SELECT available FROM labkit.stock WHERE item = $1 FOR UPDATE"
+    look = f"SELECT available FROM labkit.stock WHERE item = $1 {lock}"
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval(look, item):
             return False
@@ -334,13 +334,7 @@ async def undoes_all_that_it_has_heard_of(pool, bank, item, customer):
 
 async def skips_what_is_locked(pool, bank, item, customer):
     """Whoever meets another customer is told that none is left."""
-    look = "SELECT available FROM labkit.stock WHERE item = $1 FOR UPDATE SKIP LOCKED"
-    async with pool.acquire() as connection, connection.transaction():
-        if not await connection.fetchval(look, item):
-            return False
-        await connection.fetchval(TAKE, item)
-        await connection.execute(RESERVE, customer, item)
-    return await is_paid(pool, bank, item, customer)
+    return await locks_when_it_looks(pool, bank, item, customer, "FOR UPDATE SKIP LOCKED")
 
 
 async def gives_up_when_it_loses_a_race(pool, bank, item, customer):
