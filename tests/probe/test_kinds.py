@@ -317,7 +317,7 @@ async def operator_in_c() -> None:
 
 async def iterator_in_c() -> None:
     sums = list[int]()
-    for total in map(sum, repeat([*range(100_000)], 50)):
+    for total in map(sum, repeat([*range(100_000)], 200)):
         sums.append(total)  # AFTER, TOO
 
 
