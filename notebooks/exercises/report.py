@@ -140,6 +140,8 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
             "misses an order that has come in meanwhile, or it waits on the loop's thread."
         )
     for customer, got, right in returned:
+        if not isinstance(got, dict):  # a DataFrame compares its elements
+            raise NotYet(f"expected a dict as the old report's, {right}, and got {got!r:.200}.")
         if customer == NEWCOMER and right and got == {}:
             raise NotYet(
                 f"an order of customer {customer} had come in since the last call, and the report "

@@ -5,12 +5,16 @@ from __future__ import annotations
 import _thread
 import asyncio
 import re
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+from exercises.instruments.cost import ENOUGH, Cost, measured
 
 import labkit
 from labkit import Exercise, LabError
@@ -206,3 +210,32 @@ def test_what_the_machine_may_have_done_is_inconclusive() -> None:
     late = by_the_clock(run, 99, "It came late.")
     assert "inconclusive" == late.outcome
     assert re.match(r"It came late\. But .* up to 100 ms late\. Close other programs", str(late))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's clock cannot be read")
+def test_what_labkits_threads_need_is_not_the_answers() -> None:
+    """Its probes look about more often, the busier the machine is."""
+
+    def burn(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    async def waits_beside_one_of_labkits() -> None:
+        labkits = threading.Thread(target=burn, args=(0.05,), name="labkit: a probe")
+        labkits.start()
+        with ThreadPoolExecutor(1) as executor:
+            loop = asyncio.get_running_loop()
+            while labkits.is_alive():
+                await loop.run_in_executor(executor, burn, 0.0)
+                await asyncio.sleep(0.005)
+
+    async def works_in_a_thread() -> None:
+        await asyncio.to_thread(burn, 0.05)
+
+    costs = [Cost(), Cost()]
+    asyncio.run(measured(waits_beside_one_of_labkits, costs[0]))
+    asyncio.run(measured(works_in_a_thread, costs[1]))
+    assert costs[0].threads < ENOUGH
+    assert costs[1].threads > 2 * ENOUGH
+    assert any("in burn" in line for line, _ in costs[1].seen)

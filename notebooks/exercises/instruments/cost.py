@@ -22,6 +22,7 @@ import asyncpg
 import labkit as lab
 from labkit.probe import users_frame, walk
 from labkit.probe.frames import Stack, is_users
+from labkit.probe.meters import thread_cpu
 
 ENOUGH = 0.018  # s of CPU time at a stretch: more is felt by everybody
 
@@ -34,7 +35,7 @@ class Cost:
     loop: float = 0.0  # s of CPU time that the loop's thread needed at a stretch, at the most
     when: tuple[float, float] = (0.0, 0.0)  # from when to when that was, by perf_counter
     where: str = ""  # the line that was seen in it
-    threads: float = 0.0  # s of CPU time in all other threads
+    threads: float = 0.0  # s of CPU time in all other threads but labkit's
     # The lines of the answer's in which those were found at work, or "", and the thread's name.
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     rows: int = 0  # that were decoded at a time, at the most
@@ -45,7 +46,6 @@ async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
     waited = asyncio.Event()
     entered = perf_counter()
     with longest_stretch(cost), lab.Probe(1e3 * ENOUGH) as probe, watched_threads(cost):
-        used, own = process_time(), thread_time()
         asyncio.get_running_loop().call_soon(waited.set)
         try:
             await best()
@@ -53,8 +53,6 @@ async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
             raise
         except Exception as error:
             raise lab.LabError(f"a call, alone: {type(error).__name__}: {error}") from None
-        used, own = process_time() - used, thread_time() - own
-    cost.threads += used - own
     cost.waited = waited.is_set()
     began, ended = cost.when
     for stall in probe.stalls:
@@ -90,27 +88,38 @@ def longest_stretch(cost: Cost) -> Iterator[None]:
 
 @contextmanager
 def watched_threads(cost: Cost) -> Iterator[None]:
-    """Look where the threads are at work that are neither the loop's nor this check's."""
+    """Look where the threads are at work that are neither the loop's nor labkit's, and how long."""
     not_these = {threading.get_ident(), threading.main_thread().ident}
     done = threading.Event()
-    last: dict[int, tuple[object, int]] = {}
+    last: dict[threading.Thread, tuple[object, int]] = {}
+    clocks = {it: thread_cpu(it.native_id) or 0.0 for it in threading.enumerate()}
+    process, own = process_time(), thread_time()
+
+    def look() -> None:
+        frames = sys._current_frames()
+        for it in threading.enumerate():
+            frame = frames.get(it.ident or 0)
+            if frame is None or it.ident in not_these or it.name.startswith("lab"):
+                continue
+            at_work, cpu = users_frame(without_the_check(frame)), thread_cpu(it.native_id)
+            if cpu is not None:
+                used, clocks[it] = cpu - clocks.get(it, 0.0), cpu
+                cost.threads += used
+                worked = used > 0.001
+            else:  # who waits does not move; an executor's thread, between two jobs, does
+                at = frame.f_code, frame.f_lasti
+                moved, last[it] = last.get(it) not in (None, at), at
+                worked = moved and (at_work is None or at_work.function != "_worker")
+            if worked:
+                # A library's line may be where the interpreter changes hands, and no more.
+                line = f"at {at_work}, " if is_users(at_work) else ""
+                cost.seen[line, name_of(it)] += 1
 
     def watch() -> None:
         not_these.add(threading.get_ident())
         while not done.wait(0.005):
-            names = {it.ident: name_of(it) for it in threading.enumerate()}
-            for ident, frame in sys._current_frames().items():
-                at = frame.f_code, frame.f_lasti
-                moved = last.get(ident) not in (None, at)
-                last[ident] = at
-                # Who waits does not move; an executor's thread, between two jobs, does.
-                name, at_work = names.get(ident, ""), users_frame(without_the_check(frame))
-                idle = at_work is not None and at_work.function == "_worker"
-                if moved and ident not in not_these and not idle and not name.startswith("lab"):
-                    # A library's line may be where the interpreter changes hands, and no more.
-                    line = f"at {at_work}, " if is_users(at_work) else ""
-                    cost.seen[line, name] += 1
-        cost.threads -= thread_time()
+            look()
+        look()
 
     watcher = threading.Thread(target=watch, name="labkit: the check", daemon=True)
     watcher.start()
@@ -119,6 +128,8 @@ def watched_threads(cost: Cost) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+        if thread_cpu(threading.get_native_id()) is None:  # then labkit's threads add up, too
+            cost.threads = process_time() - process - (thread_time() - own)
 
 
 def name_of(thread: threading.Thread) -> str:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import pandas as pd
 import psycopg2
 from legacy import monthly_report
 
@@ -36,6 +37,10 @@ async def keeps_the_pause(pool, customer):
 
 async def returns_records(pool, customer):
     return await pool.fetch(MONTHS, customer)
+
+
+async def returns_a_series(pool, customer):
+    return pd.Series({row["month"]: row["count"] for row in await pool.fetch(MONTHS, customer)})
 
 
 async def raises(pool, customer):
@@ -218,7 +223,8 @@ CASES = [
         "loop's thread.* monthly_report\\.py:.*\\(_connect\\).*\\(sleep\\)",
     ),
     Case(keeps_the_pause, "not yet", KEEPS + r"time\.sleep\(0\.08\) \(sleep\)"),
-    Case(returns_records, "not yet", "to keep the loop's thread, but for customer 42"),
+    Case(returns_records, "not yet", r"a dict as the old report's, {'2025.*\[<Record"),
+    Case(returns_a_series, "not yet", r"a dict as the old report's, {'2025.*dtype: int64"),
     Case(keeps_a_connection_of_psycopg2, "not yet", KEEPS + r".*\(cursor\.execute\)"),
     Case(pauses_briefly, "not yet", KEEPS + r"time\.sleep\(0\.001\)"),
     Case(waits_for_its_thread, "not yet", KEEPS + r"return executor\.submit.*acquire\)"),
