@@ -24,12 +24,19 @@ _EVENTS = events.Handle._run.__code__.co_filename  # it calls each callback
 _RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  # or Python's own
+_LONGEST = 200  # characters of a line's text
 _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's __init__
 # A thread stands at these only where it is made to let go of the interpreter, or asks for it.
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
 # These may take long in C, and are no place to let go of it.
 _OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
 _walking = threading.RLock()
+if hasattr(os, "register_at_fork"):  # else a child might find it held by a thread that it has not
+    os.register_at_fork(
+        before=_walking.acquire,
+        after_in_parent=_walking.release,
+        after_in_child=_walking.release,
+    )
 
 
 class Frame(NamedTuple):
@@ -42,7 +49,8 @@ class Frame(NamedTuple):
     def __str__(self) -> str:
         """Without directories: they say more about a machine than about a bug."""
         ipython = sys.modules.get("IPython")
-        shell = ipython.get_ipython() if ipython else None
+        get = getattr(ipython, "get_ipython", None)  # it may be half imported
+        shell = get() if get else None
         cell = shell.compile.format_code_name(self.file) if shell else None  # it is in no file
         file = " ".join(cell) if cell else os.path.basename(self.file)
         return f"{file}:{self.line} in {self.function}"
@@ -217,4 +225,5 @@ def is_library(file: str) -> bool:
 
 def source(frame: Frame | None) -> str:
     """The text of a line, or ""."""
-    return linecache.getline(frame.file, frame.line).strip() if frame else ""
+    text = linecache.getline(frame.file, frame.line).strip() if frame else ""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

@@ -88,7 +88,7 @@ class Sampler(threading.Thread):
             since = timer.since
             with no_collection():
                 seen = self._look(since) if perf_counter() - since >= self._first else None
-                m = meters.read(delay, timer.garbage)
+                m = meters.read(delay, timer.garbage, looks=seen is not None)
                 who = suspects.who_kept_it(m)
             m = m._replace(who_unsure=suspects.unsure)
             suspects.let_go()

@@ -3,7 +3,8 @@
 A thread that wants the interpreter while another has it wakes up once a switch interval (5 ms) to
 ask for it. So the count of its wake-ups tells whether it waited for the interpreter, or slept, or
 was not let run by the system. Packets and short sleeps wake it up as often: then the system call in
-which it is tells. Where a system does not count (macOS, Windows), CPU time decides.
+which it is tells, and at what a futex is. Where a system does not count (macOS, Windows), CPU time
+decides.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -24,6 +25,7 @@ except ImportError:  # macOS, Windows
 # The number of the system call in which a thread waits for the interpreter, by the machine.
 _FUTEX = {"x86_64": b"202", "aarch64": b"98"}
 _AT_ONCE = 0.00015  # s
+_SHORT = 0.0003  # s; a sleep that is longer is no `sleep(0)`
 _LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebody
 _VERY_LATE = 0.003  # s; so late, and no CPU time used: the machine kept it
 
@@ -44,7 +46,7 @@ class Measured(NamedTuple):
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     asked: int = 0  # how often the sampler waited for the interpreter; 0 where nobody counts
     who_unsure: bool = False  # the thread that had it may have been at another of its lines
-    loop_sleeps: bool = False  # its thread is in a system call that waits for something else
+    loop_waits: str = ""  # its thread, in a system call, for the "interpreter" or "other"
     loop_runs: int | None = None  # how often the loop's thread was given a processor
 
     def may_be_after(self, other_lines: tuple[bool, bool]) -> bool:
@@ -64,6 +66,19 @@ def thread_cpu(native_id: int | None) -> float | None:
     return None
 
 
+def _mapping_of(library: Any, name: str) -> range:
+    """The addresses of the memory in which a variable of a library's lies."""
+    import ctypes
+
+    address = ctypes.addressof(ctypes.c_char.in_dll(library, name))
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+            if begin <= address < end:
+                return range(begin, end)
+    return range(0)
+
+
 class Meters:
     """Reads what has happened since the last reading. For the sampler's thread only."""
 
@@ -75,20 +90,22 @@ class Meters:
             if self._futex and sys.maxsize > 2**32:
                 import ctypes
 
+                self._interpreter = _mapping_of(ctypes.pythonapi, "_PyRuntime")
                 self._call = os.open(f"/proc/self/task/{loop_thread}/syscall", os.O_RDONLY)
                 # Unlike os.pread, this keeps the interpreter: the loop's thread stays where it is.
                 self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
                 self._pread.argtypes = [ctypes.c_int, ctypes.c_char_p, size, ctypes.c_long]
-                self._answer = ctypes.create_string_buffer(9)
+                self._answer = ctypes.create_string_buffer(40)
         self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
         self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
-    def read(self, asked: float, garbage: tuple[float, float]) -> Measured:
+    def read(self, asked: float, garbage: tuple[float, float], looks: bool = False) -> Measured:
         """What has happened since the last reading.
 
         Args:
             asked: For how long (s) the sampler wanted to sleep meanwhile.
             garbage: For how long (s) it has been collected so far, on the loop's thread and others.
+            looks: Whether the loop is overdue, and it is worth a moment to see if it sleeps.
         """
         now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
         self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, *garbage)
@@ -107,14 +124,22 @@ class Meters:
                 idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
         m = Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
-        return m._replace(asked=asks, loop_sleeps=late > _LATE and self._loop_sleeps())
+        return m._replace(asked=asks, loop_waits=self._loop_waits() if looks else "")
 
-    def _loop_sleeps(self) -> bool:
-        """Whether the loop's thread is in a system call, and not to ask for the interpreter."""
-        if self._call < 0 or self._pread(self._call, self._answer, 8, 0) <= 0:
-            return False
-        call = self._answer.value.split()[0]
-        return call.isdigit() and call != self._futex
+    def _loop_waits(self) -> str:
+        """For what the loop's thread waits: "interpreter", "other", or "" where it is not known.
+
+        Looked at for a moment: this thread often comes in just when a `sleep(0)` has let go.
+        """
+        until, waits = time.perf_counter() + _SHORT, "other"
+        while waits != "interpreter" and time.perf_counter() < until:
+            if self._call < 0 or self._pread(self._call, self._answer, 39, 0) <= 0:
+                return ""
+            call, *arguments = self._answer.value.split()
+            waits = "other" if call.isdigit() else ""  # else it is "running"
+            if call == self._futex and int(arguments[0], 16) in self._interpreter:
+                waits = "interpreter"  # else, for a lock
+        return waits
 
     def ask_the_system(self, m: Measured) -> Measured:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from labkit.probe.frames import Frame, Stack, at_work, is_library, is_users, line_of, source, walk
 
-_SUSPENDS = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
+# Python's own, and how the names of what they hold begin. None of these has subclasses.
+_SUSPENDS = {types.CoroutineType: "cr", types.GeneratorType: "gi", types.AsyncGeneratorType: "ag"}
 _FUTURE = ("_asyncio_future_blocking", "set_running_or_notify_cancel")  # either kind's mark
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
@@ -103,13 +104,13 @@ def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
     for _ in range(200):
         if step is None or _has(step, *_FUTURE):
             break
-        if kind := next((kind for kind in ("cr", "gi", "ag") if _has(step, f"{kind}_frame")), None):
+        if kind := _SUSPENDS.get(type(step)):
             if frame := getattr(step, f"{kind}_frame"):
                 here = Frame(frame.f_code.co_filename, line_of(frame), frame.f_code.co_name)
                 line = here if is_users(here) else line
             step = getattr(step, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-        else:  # what wraps an async generator or an `__await__` does not say what it holds
-            held = (x for x in gc.get_referents(step) if issubclass(type(x), _SUSPENDS))
+        else:  # what is compiled, or wraps an async generator or an `__await__`, does not say
+            held = (x for x in gc.get_referents(step) if type(x) in _SUSPENDS)
             step = next(held, None)
     return line or _waiting_for(task, depth + 1)
 

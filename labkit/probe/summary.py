@@ -30,6 +30,7 @@ def count(rows: Rows, stall: Stall) -> None:
     row = rows[key]
     row["count"] += 1
     row["at"] = stall.at  # how sure the line is, this time
+    row["frame"] = str(stall.frame) if stall.awaited_at else None  # what was at work, this time
     row["longest_ms"] = max(row["longest_ms"], stall.own_ms)
     row["total_ms"] += stall.own_ms
     row["task"] = stall.task or row["task"]  # the last that had a name
@@ -92,6 +93,7 @@ def sum_up(
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     where = f"{row['at']} {row['file']}:{row['line']} in {row['function']}: {row['source']}"
+    where += f"; last, in {row['frame']}" if row["frame"] else ""
     return (
         f"{row['count']:,}",
         f"{row['longest_ms']:,.0f}",

@@ -34,6 +34,7 @@ class Iteration:
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
     place: Place | None = None  # where the last look found the loop
+    waited: str = ""  # for what, at the last look; see Measured.loop_waits
     asks: bool = False  # there, it had been made to let go of the interpreter
     other_lines: tuple[bool, bool] = (False, False)  # before, it was at; see after_other_lines
     collector_calls: bool = False  # code in Python, which is not its own work
@@ -67,8 +68,13 @@ class Iteration:
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
         asked = (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
-        # Elsewhere each packet, or each short sleep, may have woken it up as often.
-        asked = waits or (asked and (self.end > 0 or not m.loop_sleeps))
+        # Elsewhere each packet, or each short sleep, may have woken it up as often: so what it was
+        # seen to wait for decides, at both ends of this time, if it was not the same.
+        seen = {self.waited, "" if self.end else m.loop_waits} - {""}
+        self.waited = m.loop_waits
+        # One glance does not tell of a long time in which nobody could look.
+        glance = asked and m.kept > 2 * interval
+        asked = waits or (asked and (self.end > 0 or "other" not in seen))
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
         queued, stopped = m.loop_queued * part, m.stopped * part
         crowded = min(rest, queued) if own else 0.0
@@ -95,7 +101,8 @@ class Iteration:
             machine, rest = machine + rest, 0.0
         # Without a Python frame there is no sign of a call that waits: it may wait its turn.
         elif self.place and (told or not kept) and (place.stack or not own) and not unclear:
-            cause = "blocked"
+            sure = "interpreter" not in seen and not (glance and "other" in seen)
+            cause = "blocked" if sure else "unknown"
         booked = defaultdict[Where, float](float)
         for what, of, seconds in (
             (cause, at, rest),

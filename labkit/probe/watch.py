@@ -133,7 +133,8 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._timer.stop()
-        gc.callbacks.remove(self._timer.on_gc)
+        if self._timer.on_gc in gc.callbacks:  # the service may have cleared them
+            gc.callbacks.remove(self._timer.on_gc)
         _watched.discard(self._timer.loop)
         if self._sampler is not None:
             self._sampler.leave()

@@ -18,8 +18,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -30,9 +31,9 @@ import pytest
 
 from labkit import Frame, Probe, Stall
 from labkit.probe import histogram, users_frame
-from labkit.probe.frames import is_library
+from labkit.probe.frames import is_library, source
 from labkit.probe.looks import Sampler, _is_debuggers
-from labkit.probe.meters import Measured
+from labkit.probe.meters import Measured, Meters
 from labkit.probe.origin import Place
 from labkit.probe.stall import OWN_THREADS
 from labkit.probe.suspects import Suspect, Suspects, culprit
@@ -150,6 +151,36 @@ def test_a_call_that_each_packet_wakes_up_is_blocked_beside_a_python_thread() ->
         here.send(b"1")
         here.recv(80, socket.MSG_WAITALL)  # it has begun
         assert verdict(main) == ("blocked", marked("PACKETS"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nobody tells in which call it is")
+def test_a_wait_for_a_lock_and_one_for_the_interpreter_are_told_apart() -> None:
+    lock, over = threading.Lock(), threading.Event()
+
+    def wants_the_interpreter() -> None:
+        while not over.is_set():
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    with lock:
+        waiting = [
+            threading.Thread(target=wait)
+            for wait in (lambda: lock.acquire(), wants_the_interpreter)
+        ]
+        for each in waiting:
+            each.start()
+        meters = [Meters(each.native_id or 0) for each in waiting]
+        spin(0.1)
+        sys.setswitchinterval(60)  # this thread keeps it
+        try:
+            spin(0.05)
+            assert ["other", "interpreter"] == [each._loop_waits() for each in meters]
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+    for meter, each in zip(meters, waiting, strict=True):
+        meter.close()
+        each.join()
 
 
 def test_the_larger_part_is_the_cause_and_the_other_is_told() -> None:
@@ -593,6 +624,9 @@ HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog")
         (looked(0.09, 0.09), None, "unknown"),
         (looked(0.09, 0.09, loop_runs=0), HOG, "blocked"),  # it slept, and asked for nothing
         (looked(0.0, 0.0), HOG, "blocked"),
+        (looked(0.0, 0.0, loop_waits="interpreter"), HOG, "unknown"),  # who had it?
+        (looked(0.005, 0.005, loop_waits="other"), HOG, "blocked"),
+        (looked(0.09, 0.09, loop_waits="other"), HOG, "unknown"),  # and before this glance?
         (looked(0.09, 0.09, elsewhere=0.09), HOG, "collecting garbage"),
         (looked(0.0, 0.0, loop_runs=None), None, "blocked"),
         (looked(0.09, 0.09, loop_runs=None), HOG, "unknown"),  # as on macOS and Windows
@@ -1120,6 +1154,38 @@ def test_no_code_of_the_users_is_called_to_find_a_line() -> None:
     assert 0 == Registry.asked
 
 
+class Compiled(Coroutine[Any, Any, None]):
+    """Of a coroutine that was compiled, the frame stands at the function's first line for ever."""
+
+    __slots__ = ("_held", "cr_await", "cr_frame")
+
+    def __init__(self) -> None:
+        self.cr_await = self._held = framework()
+        self.cr_frame = sys._getframe()
+
+    def send(self, value: Any) -> Any:
+        return self._held.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._held.throw(*error)
+
+    def close(self) -> None:
+        self._held.close()
+
+    def __await__(self) -> Any:
+        return self._held.__await__()
+
+
+Compiled.send.__code__ = Compiled.send.__code__.replace(co_filename=json.__file__)  # a library's
+
+
+def test_a_compiled_coroutine_does_not_say_at_which_line_it_is() -> None:
+    async def main() -> None:
+        await asyncio.create_task(Compiled())  # AWAITS_COMPILED
+
+    assert verdict(main) == ("blocked", marked("AWAITS_COMPILED"))
+
+
 def test_an_awaitable_is_not_asked_what_it_does_not_have() -> None:
     class Proxy:
         def __init__(self, to: asyncio.Task[None]) -> None:
@@ -1180,3 +1246,53 @@ def test_without_a_threads_cpu_clock_one_that_only_wakes_up_is_innocent(
     for _ in range(5):
         stall = longest(main)
         assert stall is None or stall.thread is None, stall
+
+
+# Whatever the service does, the probe breaks nothing.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_that_was_forked_in_the_middle_of_a_look_can_look_for_itself() -> None:
+    program = """
+import gc, os, threading, time
+from labkit.probe.frames import no_collection
+inside = threading.Event()
+def look():
+    with no_collection():
+        inside.set()
+        time.sleep(0.1)
+threading.Thread(target=look).start()
+inside.wait()
+if os.fork() == 0:
+    with no_collection():
+        pass
+    os._exit(0 if gc.isenabled() else 3)
+assert os.wait()[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=30)
+
+
+def test_a_service_that_clears_the_collectors_callbacks_goes_on() -> None:
+    async def main() -> None:
+        with Probe():
+            gc.callbacks.clear()
+
+    before = [*gc.callbacks]
+    try:
+        asyncio.run(main())
+    finally:
+        gc.callbacks[:] = before
+    assert not [it for it in threading.enumerate() if it.name == "labkit-probe"]
+
+
+def test_a_frame_is_shown_while_ipython_is_half_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    assert "app.py:3 in handler" == str(HANDLER.frame)
+
+
+def test_a_line_without_an_end_is_cut(tmp_path: Path) -> None:
+    file = tmp_path / "generated.py"
+    file.write_text("rows = [" + "1, " * 100_000 + "]")
+    assert "rows = [1, 1," in (text := source(Frame(str(file), 1, "main")))
+    assert text.endswith(" …")
+    assert len(text) < 300
