@@ -191,6 +191,9 @@ def test_an_answer_is_judged_by_what_it_does(
     name: str, case: Case, verdict_and_output: Judged
 ) -> None:
     verdict, said, solved = verdict_and_output
+    if case.outcome == "pass" and "But this machine is busy" in verdict.message:
+        assert "inconclusive" == verdict.outcome
+        pytest.skip("three times, this machine was too busy for a verdict")
     if not (case.by_the_clock and verdict.outcome == "inconclusive"):
         assert case.outcome == verdict.outcome, verdict
     assert re.search(case.says, verdict.message, re.S), verdict
