@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import builtins
+import importlib.machinery
 import importlib.util
+import io
 import json
+import marshal
 import os
+import pkgutil
 import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +53,12 @@ def main() -> None:
     else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
         parser.add_argument("program", nargs=argparse.PARSER)
-    options = parser.parse_args(sys.argv[1 + attaching :])
+    words, at = sys.argv[1 + attaching :], 0
+    while words[at:] and words[at].startswith("--"):
+        at += 1 if "=" in words[at] else 2
+    if words[at:] and words[at].startswith("-m"):  # argparse does not know -mMODULE
+        words[at : at + 1] = filter(None, ["-m", words[at][2:]])
+    options = parser.parse_args(words)
     try:
         Probe(options.threshold_ms)  # refuses what is no threshold
         if options.json:
@@ -98,13 +109,36 @@ def _run(options: argparse.Namespace) -> None:
     os.environ["LABKIT_PROBE"] = f"{options.threshold_ms:g} {folder}"
     watch_every_loop()
     sys.argv = options.program
-    if options.module:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        _run_as_main(options.module)
+    except Exception as error:  # shown as Python would: without the frames from here to the program
+        trace, ours = error.__traceback__, (__file__, runpy.run_path.__code__.co_filename)
+        while trace and trace.tb_frame.f_code.co_filename in ours:
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.exit(1)
+
+
+def _run_as_main(module: bool) -> None:
+    """Run what `sys.argv` names as `__main__`, and leave it there: what outlives it may pickle."""
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    as_main = runpy._run_module_as_main  # type: ignore[attr-defined]  # what Python itself calls
+    script = os.path.abspath(sys.argv[0])
+    if module:
+        as_main(sys.argv[0])
+    elif pkgutil.get_importer(script):  # a folder, or a zip file
+        sys.path[: not sys.flags.safe_path] = [script]
+        as_main("__main__", alter_argv=False)
     else:
-        script = os.path.abspath(sys.argv[0])
         if not sys.flags.safe_path:
-            sys.path[0] = os.path.dirname(script)
-        runpy.run_path(script, run_name="__main__")
+            sys.path[0] = os.path.dirname(os.path.realpath(script))
+        with io.open_code(script) as file:
+            data = file.read()
+        loader = importlib.machinery.SourceFileLoader("__main__", script)
+        vars(main).update(__builtins__=builtins, __file__=script, __loader__=loader)
+        compiled = data.startswith(importlib.util.MAGIC_NUMBER)
+        code = marshal.loads(data[16:]) if compiled else compile(data, script, "exec", 0, True)
+        exec(code, vars(main))
 
 
 def _report(found: list[dict[str, Any]], file: str | None) -> None:

@@ -319,6 +319,37 @@ def test_a_signal_ends_a_program_though_a_thread_of_its_goes_on(tmp_path: Path) 
     assert 1 == said.count("threshold_ms 50,"), said
 
 
+def test_what_outlives_the_script_finds_its_classes(tmp_path: Path) -> None:
+    script, out = tmp_path / "service.py", tmp_path / "out"
+    script.write_text(
+        "import atexit, pickle, threading, time\nclass Mine: pass\n"
+        f"def save():\n    open({str(out)!r}, 'ab').write(pickle.dumps(Mine())[:1])\n"
+        "atexit.register(save)\n"
+        "threading.Thread(target=lambda: time.sleep(0.3) or save()).start()\n"
+    )
+    said = run(script)
+    assert "Traceback" not in said
+    assert 2 == len(out.read_bytes()), said
+
+
+CANNOT_RUN = [["package"], ["-m", "package"], ["-mpackage.nosuch"], ["broken.py"], ["fails.py"]]
+
+
+@pytest.mark.parametrize("arguments", CANNOT_RUN, ids=" ".join)
+def test_what_cannot_run_is_told_as_python_tells_it(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    (tmp_path / "fails.py").write_text("def f(x: int): raise ValueError(f.__annotations__)\nf(1)\n")
+    told = []
+    for python in [sys.executable], PROBE:
+        command = [*python, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert 1 == done.returncode
+        told.append(done.stderr)
+    assert told[0] + "labkit.probe: no event loop ran to its end, and none stalled.\n" == told[1]
+
+
 def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('mine', flush=True)\n")
     program = "import sys; print([path for path in sys.path if 'boot' in path])"
