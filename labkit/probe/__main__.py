@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,15 @@ def _run(options: argparse.Namespace) -> None:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
+    def replace(number: int, old: object, new: Any) -> None:
+        if signal.getsignal(number) == old:
+            signal.signal(number, new)
+
     atexit.register(report)  # by then, the program's threads and children have ended
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, end)
+        replace(number, signal.SIG_DFL, end)
+        if hasattr(os, "register_at_fork"):  # a child ends at once, even while it is in C code
+            os.register_at_fork(after_in_child=partial(replace, number, end, signal.SIG_DFL))
     # Child processes are watched, too: each has `boot` on its path, and the same settings.
     paths = [str(Path(__file__).with_name("boot")), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -350,6 +350,18 @@ def test_what_cannot_run_is_told_as_python_tells_it(arguments: list[str], tmp_pa
     assert told[0] + "labkit.probe: no event loop ran to its end, and none stalled.\n" == told[1]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_signal_ends_a_forked_child_at_once_though_it_is_in_c_code(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "if (child := os.fork()) == 0: sum(range(2 * 10**9))\n"
+        "time.sleep(0.3)\nos.kill(child, signal.SIGTERM)\nstarted = time.monotonic()\n"
+        "sys.exit(os.wait()[1] != signal.SIGTERM or time.monotonic() - started > 10)\n"
+    )
+    run(script)
+
+
 def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('mine', flush=True)\n")
     program = "import sys; print([path for path in sys.path if 'boot' in path])"
