@@ -25,7 +25,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.probe.attach import attach
-from labkit.probe.program import watch_every_loop
+from labkit.probe.program import say, watch_every_loop
 from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe
@@ -149,9 +149,9 @@ def _run_as_main(module: bool) -> None:
 
 def _report(found: list[dict[str, Any]], file: str | None) -> None:
     for one in found:
-        print(f"\nprocess {one['pid']}:\n{Summary(one)}", file=sys.stderr)
+        say(f"\nprocess {one['pid']}:\n{Summary(one)}")
     if not found:
-        print("labkit.probe: no event loop ran to its end, and none stalled.", file=sys.stderr)
+        say("labkit.probe: no event loop ran to its end, and none stalled.")
     if file:
         Path(file).write_text(json.dumps(found, indent=1) + "\n")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import sys
@@ -62,13 +63,31 @@ def watch_every_loop() -> None:
     asyncio._set_running_loop = events._set_running_loop = set_running_loop
 
 
+def _open_stderr() -> io.TextIOWrapper | None:
+    if sys.__stderr__ is None:  # closed; by now, its number may be that of another file
+        return None
+    file = os.fdopen(os.dup(2), "wb", buffering=0, closefd=False)
+    return io.TextIOWrapper(file, sys.__stderr__.encoding, "backslashreplace", write_through=True)
+
+
+_stderr = _open_stderr()  # before the program points it, or its number, elsewhere
+_same = _stderr and os.fstat(_stderr.fileno())
+
+
+def say(text: str) -> None:
+    """Print to what was stderr at first, in one piece: others print, too. If it is gone, do not."""
+    with contextlib.suppress(OSError):
+        # A daemon closes what numbers it finds: its next file may have this one.
+        if _stderr and _same and os.path.samestat(_same, os.fstat(_stderr.fileno())):
+            _stderr.write(f"{text}\n")
+
+
 class _Printer(Teller):
-    """Prints to stderr, whatever the program does to logging, until the process ends."""
+    """Prints to stderr, whatever the program does to it or to logging, until the process ends."""
 
     def write(self, level: int, text: str, error: Any = None) -> None:
         reason = f": {error[1]!r}" if error else ""
-        line = f"labkit.probe[{os.getpid()}]: {text}{reason}\n"  # in one piece: others print, too
-        print(line, end="", file=sys.stderr, flush=True)
+        say(f"labkit.probe[{os.getpid()}]: {text}{reason}")
 
     def close(self) -> Teller:
         return self

@@ -332,6 +332,17 @@ def test_what_outlives_the_script_finds_its_classes(tmp_path: Path) -> None:
     assert 2 == len(out.read_bytes()), said
 
 
+def test_the_log_is_not_mixed_with_what_the_program_makes_of_stderr(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(
+        f"{STALL}\nimport contextlib, io\n"
+        "with contextlib.redirect_stderr(io.StringIO()) as mine:\n"
+        "    work()\n    time.sleep(0.3)\nsys.exit(bool(mine.getvalue()))\n"
+    )
+    said = unless_busy(lambda: run(script), lambda it: "service.py:5 in main" in it)
+    assert "service.py:5 in main" in said
+
+
 CANNOT_RUN = [["package"], ["-m", "package"], ["-mpackage.nosuch"], ["broken.py"], ["fails.py"]]
 
 

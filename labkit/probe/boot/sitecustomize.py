@@ -18,4 +18,5 @@ if "LABKIT_PROBE" in os.environ:
 
         watch_every_loop()
     except (Exception, SystemExit) as error:  # as with another Python, or without labkit
-        print(f"labkit.probe: process {os.getpid()} is not watched: {error}", file=sys.stderr)
+        if sys.stderr:
+            print(f"labkit.probe: process {os.getpid()} is not watched: {error}", file=sys.stderr)
