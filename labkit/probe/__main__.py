@@ -65,8 +65,8 @@ def main() -> None:
         if options.json:
             open(options.json, "a").close()  # now, not after an hour, it must be known to work
         if attaching:
-            _report(attach(options.pid, options.seconds, options.threshold_ms), options.json)
-            return
+            found = attach(options.pid, options.seconds, options.threshold_ms)
+            sys.exit(0 if _report(found, options.json) else 2)
         name, find = options.program[0], importlib.util.find_spec
         # Not its parts: to find them would run the program's code, unwatched.
         there = find(name.partition(".")[0]) if options.module else os.path.exists(name)
@@ -147,13 +147,23 @@ def _run_as_main(module: bool) -> None:
         exec(code, vars(main))
 
 
-def _report(found: list[dict[str, Any]], file: str | None) -> None:
+def _report(found: list[dict[str, Any]], file: str | None) -> bool:
+    """Write the file, then print; whether it could be written."""
+    written = True
+    try:
+        if file:
+            Path(file).write_text(json.dumps(found, indent=1) + "\n")
+    except OSError as error:
+        written = False
+        say(
+            f"labkit.probe: {file} could not be written: {error.strerror}. Expected: a folder that "
+            "is still there, and room on its disk. Take what is printed here, or run it again."
+        )
     for one in found:
         say(f"\nprocess {one['pid']}:\n{Summary(one)}")
     if not found:
         say("labkit.probe: no event loop ran to its end, and none stalled.")
-    if file:
-        Path(file).write_text(json.dumps(found, indent=1) + "\n")
+    return written
 
 
 if __name__ == "__main__":

@@ -343,6 +343,23 @@ def test_the_log_is_not_mixed_with_what_the_program_makes_of_stderr(tmp_path: Pa
     assert "service.py:5 in main" in said
 
 
+def test_the_json_is_written_though_stderr_is_gone_and_a_folder_that_is_gone_is_told(
+    tmp_path: Path,
+) -> None:
+    script, out = tmp_path / "service.py", tmp_path / "folder" / "out.json"
+    out.parent.mkdir()
+    script.write_text(f"{STALL}\nwork()\n")
+    reads, writes = os.pipe()
+    os.close(reads)
+    subprocess.run([*PROBE, "--json", out, script], stderr=writes, check=True, timeout=60)
+    os.close(writes)
+    assert json.loads(out.read_text())
+    script.write_text(f"import shutil\nshutil.rmtree({str(out.parent)!r})\n")
+    said = run("--json", out, script)
+    assert f"labkit.probe: {out} could not be written: No such file" in said
+    assert "Traceback" not in said
+
+
 CANNOT_RUN = [["package"], ["-m", "package"], ["-mpackage.nosuch"], ["broken.py"], ["fails.py"]]
 
 
