@@ -9,7 +9,6 @@ import importlib.machinery
 import importlib.util
 import io
 import json
-import marshal
 import os
 import pkgutil
 import runpy
@@ -54,12 +53,7 @@ def main() -> None:
     else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
         parser.add_argument("program", nargs=argparse.PARSER)
-    words, at = sys.argv[1 + attaching :], 0
-    while words[at:] and words[at].startswith("--"):
-        at += 1 if "=" in words[at] else 2
-    if words[at:] and words[at].startswith("-m"):  # argparse does not know -mMODULE
-        words[at : at + 1] = filter(None, ["-m", words[at][2:]])
-    options = parser.parse_args(words)
+    options = parser.parse_args(sys.argv[1 + attaching :])
     try:
         Probe(options.threshold_ms)  # refuses what is no threshold
         if options.json:
@@ -92,13 +86,10 @@ def _run(options: argparse.Namespace) -> None:
         os._exit(status)
 
     def end(number: int, _: object) -> None:
-        if os.getpid() == pid:
-            last = threading.Timer(_GRACE, give_up, [128 + number])
-            last.daemon = True
-            last.start()
-            raise SystemExit(128 + number)
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+        last = threading.Timer(_GRACE, give_up, [128 + number])
+        last.daemon = True
+        last.start()
+        raise SystemExit(128 + number)
 
     def replace(number: int, old: object, new: Any) -> None:
         if signal.getsignal(number) == old:
@@ -138,12 +129,13 @@ def _run_as_main(module: bool) -> None:
     else:
         if not sys.flags.safe_path:
             sys.path[0] = os.path.dirname(os.path.realpath(script))
-        with io.open_code(script) as file:
-            data = file.read()
         loader = importlib.machinery.SourceFileLoader("__main__", script)
         vars(main).update(__builtins__=builtins, __file__=script, __loader__=loader)
-        compiled = data.startswith(importlib.util.MAGIC_NUMBER)
-        code = marshal.loads(data[16:]) if compiled else compile(data, script, "exec", 0, True)
+        with io.open_code(script) as file:
+            code = pkgutil.read_code(file)  # if it is compiled
+            if code is None:
+                file.seek(0)
+                code = compile(file.read(), script, "exec", dont_inherit=True)
         exec(code, vars(main))
 
 

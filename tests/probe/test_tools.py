@@ -360,7 +360,7 @@ def test_the_json_is_written_though_stderr_is_gone_and_a_folder_that_is_gone_is_
     assert "Traceback" not in said
 
 
-CANNOT_RUN = [["package"], ["-m", "package"], ["-mpackage.nosuch"], ["broken.py"], ["fails.py"]]
+CANNOT_RUN = [["package"], ["-m", "package"], ["-m", "package.nosuch"], ["broken.py"], ["fails.py"]]
 
 
 @pytest.mark.parametrize("arguments", CANNOT_RUN, ids=" ".join)
