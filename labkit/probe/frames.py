@@ -227,3 +227,9 @@ def source(frame: Frame | None) -> str:
     """The text of a line, or ""."""
     text = linecache.getline(frame.file, frame.line).strip() if frame else ""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+
+
+def with_text(frame: Frame) -> str:
+    """A line and its text, where it can be read."""
+    text = source(frame)
+    return f"{frame}: {text}" if text else f"{frame}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from labkit.probe.frames import Frame, Stack, source
+from labkit.probe.frames import Frame, Stack, source, with_text
 
 MACHINE = "the process was kept from running"  # a part that is nobody's fault
 OWN_THREADS = "threads of its own had the processors"
@@ -129,7 +129,7 @@ class Stall:
             if self.tasks > 1 and not self.task:
                 text += f", in {self.tasks} tasks or more"
             if self.frame:
-                text += f", {self._at} {self.frame}: {self.source}"
+                text += f", {self._at} {with_text(self.frame)}"
             elif self.samples:
                 loops = "" if self.thread else ", the loop itself or short callbacks"
                 text += f", where there was no Python frame (C code{loops})"
@@ -138,5 +138,5 @@ class Stall:
         if self.task:
             text += f", in task {self.task!r}"
         if self.awaited_at:
-            text += f", {self.at} {self.awaited_at}: {source(self.awaited_at)}"
+            text += f", {self.at} {with_text(self.awaited_at)}"
         return "; ".join([text, *map(str, self.also)])

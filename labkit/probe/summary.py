@@ -92,7 +92,8 @@ def sum_up(
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    where = f"{row['at']} {row['file']}:{row['line']} in {row['function']}: {row['source']}"
+    text = f": {row['source']}" if row["source"] else ""
+    where = f"{row['at']} {row['file']}:{row['line']} in {row['function']}{text}"
     where += f"; last, in {row['frame']}" if row["frame"] else ""
     return (
         f"{row['count']:,}",
