@@ -12,13 +12,17 @@ def by_name(dsn: str) -> dict[str, Any]:
         dsn: Which server.
 
     Returns:
-        Nothing if the URL has a name already. For this machine, `localhost`. For a number to which
-        no name is known, the number written as one integer, which is looked up like a name.
+        Nothing if the URL has no such number: a name, several hosts, or a Unix socket. For this
+        machine, `localhost`. For a number to which no name is known, the number written as one
+        integer, which is looked up like a name.
     """
     parts = urlsplit(dsn)
     try:
-        number = ip_address(parts.hostname or "")
+        # Of several hosts, the ports could not be read.
+        number = ip_address("" if "," in parts.netloc else parts.hostname or "")
     except ValueError:
         return {}
     name = "localhost" if number.is_loopback else str(int(number))
-    return {"host": name, "port": parts.port or 5432}
+    # With a host beside the URL, asyncpg does not read the URL's port. Without one in the URL, it
+    # knows itself where to look.
+    return {"host": name, "port": parts.port} if parts.port else {"host": name}

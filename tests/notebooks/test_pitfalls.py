@@ -269,10 +269,12 @@ def test_the_watched_executor_lists_what_waits_for_a_thread_and_nothing_else() -
     ("url", "host"),
     [
         ("postgresql://lab:secret@127.0.0.1:54320/lab", {"host": "localhost", "port": 54320}),
-        ("postgresql://lab@[::1]/lab", {"host": "localhost", "port": 5432}),
-        ("postgresql://lab@10.0.0.5/lab", {"host": "167772165", "port": 5432}),
+        ("postgresql://lab@[::1]/lab", {"host": "localhost"}),
+        ("postgresql://lab@10.0.0.5/lab", {"host": "167772165"}),
         ("postgresql://lab@db.example.com/lab", {}),
         ("postgresql://lab@10.0.0.5,10.0.0.6/lab", {}),
+        ("postgresql://lab@127.0.0.1:1,127.0.0.1:2/lab", {}),
+        ("postgresql://lab@[::1]:1,db:2,db/lab", {}),
         ("postgresql:///lab?host=/run/postgresql", {}),
     ],
 )
