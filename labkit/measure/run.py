@@ -57,7 +57,7 @@ class Run:
     seconds: float  # for how long requests were offered
     invalid: str  # why no time of this run is the service's, in words; "" if all are
     stalls: tuple[Stall, ...]  # each iteration of the loop that took longer than `threshold_ms`
-    warnings: tuple[str, ...]  # what asyncio logged meanwhile: slow callbacks, in debug mode
+    warnings: tuple[str, ...]  # what asyncio and a pool logged: slow callbacks, in debug mode
     requests: pd.DataFrame
     spans: pd.DataFrame
     gauges: pd.DataFrame

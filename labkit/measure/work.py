@@ -28,6 +28,8 @@ Scenario = Callable[[Load], Awaitable[object]]
 # A run shows what was logged. Without a handler, logging would print it in the cell as well.
 _SILENT = logging.NullHandler()
 logging.getLogger("labkit.probe").addHandler(_SILENT)
+# Whose warnings are kept: the loop's, and those of a pool that cannot reach its server.
+_LOGS = [logging.getLogger(name) for name in ("asyncio", "asyncpg.pool")]
 
 
 def refuse_patched_asyncio() -> None:
@@ -78,17 +80,18 @@ class Work(threading.Thread):
 
     def run(self) -> None:
         """Run to the end; never raises."""
-        log = logging.getLogger("asyncio")
-        log.addFilter(self._keep_warning)
-        log.addHandler(_SILENT)
+        for log in _LOGS:
+            log.addFilter(self._keep_warning)
+            log.addHandler(_SILENT)
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self.error = error
         finally:
-            log.removeFilter(self._keep_warning)
-            log.removeHandler(_SILENT)
+            for log in _LOGS:
+                log.removeFilter(self._keep_warning)
+                log.removeHandler(_SILENT)
             self.done.set()
 
     async def _main(self) -> None:
@@ -106,7 +109,7 @@ class Work(threading.Thread):
             )
 
     def _keep_warning(self, record: logging.LogRecord) -> bool:
-        """Keep what asyncio logs on the scenario's thread, and let it pass."""
+        """Keep what is logged on the scenario's thread, and let it pass."""
         if record.thread == self.ident and record.levelno >= logging.WARNING:
             self._warnings.append(record.getMessage())
         return True

@@ -242,6 +242,26 @@ def test_warnings_of_other_threads_are_not_caught() -> None:
     assert logging.getLogger("asyncio").filters == filters
 
 
+def test_what_a_pool_logs_of_a_lost_server_is_kept_and_not_printed() -> None:
+    code = """
+import asyncio, logging
+from asyncpg import pool
+from labkit.measure import measure
+
+async def lost(load):
+    load.offer("lookup", lambda: asyncio.sleep(0), rate=20)
+    await load.run(seconds=0.2)
+    pool.logger.warning("the pool's", exc_info=OSError("no server"))
+    logging.getLogger("a library").warning("another's")
+
+run = measure(lost)
+assert run.warnings == ("the pool's",), run.warnings
+assert not pool.logger.filters and not pool.logger.handlers
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (0, "another's") == (ended.returncode, ended.stderr.strip())
+
+
 def test_debug_mode_is_noticed_though_it_is_on_only_while_the_load_begins_or_ends() -> None:
     async def at_its_begin(load: Load) -> None:
         asyncio.get_running_loop().set_debug(True)
