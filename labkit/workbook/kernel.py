@@ -70,6 +70,8 @@ def execute(
         client.kc.allow_stdin = False
         try:
             await client.kc.wait_for_ready(client.startup_timeout)
+            # Both have read it, and its key. Were this process killed, nobody would delete it.
+            kernel.cleanup_connection_file()
             await client.async_execute()
         except CellExecutionError as error:
             if error.ename != "LabError":

@@ -436,10 +436,7 @@ def running(checkout: Checkout) -> Iterator[Running]:
                 connection, _ = server.accept()
                 with connection, connection.makefile() as said:
                     kernel = psutil.Process(int(said.readline()))
-                    connection_file = Path(kernel.cmdline()[4])
-                    assert connection_file.exists()
-                    yield Running(runner, kernel, connection_file)
-                    connection_file.unlink(missing_ok=True)  # which a killed runner leaves
+                    yield Running(runner, kernel, Path(kernel.cmdline()[4]))
             finally:
                 runner.kill()
 
@@ -481,10 +478,12 @@ def test_what_was_executed_before_ctrl_c_is_reported(checkout: Checkout, tmp_pat
     assert (checkout.root / "runs" / "00_done.html").exists()
 
 
-def test_the_kernel_of_a_killed_runner_goes_by_itself(running: Running) -> None:
+def test_the_kernel_of_a_killed_runner_goes_by_itself_and_leaves_no_key(running: Running) -> None:
     running.runner.kill()
     _, alive = psutil.wait_procs([running.kernel], timeout=15)
     assert [] == alive
+    assert running.connection_file.suffix == ".json"
+    assert not running.connection_file.exists()  # it holds the kernel's key
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "300.1.1.1", "::wrong"])
