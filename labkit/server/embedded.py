@@ -56,7 +56,8 @@ def start() -> str:
                 if time.monotonic() > deadline:
                     raise failure(home, "it did not answer within 120 s")
                 _start_supervisor(home)
-            password = (home / "server" / "password").read_text()
+            if not (password := (home / "server" / "password").read_text()):
+                raise OSError(f"{home / 'server' / 'password'} is empty")
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
             _let_go()
             raise (error if isinstance(error, LabError) else failure(home, str(error))) from None

@@ -60,8 +60,10 @@ def here() -> dict[str, str]:
 
 
 def _read_record(home: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):  # there is none, or it is just being written
-        return dict(json.loads((home / "running.json").read_text("utf-8")))
+    # There is none, it is just being written, or it is damaged.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        record: dict[str, Any] = json.loads((home / "running.json").read_text("utf-8"))
+        return record if record["here"]["host"] else {}
     return {}
 
 

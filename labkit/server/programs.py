@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,11 +100,18 @@ def _wheel() -> Path:
 
 def failure(home: Path, said: str) -> LabError:
     """The error to raise when one of the programs, or the file system, said this."""
-    full = "No space left on device" in said or "Check free disk space" in said
+    full = re.search("No space left on device|Check free disk space", said)
     last = "\n".join(said.strip().splitlines()[-6:])
     what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
-    owner = "the user nobody (for root)" if AS_OWNER else "you"
+    if re.search("file descriptors|Too many open files", said):
+        todo = "Expected that a process may open 256 files. Raise that limit (`ulimit -n`)"
+    elif full or "ermission denied" in said or not (home / "server").exists():
+        owner = "the user nobody (for root)" if AS_OWNER else "you"
+        todo = f"Expected room for 100 MB where {owner} can write. Make room"
+    else:
+        todo = "Expected its files as it left them. If they are damaged, `python -m labkit reset` "
+        todo += "removes them, and the next notebook makes new ones. Else restart this machine"
     return LabError(
-        f"The private PostgreSQL in {home} {what}Expected room for 100 MB where {owner} "
-        f"can write. Make room, set LABKIT_HOME to another directory, {OTHER_WAYS}"
+        f"The private PostgreSQL in {home} {what}{todo}, set LABKIT_HOME to another directory, "
+        f"{OTHER_WAYS}"
     )

@@ -133,6 +133,8 @@ def _make_database(home: Path, port: int) -> None:
     login = f"-h 127.0.0.1 -p {port} -U lab -w lab".split()
     status, said = run(home, "createdb", *login, PGPASSWORD=password)
     if status and "already exists" not in said:
+        # At once: one that recovers from damage may never follow a gentler request.
+        run(home, "pg_ctl", "stop", "-m", "immediate", "-D", str(home / "server" / "data"))
         raise failure(home, said)
 
 

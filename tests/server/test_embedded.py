@@ -342,6 +342,35 @@ def test_missing_binaries_are_told_in_words(kernel: Begin) -> None:
     assert "DATABASE_URL" in said
 
 
+@pytest.mark.parametrize(
+    "damaged", ["data/global/pg_control", "data/global/pg_filenode.map", "password"]
+)
+def test_damaged_files_are_told_with_the_command_that_removes_them(
+    home: Path, kernel: Begin, damaged: str
+) -> None:
+    one = kernel()
+    one.start()
+    one.end()
+    until(lambda: gone(home))
+    (home / "server" / damaged).write_text("")
+    two = kernel()
+    said = two.start()
+    assert "could not be started" in said
+    assert "If they are damaged, `python -m labkit reset` removes them" in said
+    assert "100 MB" not in said
+    two.end()
+    until(lambda: gone(home))
+    assert embedded.remove(home)  # as `reset` does
+
+
+@posix_only
+def test_too_few_open_files_are_told(kernel: Begin) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
+    said = kernel(limit).start()
+    assert "Raise that limit (`ulimit -n`)" in said
+    assert "100 MB" not in said
+
+
 @pytest.mark.skipif(not as_root, reason="only root can mount a small file system")
 def test_a_full_disk_is_told_in_words(home: Path, kernel: Begin) -> None:
     home.mkdir(parents=True)

@@ -14,7 +14,7 @@ import pytest
 
 from labkit.errors import LabError
 from labkit.server import embedded, programs, supervisor
-from labkit.server.home import here, place, write_record
+from labkit.server.home import alone, here, place, serving, write_record
 from tests.server.test_embedded import (
     CHECKOUT,
     Begin,
@@ -342,6 +342,29 @@ def test_a_record_names_this_machine(tmp_path: Path) -> None:
     assert (os.getpid(), 7, 8) == (found["supervisor"], found["server"], found["port"])
     assert here() == found["here"]
     assert socket.gethostname() == found["here"]["host"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "5",
+        "null",
+        '"x"',
+        "{}",
+        '{"here": 3}',
+        '{"here": {}}',
+        "\xff",
+        '{"here": ["host"]}',
+    ],
+)
+def test_a_damaged_record_counts_as_none(text: str, tmp_path: Path) -> None:
+    write_record(tmp_path)
+    (tmp_path / "running.json").write_text(text, "latin-1")
+    assert serving(tmp_path) is None
+    with alone(tmp_path) as stopped:
+        assert stopped
 
 
 def test_a_home_that_an_earlier_labkit_made_is_taken_over_as_it_is(
