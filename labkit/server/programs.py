@@ -52,6 +52,18 @@ def check(home: Path) -> None:
         )
 
 
+def leave_out_settings() -> list[str]:
+    """Take the user's PG* settings out of this process, and so out of those that it starts.
+
+    They are for a server of the user's. Drivers would follow them to another one than the URL
+    names (PGHOSTADDR), or fail on it (PGSSLMODE, PGSERVICE); no URL can say otherwise.
+
+    Returns:
+        Their names.
+    """
+    return [name for name in sorted(os.environ) if name.startswith("PG") and os.environ.pop(name)]
+
+
 def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:
     """Run one of PostgreSQL's programs; return its exit status and what it said."""
     # None of the reader's PG* settings; English messages whatever LC_ALL says.

@@ -29,6 +29,7 @@ from labkit.errors import LabError
 from labkit.server import Dsn, database, embedded, explain, has_dataset, session
 from labkit.server.database import COMPOSE_URL
 from labkit.server.dataset import CONTENT, CONTENT_QUERY, ROWS, SHAPE, SHAPE_QUERY
+from labkit.server.drivers import check_psycopg2
 
 # By this name, `labkit` itself has the function.
 module: Any = importlib.import_module("labkit.server.database")
@@ -241,6 +242,49 @@ def test_without_anything_it_is_the_embedded_server_and_one_line_says_so(
     assert ", embedded (no DATABASE_URL, nothing on 127.0.0.1:54320): postgresql://lab:***@" in line
     assert line.endswith("/lab, 200,000 orders ready\n")
     assert str(urlsplit(dsn).password) not in line
+
+
+@pytest.mark.parametrize(
+    "setting", ["PGHOSTADDR=192.0.2.1", "PGSERVICE=none", "PGSSLMODE=require", "PGOPTIONS=-c no=1"]
+)
+def test_a_users_settings_for_drivers_do_not_reach_the_embedded_server(
+    dsn: Dsn, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*setting.split("=", 1))
+    url = embedded.start()
+    assert url == dsn
+    assert run(url, "SELECT 1") == 1
+    ask = "import os; print([name for name in os.environ if name.startswith('PG')])"
+    assert subprocess.check_output([sys.executable, "-c", ask], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "told"),
+    [
+        ("?statement_timeout=60000", "", "take statement_timeout out of the URL"),
+        ("?sslmode=prefer&jit=off&work_mem=1MB", "", "take jit, work_mem out of the URL"),
+        ("", "PGSERVICE=none", "takes from the environment: PGSERVICE"),
+        ("", "PGREQUIREAUTH=none", "takes from the environment: PGREQUIREAUTH"),
+    ],
+)
+def test_what_only_asyncpg_takes_is_told_without_the_password(
+    other: str, options: str, setting: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = Dsn(other + options)
+    monkeypatch.setenv("DATABASE_URL", url[:])
+    monkeypatch.setenv(*(setting or "PGAPPNAME=lab").split("="))
+    with pytest.raises(LabError) as caught:
+        check_psycopg2(url)
+    assert told in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_what_both_drivers_take_is_well(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = Dsn(f"{other}?options=-c%20statement_timeout%3D60000&application_name=lab")
+    monkeypatch.setenv("DATABASE_URL", url[:])
+    database()
+    check_psycopg2(url)
 
 
 def test_database_url_comes_first(
