@@ -9,8 +9,8 @@ from labkit.errors import LabError
 UNREADABLE = (
     "DATABASE_URL is not the URL of a PostgreSQL. Expected "
     "postgresql://user:password@host:port/database, with a number for the port, each option "
-    "after ? written as name=value, and any of @ : / ? # % in the password written as "
-    "%40 %3A %2F %3F %23 %25. To do: set it so, or unset it to work on labkit's own server."
+    "after ? written as name=value, and any of @ : / ? # %, or a space, in the password written as "
+    "%40 %3A %2F %3F %23 %25 %20. To do: set it so, or unset it to work on labkit's own server."
 )
 # The methods of a str that give back the whole text, changed a little.
 WHOLE = """
@@ -80,9 +80,12 @@ def read(url: str) -> Dsn:
     """
     try:
         parts = urlsplit(url)
+        # libpq quotes what it cannot read, and the password with it: its rules, not asyncpg's.
+        well = url.startswith(("postgresql://", "postgres://"))
+        well = well and not re.search(r"%(?!(?!00)[0-9A-Fa-f]{2})|\s", url)
         user, _, hosts = parts.netloc.rpartition("@")
         # Where there are several hosts, only drivers can read the ports.
-        well = parts.scheme in ("postgresql", "postgres") and ("," in hosts or parts.port != 0)
+        well = well and ("," in hosts or parts.port != 0)
         # An @ / # or ? that was not encoded ends the password too early.
         well = well and "#" not in url and "@" not in user + parts.path
         options = [option for option in parts.query.split("&") if option]

@@ -495,6 +495,10 @@ def test_it_touches_its_own_schema_only(other: str, monkeypatch: pytest.MonkeyPa
         f"postgresql://u:12/34{SECRET}@localhost/db",
         f"postgresql://u:12@{SECRET}@localhost/db",
         f"postgresql://u:{SECRET}@localhost/db?sslmode",
+        f"POSTGRESQL://u:{SECRET}@localhost/db",
+        f"postgresql://u:100%{SECRET}@localhost/db",
+        f"postgresql://u:{SECRET}%00@localhost/db",
+        f"postgresql://u:{SECRET} and more@localhost/db",
     ],
 )
 def test_what_is_no_url_is_refused(refused: Callable[[str], str], url: str) -> None:
