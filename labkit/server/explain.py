@@ -17,14 +17,30 @@ REMEDIES = {
     "^28000.*pg_hba": "that its pg_hba.conf lets in this user, from this address, to this "
     "database. To do: ask its administrator for such a line; or, where it says no encryption, "
     "write sslmode=require into the URL",
-    "^28000|^28P01": "a user and password that it knows. To do: correct them in DATABASE_URL",
+    "^28000|^28P01|^08P01.*authentication failed": "a user and password that it "
+    "knows. To do: correct them in DATABASE_URL",
     "^3D000": "a database that exists. To do: create it, or correct its name",
+    "^42501.*temporary": "a role that may make them. To do: let the database's owner run GRANT "
+    "TEMPORARY ON DATABASE … TO …",
     "^42501": "a role that owns the schema labkit, or may make it where there is none. To do: name "
     "that role, or let the database's owner run GRANT CREATE ON DATABASE … TO …",
     "^53100": "room for about 100 MB on the server's disk. To do: make room there",
     "^53300": "about 50 free connections. To do: close those of other programs, or raise the limit",
     "^25006": "a server and role that may write. To do: name such a one",
-    "^57P03": "one that has started, and is not stopping. To do: wait, and run this again",
+    "^57014|^25P0[34]|^57P05": "10 s for each statement and transaction, or no limit. To do: run "
+    "ALTER ROLE … SET, for each of these timeouts, TO 0; or name another role",
+    "^2BP01": "that nothing depends on labkit.orders, which must be made anew. To do: drop or "
+    "change what does",
+    "^42809|^42P07|^42710": "a schema labkit in which the names of labkit's table orders and its "
+    "indexes are free, or labkit's. To do: rename what has them, or name another database",
+    "accepting connections": "a database that lets in connections. To do: let its owner run "
+    "ALTER DATABASE … ALLOW_CONNECTIONS true, or name another database",
+    "TargetServerAttribute": "a server that is as target_session_attrs asks. To do: name one, or "
+    "take that out of the URL and of PGTARGETSESSIONATTRS",
+    "^42P05|^26000|pooling mode|a pooler there": "the server itself, or a pooler in "
+    "session mode, since notebooks keep locks, settings and prepared statements. To do: write the "
+    "server's own host and port into DATABASE_URL",
+    "^57P0[123]": "one that has started, and is not stopping. To do: wait, and run this again",
     "ClientConfiguration.*root certificate": "the certificate of the authority that the server's "
     "is verified by. To do: put it there, or name it by sslrootcert=FILE; or write sslmode=require",
     "ClientConfiguration|^42704|^22023|^55P02": "options that asyncpg and the server know, with "
@@ -39,8 +55,8 @@ REMEDIES = {
     "TimeoutError": "a connection within 10 s and each answer within 60 s. To do: check host and "
     "port, and whether a session holds locks on labkit.orders",
     "gaierror": "a host name that resolves. To do: check its spelling and the network",
-    "rejected SSL": "one that speaks SSL, since PGSSLMODE or the URL's sslmode asks for it. "
-    "To do: unset that, or set it to prefer",
+    "rejected SSL.* sslmode=(require|verify)": "one that speaks SSL, since PGSSLMODE or the "
+    "URL's sslmode asks for it. To do: unset that, or set it to prefer",
     "OSError": "a PostgreSQL that listens there. To do: start it, or correct host and port",
     "": f"PostgreSQL {MINIMUM_VERSION} or later, and a schema labkit of labkit's own. "
     "To do: read the server's log, or name another server",
@@ -57,8 +73,10 @@ def explain(dsn: Dsn, error: Exception) -> str:
         return IN_USE
     said = (str(error).splitlines() or ["no answer"])[0]
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
-    todo = next(todo for row, todo in REMEDIES.items() if re.search(row, f"{kind}: {said}"))
     options = {key: values[-1] for key, values in parse_qs(urlsplit(dsn[:]).query).items()}
+    ssl = options.get("sslmode") or os.environ.get("PGSSLMODE")
+    known = f"{kind}: {said} sslmode={ssl}"
+    todo = next(todo for row, todo in REMEDIES.items() if re.search(row, known))
     for name in "sslcert", "sslkey", "sslrootcert", "sslcrl":
         file = options.get(name) or os.environ.get(f"PG{name.upper()}")
         if file and isinstance(error, OSError) and not os.access(file, os.R_OK):

@@ -525,6 +525,22 @@ def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
     assert "To do: unset that" in said
 
 
+@pytest.mark.parametrize("mode", ["", "?sslmode=prefer", "?sslmode=allow"])
+def test_nobody_is_told_to_unset_an_sslmode_that_asks_for_nothing(
+    refused: Callable[[str], str], mode: str
+) -> None:
+    with server_that(answers_http) as port:
+        said = refused(f"postgresql://u:{SECRET}@127.0.0.1:{port}/db{mode}")
+    assert "Expected a PostgreSQL that listens there" in said
+    assert "SSL, since" not in said
+
+
+def test_a_server_that_is_not_as_target_session_attrs_asks_is_refused(
+    other: str, refused: Callable[[str], str]
+) -> None:
+    assert "as target_session_attrs asks" in refused(f"{other}?target_session_attrs=standby")
+
+
 @pytest.mark.parametrize(
     ("code", "text", "expected"),
     [
@@ -533,6 +549,13 @@ def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
         ("28000", 'no pg_hba.conf entry for host "h", no encryption', "write sslmode=require"),
         ("28000", 'no pg_hba.conf entry for host "h", SSL encryption', "ask its administrator"),
         ("28000", 'role "u" is not permitted to log in', "a user and password that it knows"),
+        ("08P01", "SASL authentication failed", "a user and password that it knows"),
+        ("55000", 'database "d" is not currently accepting connections', "ALLOW_CONNECTIONS"),
+        ("57014", "canceling statement due to statement timeout", "10 s for each statement"),
+        ("2BP01", "cannot drop table labkit.orders", "that nothing depends on labkit.orders"),
+        ("42809", '"orders" is not a table', "To do: rename what has them"),
+        ("26000", "prepared statement does not exist", "or a pooler in session mode"),
+        ("08P01", "transaction blocks not allowed in statement pooling mode", "a pooler in"),
         ("42704", 'unrecognized configuration parameter "connect_timeout"', "after ?"),
     ],
 )
