@@ -89,6 +89,7 @@ def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
 async def _why_not_compose() -> str | None:
     """None if the Compose server answers, else what was found in its place."""
     import asyncpg
+    from asyncpg import InterfaceError, InternalClientError, PostgresError
 
     try:
         await (await asyncpg.connect(COMPOSE_URL, timeout=2)).close()
@@ -96,8 +97,12 @@ async def _why_not_compose() -> str | None:
         return f"nothing on {COMPOSE_PLACE}"
     except asyncpg.InvalidAuthorizationSpecificationError:
         return f"another PostgreSQL on {COMPOSE_PLACE}, which refused user lab"
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        return f"no PostgreSQL that is ready on {COMPOSE_PLACE}, though something listens"
+    except TimeoutError:
+        return f"{COMPOSE_PLACE} did not answer"
+    except (OSError, PostgresError, InterfaceError, InternalClientError) as error:
+        # The reason may lie there, or in a PG… variable here.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"{COMPOSE_PLACE} cannot be used: {said}"
     return None
 
 

@@ -320,7 +320,25 @@ def test_what_is_not_postgresql_on_the_compose_port_is_passed_over_and_named(
     with server_that(answers_http) as port:
         monkeypatch.setattr(module, "COMPOSE_URL", f"postgresql://lab:lab@127.0.0.1:{port}/lab")
         assert database() == dsn
-    assert "no PostgreSQL that is ready on 127.0.0.1:54320" in capsys.readouterr().out
+    assert "no DATABASE_URL, 127.0.0.1:54320 cannot be used: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PGSSLMODE", "bogus", "127.0.0.1:54320 cannot be used: `sslmode` parameter must be"),
+        ("PGGSSLIB", "foo", "127.0.0.1:54320 cannot be used: gsslib parameter must be"),
+        ("PGDATABASE", "ignored", 'cannot be used: database "nowhere" does not exist'),
+    ],
+)
+def test_of_composes_port_no_more_is_said_than_is_known(
+    other: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setattr(module, "COMPOSE_URL", at(other, urlsplit(other).username, "nowhere"))
+    monkeypatch.setenv(variable, value)
+    dsn, which = module.choose()
+    assert dsn is None
+    assert said in which
 
 
 def test_the_compose_file_says_what_labkit_expects() -> None:

@@ -190,7 +190,7 @@ def test_a_program_in_composes_place_is_told_and_harms_nothing() -> None:
     with listener:
         done = labkit_doctor()
     assert 0 == done.returncode, done.stdout
-    assert "well: server: embedded (no DATABASE_URL, no PostgreSQL that is ready" in done.stdout
+    assert "well: server: embedded (no DATABASE_URL, 127.0.0.1:54320 did not answer" in done.stdout
 
 
 @pytest.mark.skipif(not as_root or sys.platform != "linux", reason="needs a network of its own")
