@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import chain
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
@@ -117,17 +118,43 @@ async def session(dsn: Dsn) -> AsyncIterator[Any]:
     from asyncpg import InterfaceError, InternalClientError, PostgresError
 
     try:
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
+        connection = await _connect(dsn)
         try:
             if connection.get_server_version().major < MINIMUM_VERSION:
                 version = connection.get_settings().server_version
                 raise asyncpg.FeatureNotSupportedError(f"PostgreSQL {version} is too old")
+            if await _is_lent(dsn, connection):
+                raise asyncpg.FeatureNotSupportedError(
+                    "a pooler there lends one session of PostgreSQL to several connections in turn"
+                )
             async with connection.transaction():
                 yield connection
         finally:
             await connection.close(timeout=5)
     except (OSError, ValueError, PostgresError, InterfaceError, InternalClientError) as error:
         raise LabError(explain(dsn, error)) from None
+
+
+async def _connect(dsn: Dsn) -> Any:
+    import asyncpg
+
+    # Without names for statements, nothing stays in a session that a pooler keeps.
+    return await asyncpg.connect(dsn, timeout=10, command_timeout=60, statement_cache_size=0)
+
+
+async def _is_lent(dsn: Dsn, connection: Any) -> bool:
+    """Whether a pooler gives away this connection's session, while the connection is open."""
+    pid = "SELECT pg_backend_pid()"
+    if await connection.fetchval(pid) == connection.get_server_pid():
+        return False  # no pooler
+    other = await _connect(dsn)
+    try:
+        both = connection, other
+        # Five times, as somebody else's query may come between.
+        seen = {tuple([await it.fetchval(pid, timeout=5) for it in both]) for _ in range(5)}
+    finally:
+        await other.close(timeout=5)
+    return len({*chain(*seen)}) != 2 or len(seen) != 1
 
 
 async def _prepare(dsn: Dsn) -> str:

@@ -21,7 +21,9 @@ import yaml
 from fleet import keepers, processes, servers
 from fleet.servers import Pooler, Server, start_poolers
 
+from labkit.errors import LabError
 from labkit.exercises import notebooks
+from labkit.server import Dsn, session
 from tests.home import own_home
 from tests.server.test_embedded import told, until
 
@@ -168,6 +170,19 @@ def test_more_clients_than_the_server_has_connections_are_served(
         assert 300 == outcome.right
         assert 6 == outcome.backends
         assert 0 < max(waiting) < 30
+
+
+@needs_pgbouncer
+def test_the_notebooks_themselves_refuse_a_pooler_in_transaction_mode(
+    poolers: list[Pooler],
+) -> None:
+    async def enter(dsn: Dsn) -> None:
+        async with session(dsn):
+            pass
+
+    for pooler in poolers:
+        with pytest.raises(LabError, match="or a pooler in session mode"):
+            asyncio.run(enter(pooler.dsn))
 
 
 @needs_pgbouncer
