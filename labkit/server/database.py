@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
-from labkit.server.dataset import DATASET, ROWS, looks_right
+from labkit.server.dataset import DATASET, ROWS, looks_right, refuse_to_replace
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
 
@@ -25,7 +25,7 @@ def database() -> Dsn:
     The first that applies: `DATABASE_URL`; the Compose server on 127.0.0.1:54320; a private one.
     The dataset, table `labkit.orders` of 200,000 rows, is made anew (about two seconds) where it is
     missing, or its columns, indexes or number of rows are not what they should be. labkit
-    touches nothing but its schema `labkit`.
+    touches nothing but its schema `labkit`, and drops nothing there that is not its own.
 
     Works in a cell: it runs on an event loop of its own, in a thread of its own.
 
@@ -163,6 +163,7 @@ async def _prepare(dsn: Dsn) -> str:
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
         if not await looks_right(connection):
+            await refuse_to_replace(connection)
             if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)

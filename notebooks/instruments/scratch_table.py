@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from labkit.server.dataset import refuse_what_is_not_ours
+
 
 @asynccontextmanager
 async def scratch_table(dsn: str, name: str, columns: str) -> AsyncIterator[asyncpg.Connection]:
@@ -18,14 +20,21 @@ async def scratch_table(dsn: str, name: str, columns: str) -> AsyncIterator[asyn
         name: What to call the table, inside the schema `labkit`.
         columns: As in CREATE TABLE.
 
+    Raises:
+        LabError: There is such a table, and it is not labkit's.
+
     Yields:
         The connection that keeps the table; good for a look at what is in it.
     """
     keeper = await asyncpg.connect(dsn, command_timeout=60)
     try:
         await keeper.execute("SELECT pg_advisory_lock(hashtext($1))", f"labkit.{name}")
-        await keeper.execute(f"DROP TABLE IF EXISTS labkit.{name}")
-        await keeper.execute(f"CREATE TABLE labkit.{name} ({columns})")
+        await refuse_what_is_not_ours(keeper, f"labkit.{name}")
+        # All or nothing, so that it is never there without the comment that says whose it is.
+        await keeper.execute(
+            f"DROP TABLE IF EXISTS labkit.{name}; CREATE TABLE labkit.{name} ({columns}); "
+            f"COMMENT ON TABLE labkit.{name} IS 'labkit scratch table'"
+        )
         try:
             yield keeper
         finally:

@@ -7,13 +7,16 @@ import time
 from typing import Any
 
 import asyncpg
+import pytest
 from instruments.debug_mode import in_debug_mode, slow_callbacks
 from instruments.saturation import saturate, sweep
+from instruments.scratch_table import scratch_table
 from instruments.story import Run, Steps, on_one_connection, outcome
 
 import labkit as lab
+from labkit.errors import LabError
 from labkit.measure.run import DEBUG
-from labkit.server import Dsn
+from labkit.server import Dsn, session
 
 
 def test_a_story_has_a_row_for_each_step_and_for_what_is_left(dsn: Dsn) -> None:
@@ -46,6 +49,25 @@ def test_a_story_can_be_told_through_something_and_may_leave_nothing(dsn: Dsn) -
     told = asyncio.run(on_one_connection(dsn, story, wrap=Wrapped))
     assert ["BEGIN"] == asked
     assert ["BEGIN", "nothing"] == list(told["what came of it"])
+
+
+def test_a_scratch_table_takes_no_other_table_s_place(dsn: Dsn) -> None:
+    async def twice(left: str) -> int:
+        """What is in a scratch table whose name has been taken by what a statement left."""
+        async with session(dsn) as connection:
+            await connection.execute(left)
+        try:
+            async with scratch_table(dsn, "taken", "it text") as keeper:
+                return int(await keeper.fetchval("SELECT count(*) FROM labkit.taken"))
+        finally:
+            async with session(dsn) as connection:
+                await connection.execute("DROP TABLE IF EXISTS labkit.taken")
+
+    theirs = "CREATE TABLE labkit.taken AS SELECT 'precious' AS it"
+    with pytest.raises(LabError, match="taken was left as it is"):
+        asyncio.run(twice(theirs))
+    ours = f"{theirs}; COMMENT ON TABLE labkit.taken IS 'labkit scratch table'"
+    assert asyncio.run(twice(ours)) == 0
 
 
 def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories() -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import socket
 import ssl
 import struct
@@ -451,6 +452,41 @@ def test_values_that_were_changed_are_found_by_the_full_check(dsn: Dsn, damage: 
     finally:
         run(dsn, "DROP TABLE labkit.orders")
         database()
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "TABLE labkit.orders AS SELECT 'precious' AS it",
+        "TABLE labkit.orders (it text) PARTITION BY LIST (it)",
+        "VIEW labkit.orders AS SELECT 1 AS it",
+        "TYPE labkit.orders AS ENUM ('it')",
+    ],
+)
+def test_what_labkit_did_not_make_is_left_as_it_is(
+    other: str, refused: Callable[[str], str], thing: str
+) -> None:
+    run(other, "CREATE SCHEMA labkit", f"CREATE {thing}")
+    ours = "SELECT string_agg(oid::text, ' ') FROM pg_class WHERE relname = 'orders'"
+    before = run(other, ours), run(other, "SELECT to_regtype('labkit.orders')::oid")
+    assert re.search("nothing says that labkit has made it|already exists", refused(other))
+    assert before == (run(other, ours), run(other, "SELECT to_regtype('labkit.orders')::oid"))
+
+
+@pytest.mark.parametrize(
+    "thing",
+    ["VIEW kept AS SELECT id FROM labkit.orders", "TABLE kept (it labkit.orders)"],
+)
+def test_what_depends_on_a_dataset_that_must_be_made_anew_is_named(
+    other: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, thing: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", other)
+    database()
+    run(other, f"CREATE {thing}")
+    database()  # which need not make it anew
+    run(other, "DELETE FROM labkit.orders WHERE id = 77")
+    assert "kept. Expected none of these, as it must be made anew" in refused(other)
+    assert run(other, "SELECT count(*) FROM labkit.orders") == ROWS - 1
 
 
 def test_a_dataset_that_is_right_is_left_alone(dsn: Dsn) -> None:
