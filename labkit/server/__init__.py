@@ -4,7 +4,7 @@
 wrong there. `embedded` is the private one: its `home` is a directory, its `supervisor` a process.
 """
 
-from labkit.server.database import COMPOSE_PLACE, choose, database, session
+from labkit.server.database import COMPOSE_PLACE, choose, database, place_of, session
 from labkit.server.dataset import has_dataset, looks_right
 from labkit.server.dsn import Dsn
 from labkit.server.explain import explain
@@ -17,5 +17,6 @@ __all__ = [
     "explain",
     "has_dataset",
     "looks_right",
+    "place_of",
     "session",
 ]

@@ -37,8 +37,8 @@ def database() -> Dsn:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
         dsn = Dsn(embedded.start())
-    version = _in_a_thread(_prepare(dsn))
-    print(f"PostgreSQL {version}, {which}: {str(dsn).partition('?')[0]}, {ROWS:,} orders ready")
+    version, place = _in_a_thread(_prepare(dsn))
+    print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready")
     return dsn
 
 
@@ -157,8 +157,19 @@ async def _is_lent(dsn: Dsn, connection: Any) -> bool:
     return len({*chain(*seen)}) != 2 or len(seen) != 1
 
 
-async def _prepare(dsn: Dsn) -> str:
-    """Check the server and its dataset, make the dataset if need be; return the version."""
+def place_of(connection: Any) -> str:
+    """Where a connection leads, as a URL without options, which need not stand in the URL."""
+    to, at = connection._params, connection._addr
+    login = f"{to.user}:***" if to.password else to.user
+    if isinstance(at, str):  # a socket's file
+        folder, _, port = at.rpartition("/.s.PGSQL.")
+        return f"postgresql://{login}@/{to.database}?host={folder}&port={port}"
+    host = f"[{at[0]}]" if ":" in at[0] else at[0]
+    return f"postgresql://{login}@{host}:{at[1]}/{to.database}"
+
+
+async def _prepare(dsn: Dsn) -> tuple[str, str]:
+    """Check the server and its dataset, make the dataset if need be; return version and place."""
     async with session(dsn) as connection:
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
@@ -167,4 +178,5 @@ async def _prepare(dsn: Dsn) -> str:
             if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)
-        return str(connection.get_settings().server_version).split()[0]
+        version = str(connection.get_settings().server_version).split()[0]
+        return version, place_of(connection)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.exercises import progress
-from labkit.server import Dsn, choose, embedded, session
+from labkit.server import Dsn, choose, embedded, place_of, session
+from labkit.server.dataset import OURS_QUERY
 
 # What labkit.server makes in its directory, with what earlier versions of it left.
 OURS = r"\w+\.lock|running\.json|server|(binaries|new)-.*"
@@ -52,8 +53,7 @@ def reset(exercises: Sequence[str] | None, yes: bool) -> None:
         print(f"The server: {which}, in {home}")
         _remove(home, yes)
         return
-    print(f"The server: {which}: {str(dsn).partition('?')[0]}")
-    _drop(dsn, yes)
+    _drop(dsn, which, yes)
     if home.exists():
         print(f"(The embedded server in {home} is another one. To remove that too, run this again")
         print("without DATABASE_URL, and with Compose's server down.)")
@@ -110,28 +110,35 @@ def _remove(home: Path, yes: bool) -> None:
     print("Gone. The next notebook makes a new one.")
 
 
-def _drop(dsn: Dsn, yes: bool) -> None:
-    if not (shown := asyncio.run(_contents(dsn))):
+def _drop(dsn: Dsn, which: str, yes: bool) -> None:
+    shown, ours = asyncio.run(_contents(dsn, which))
+    if not shown:
         print("Nothing to remove: there is no schema labkit.")
         return
     print("This drops, and nothing else:", *shown, sep="\n  ")
-    if "table labkit.orders" in shown:
+    if ours:
         print("(Of these, labkit.orders is the dataset. Other tables may not be labkit's.)")
+    elif any(name.startswith("table ") for name in shown):
+        print("(The dataset is not among these. The tables may not be labkit's.)")
     _agree("Drop it?", yes)
-    asyncio.run(_contents(dsn, drop=shown))
+    asyncio.run(_contents(dsn, which, drop=shown))
     print("Gone. Nothing of labkit is left in this database.")
 
 
-async def _contents(dsn: Dsn, drop: Sequence[str] = ()) -> list[str]:
+async def _contents(dsn: Dsn, which: str, drop: Sequence[str] = ()) -> tuple[list[str], bool]:
     """Name the schema and what is in it; drop that, if it is no more than these.
+
+    Returns the names, and whether labkit.orders is labkit's.
 
     Raises:
         LabError: There is more now, or things outside of the schema would go with it.
     """
     async with session(dsn) as connection:
+        if not drop:
+            print(f"The server: {which}: {place_of(connection)}")
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
-            return []
+            return [], False
         found = await connection.fetch(CONTENTS)
         if others := [it["name"] for it in found if not it["inside"]]:
             raise LabError(
@@ -139,6 +146,7 @@ async def _contents(dsn: Dsn, drop: Sequence[str] = ()) -> list[str]:
                 f"namely {'; '.join(others)}. Expected that nothing outside of it depends on it. "
                 "To do: drop or change these yourself, and run this again."
             )
+        ours = await connection.fetchval(OURS_QUERY, "labkit.orders")
         names = ["schema labkit", *(it["name"] for it in found)]
         if drop and (new := [name for name in names if name not in drop]):
             raise LabError(
@@ -147,4 +155,4 @@ async def _contents(dsn: Dsn, drop: Sequence[str] = ()) -> list[str]:
             )
         if drop:
             await connection.execute("DROP SCHEMA labkit CASCADE")
-        return names
+        return names, bool(ours)

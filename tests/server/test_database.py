@@ -342,6 +342,25 @@ def test_of_composes_port_no_more_is_said_than_is_known(
     assert said in which
 
 
+def test_the_place_is_the_one_that_was_reached_wherever_it_is_named(
+    other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = urlsplit(other)
+    login, name = f"{parts.username}:{SECRET}", parts.path[1:]
+    for variable, value in [("PGHOST", parts.hostname), ("PGPORT", parts.port)]:
+        monkeypatch.setenv(variable, str(value))
+    for url in (
+        f"postgresql:///{name}?host={parts.hostname}&port={parts.port}"
+        f"&user={parts.username}&password={SECRET}",
+        f"postgresql://{login}@/{name}",
+        f"postgresql://{login}@127.0.0.1:1,{parts.hostname}:{parts.port}/{name}",
+        f"postgresql://{login}@{parts.hostname}?dbname={name}",
+    ):
+        monkeypatch.setenv("DATABASE_URL", url)
+        database()
+        assert f"from DATABASE_URL: {Dsn(other)}, 200,000" in capsys.readouterr().out
+
+
 def test_the_compose_file_says_what_labkit_expects() -> None:
     service = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["postgres"]
     url = urlsplit(COMPOSE_URL)

@@ -240,6 +240,14 @@ def test_what_the_lab_did_not_make_is_named(theirs: str) -> None:
     assert is_there(theirs)
 
 
+def test_the_dataset_is_named_only_where_it_is_labkit_s(theirs: str) -> None:
+    run(theirs, "CREATE SCHEMA labkit", "CREATE TABLE labkit.orders AS SELECT 'precious' AS it")
+    done = labkit("reset", DATABASE_URL=theirs)
+    assert 2 == done.returncode
+    assert "(The dataset is not among these. The tables may not be labkit's.)" in done.stdout
+    assert is_there(theirs)
+
+
 @pytest.mark.parametrize(
     ("thing", "named"),
     [
