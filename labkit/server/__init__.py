@@ -1,7 +1,8 @@
 """Which PostgreSQL the lab works on: yours, Compose's, or a private one that starts by itself.
 
-`database` chooses it and sees to the table of orders (`dataset`); `explain` says in words what goes
-wrong there. `embedded` is the private one: its `home` is a directory, its `supervisor` a process.
+`database` chooses it and sees to the table of orders (`dataset`); `needs` is what else the
+notebooks ask of it, and `explain` says in words what goes wrong there. `embedded` is the private
+one: its `home` is a directory, its `supervisor` a process.
 """
 
 from labkit.server.database import COMPOSE_PLACE, choose, database, place_of, session

@@ -12,6 +12,7 @@ from labkit.errors import LabError, Stopped
 from labkit.server.dataset import DATASET, ROWS, looks_right, refuse_to_replace
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
+from labkit.server.needs import CONNECTIONS, check_needs
 
 T = TypeVar("T")
 
@@ -37,8 +38,8 @@ def database() -> Dsn:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
         dsn = Dsn(embedded.start())
-    version, place = _in_a_thread(_prepare(dsn))
-    print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready")
+    version, place, beware = _in_a_thread(_prepare(dsn))
+    print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready{beware}")
     return dsn
 
 
@@ -168,9 +169,19 @@ def place_of(connection: Any) -> str:
     return f"postgresql://{login}@{host}:{at[1]}/{to.database}"
 
 
-async def _prepare(dsn: Dsn) -> tuple[str, str]:
-    """Check the server and its dataset, make the dataset if need be; return version and place."""
+async def _prepare(dsn: Dsn) -> tuple[str, str, str]:
+    """Check the server and its dataset, make the dataset if need be.
+
+    Returns its version, its place, and what may change and is no reason to refuse it.
+    """
+    import asyncpg
+
+    beware = ""
     async with session(dsn) as connection:
+        try:
+            await check_needs(connection)
+        except asyncpg.TooManyConnectionsError as error:
+            beware = f" (beware: {error}, and notebooks take up to {CONNECTIONS})"
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
         if not await looks_right(connection):
@@ -179,4 +190,4 @@ async def _prepare(dsn: Dsn) -> tuple[str, str]:
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)
         version = str(connection.get_settings().server_version).split()[0]
-        return version, place_of(connection)
+        return version, place_of(connection), beware

@@ -21,29 +21,18 @@ from typing import Any, NamedTuple
 from labkit import exercises
 from labkit.errors import LabError
 from labkit.measure import Machine, ms, refuse_patched_asyncio
-from labkit.server import Dsn, choose, explain, has_dataset, looks_right, session
+from labkit.server import Dsn, choose, explain, has_dataset, looks_right, place_of, session
+from labkit.server.dataset import refuse_to_replace
+from labkit.server.needs import check_needs
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
-ROOM_MB, CONNECTIONS = 200, 50  # the private server takes half of that room
+ROOM_MB = 200  # the private server takes half of that room
 # Beyond these, what a notebook claims may drown in the noise. IDLE: a share of the processors.
 LATE_MS, IDLE = 5.0, 0.25
 SECONDS = 8  # for a server or a kernel to answer: all is to be over within ten
 MARK = {True: "✔ well", None: "… beware", False: "✘ wrong"}
 IN_KERNEL = "from labkit.measure import refuse_patched_asyncio as refuse; refuse()"
-# Only what every role may ask. Of a schema that is not there, the answer is NULL.
-SERVER = """
-SELECT current_setting('transaction_read_only')::bool AS read_only,
-    coalesce(has_schema_privilege(labkit, 'CREATE'),
-        has_database_privilege(current_database(), 'CREATE')) AS allowed,
-    least(current_setting('max_connections')::int
-            - current_setting('superuser_reserved_connections')::int
-            - coalesce(current_setting('reserved_connections', true)::int, 0)
-            - (SELECT sum(numbackends) FROM pg_stat_database),
-        (SELECT nullif(rolconnlimit, -1) - (SELECT count(*) FROM pg_stat_activity
-            WHERE usename = rolname) FROM pg_roles WHERE rolname = current_user)) AS free
-FROM CAST(to_regnamespace('labkit') AS oid) AS labkit
-"""
 
 
 class Finding(NamedTuple):
@@ -140,27 +129,23 @@ def server() -> Iterator[Finding]:
             seen = runner.run(asyncio.wait_for(_ask_server(dsn), SECONDS))
     except TimeoutError as error:
         raise LabError(explain(dsn, error)) from None
-    yield Finding("server", True, f"{which}: {str(dsn).partition('?')[0]}, {seen}")
+    yield Finding("server", True, f"{which}: {seen}")
 
 
 async def _ask_server(dsn: Dsn) -> str:
-    import asyncpg
-
     async with session(dsn) as connection:
-        row = await connection.fetchrow(SERVER)
-        if row["read_only"]:
-            raise asyncpg.ReadOnlySQLTransactionError("this role may only read")
-        if not row["allowed"]:
-            raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
-        if row["free"] < CONNECTIONS:
-            raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
+        free = await check_needs(connection)
         there = "is there"
         if not await looks_right(connection):
+            await refuse_to_replace(connection)
             there = "will be made at first use"
         elif not await has_dataset(connection):
             there += ", but with other values than it should have: `labkit reset` removes it"
         version = connection.get_settings().server_version.split()[0]
-        return f"PostgreSQL {version}, {row['free']} connections free, the dataset {there}"
+        return (
+            f"{place_of(connection)}, PostgreSQL {version}, {free} connections free, "
+            f"the dataset {there}"
+        )
 
 
 def kernel() -> Iterator[Finding]:

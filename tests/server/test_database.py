@@ -730,7 +730,7 @@ def test_a_role_that_may_not_create_is_refused(
 ) -> None:
     role = urlsplit(other).username
     said = refused(at(dsn, role, "postgres"))
-    assert "permission denied for database postgres" in said
+    assert "this role may not make tables there" in said
     assert "GRANT CREATE ON DATABASE" in said
 
 
@@ -744,10 +744,43 @@ def test_a_role_without_a_free_connection_is_refused(
     assert "close those of other programs, or raise the limit" in said
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("REVOKE TEMPORARY ON DATABASE {0} FROM PUBLIC, {0}", "GRANT TEMPORARY ON DATABASE"),
+        ("ALTER ROLE {0} SET statement_timeout = '300ms'", "(statement_timeout = 300ms). Expected"),
+        ("ALTER DATABASE {0} SET lock_timeout = 50", "(lock_timeout = 50ms). Expected 10 s"),
+        (
+            "ALTER ROLE {0} SET idle_in_transaction_session_timeout = 100",
+            "(idle_in_transaction_session_timeout = 100ms). Expected 10 s for each",
+        ),
+    ],
+)
+def test_what_notebooks_would_fail_on_later_is_refused_at_once(
+    dsn: Dsn, other: str, refused: Callable[[str], str], change: str, expected: str
+) -> None:
+    run(dsn, change.format(urlsplit(other).username))
+    assert expected in refused(other)
+
+
+@pytest.mark.parametrize("what", ["ROLE", "DATABASE"])
+def test_few_connections_are_warned_of(
+    dsn: Dsn,
+    other: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+) -> None:
+    run(dsn, f"ALTER {what} {urlsplit(other).username} CONNECTION LIMIT 20")
+    monkeypatch.setenv("DATABASE_URL", other)
+    database()
+    assert "orders ready (beware: only 19 connections are free" in capsys.readouterr().out
+
+
 def test_a_read_only_role_is_refused(dsn: Dsn, other: str, refused: Callable[[str], str]) -> None:
     run(dsn, f"ALTER ROLE {urlsplit(other).username} SET default_transaction_read_only = on")
     said = refused(other)
-    assert "in a read-only transaction" in said
+    assert "transactions may only read there" in said
     assert "a server and role that may write" in said
 
 

@@ -287,6 +287,31 @@ def test_a_role_with_few_connections_is_told(
     assert "only 8 connections are free. Expected about 50" in wrong(doctor.server)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER DATABASE visited CONNECTION LIMIT 5", "only 4 connections are free"),
+        ("ALTER DATABASE visited SET statement_timeout = 50", "statement_timeout = 50ms"),
+        ("REVOKE TEMPORARY ON DATABASE visited FROM PUBLIC", "may not make temporary tables"),
+    ],
+)
+def test_what_a_database_does_not_give_is_told(
+    dsn: Dsn, role: str, monkeypatch: pytest.MonkeyPatch, change: str, said: str
+) -> None:
+    run(dsn, "GRANT CREATE ON DATABASE visited TO visitor", change)
+    monkeypatch.setenv("DATABASE_URL", role)
+    assert said in wrong(doctor.server)
+
+
+def test_a_table_in_the_dataset_s_place_is_told(
+    dsn: Dsn, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited = at(dsn, database="visited")
+    run(visited, "CREATE SCHEMA labkit", "CREATE TABLE labkit.orders AS SELECT 'precious' AS it")
+    monkeypatch.setenv("DATABASE_URL", visited)
+    assert "labkit.orders was left as it is" in wrong(doctor.server)
+
+
 def test_a_server_with_few_free_connections_and_then_none_is_told(dsn: Dsn) -> None:
     with ExitStack() as stack:
 

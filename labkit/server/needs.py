@@ -1,0 +1,52 @@
+"""What the notebooks need of a server and a role, besides the dataset."""
+
+from typing import Any
+
+CONNECTIONS, TIMEOUT_MS = 50, 10_000
+# Only what every role may ask. Of a schema that is not there, the answer is NULL. A superuser's
+# connections are not limited but by the server.
+NEEDS = f"""
+SELECT current_setting('transaction_read_only')::bool AS read_only,
+    coalesce(has_schema_privilege(labkit, 'CREATE'),
+        has_database_privilege(current_database(), 'CREATE')) AS tables,
+    has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
+    (SELECT string_agg(format('%s = %s', name, current_setting(name)), ', ') FROM pg_settings
+        WHERE name ~ '^(statement|lock|transaction|idle_.*session)_timeout$'
+            AND setting::int BETWEEN 1 AND {TIMEOUT_MS - 1}) AS timeouts,
+    least(current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0)
+            - (SELECT sum(numbackends) FROM pg_stat_database),
+        (SELECT least(
+            nullif(rolconnlimit, -1)
+                - (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname),
+            nullif(datconnlimit, -1)
+                - (SELECT count(*) FROM pg_stat_activity AS it WHERE it.datname = here.datname))
+            FROM pg_roles, pg_database AS here
+            WHERE rolname = session_user AND here.datname = current_database()
+                AND NOT rolsuper)) AS free
+FROM CAST(to_regnamespace('labkit') AS oid) AS labkit
+"""
+
+
+async def check_needs(connection: Any) -> int:
+    """Return how many connections are free.
+
+    Raises:
+        PostgresError: The first need that is not met, as the server itself would say it later. Last
+            comes TooManyConnectionsError, since others may end their connections at any time.
+    """
+    import asyncpg
+
+    row = await connection.fetchrow(NEEDS)
+    if row["read_only"]:
+        raise asyncpg.ReadOnlySQLTransactionError("transactions may only read there")
+    if not row["tables"]:
+        raise asyncpg.InsufficientPrivilegeError("this role may not make tables there")
+    if not row["temporary"]:
+        raise asyncpg.InsufficientPrivilegeError("this role may not make temporary tables there")
+    if row["timeouts"]:
+        raise asyncpg.QueryCanceledError(f"it ends what takes long ({row['timeouts']})")
+    if row["free"] < CONNECTIONS:
+        raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
+    return int(row["free"])
