@@ -84,7 +84,8 @@ class Meters:
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread, self._file, self._call = loop_thread, -1, -1
-        with contextlib.suppress(OSError, ImportError):  # a small Python may have no ctypes
+        # A small Python may have no ctypes, or not say where its interpreter is.
+        with contextlib.suppress(OSError, ImportError, ValueError):
             self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
             self._futex = _FUTEX.get(os.uname().machine)
             if self._futex and sys.maxsize > 2**32:

@@ -12,7 +12,8 @@ from labkit.errors import LabError, Stopped
 from labkit.server.dataset import DATASET, ROWS, looks_right, refuse_to_replace
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
-from labkit.server.needs import CONNECTIONS, check_needs
+from labkit.server.needs import CONNECTIONS, check_needs, check_psycopg2
+from labkit.server.programs import leave_out_settings
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ def database() -> Dsn:
 
         dsn = Dsn(embedded.start())
     version, place, beware = _in_a_thread(_prepare(dsn))
+    check_psycopg2(dsn)
     print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready{beware}")
     return dsn
 
@@ -46,14 +48,18 @@ def database() -> Dsn:
 def choose() -> tuple[Dsn | None, str]:
     """Return the URL of the first server that applies (None: the private one), and why it.
 
+    On labkit's own, the PG* variables go out of the environment: they are for a server of yours.
+
     Raises:
         LabError: `DATABASE_URL` is not the URL of a PostgreSQL.
     """
     if given := os.environ.get("DATABASE_URL", "").strip():
         return read(given), "from DATABASE_URL"
+    left_out = "".join(f"; {name} left out" for name in leave_out_settings())
     if not (compose := _in_a_thread(_why_not_compose())):
-        return Dsn(COMPOSE_URL), f"Compose (no DATABASE_URL, it answers on {COMPOSE_PLACE})"
-    return None, f"embedded (no DATABASE_URL, {compose})"
+        why = f"it answers on {COMPOSE_PLACE}{left_out}"
+        return Dsn(COMPOSE_URL), f"Compose (no DATABASE_URL, {why})"
+    return None, f"embedded (no DATABASE_URL, {compose}{left_out})"
 
 
 def _in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -102,7 +108,6 @@ async def _why_not_compose() -> str | None:
     except TimeoutError:
         return f"{COMPOSE_PLACE} did not answer"
     except (OSError, PostgresError, InterfaceError, InternalClientError) as error:
-        # The reason may lie there, or in a PG… variable here.
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return f"{COMPOSE_PLACE} cannot be used: {said}"
     return None

@@ -21,7 +21,7 @@ import fasteners
 
 from labkit.errors import LabError
 from labkit.server.home import alone, place, serving
-from labkit.server.programs import AS_OWNER, DETACHED, check, failure, leave_out_settings
+from labkit.server.programs import AS_OWNER, DETACHED, check, failure
 
 __all__ = ["AS_OWNER", "DETACHED", "SETTINGS", "place", "remove", "start", "stop"]
 
@@ -42,7 +42,7 @@ def start() -> str:
     """Return the URL of the running private server; make and start it if need be.
 
     This process counts as a user of the server until it exits. A call costs under 1 ms while the
-    server runs; it is started again if it died. The PG* variables are gone from the environment.
+    server runs; it is started again if it died.
 
     Raises:
         LabError: It cannot be made or started: no binaries, no room, a directory out of reach,
@@ -51,7 +51,6 @@ def start() -> str:
     with _in_this_process:
         home, deadline = place(), time.monotonic() + 120
         check(home)
-        leave_out_settings()
         try:
             while not (_hold(home) and (port := serving(home))):
                 if time.monotonic() > deadline:

@@ -1,6 +1,10 @@
 """What the notebooks need of a server and a role, besides the dataset."""
 
+import os
 from typing import Any
+
+from labkit.errors import LabError
+from labkit.server.dsn import Dsn
 
 CONNECTIONS, TIMEOUT_MS = 50, 10_000
 # Only what every role may ask. Of a schema that is not there, the answer is NULL. A superuser's
@@ -50,3 +54,27 @@ async def check_needs(connection: Any) -> int:
     if row["free"] < CONNECTIONS:
         raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
     return int(row["free"])
+
+
+def check_psycopg2(dsn: Dsn) -> None:
+    """See whether psycopg2, too, can connect to a server of the user's.
+
+    They differ in the options and the PG* variables that they take.
+
+    Raises:
+        LabError: It cannot. libpq's own words are not quoted: they may hold the password.
+    """
+    if not os.environ.get("DATABASE_URL", "").strip():  # on labkit's own, there are none of these
+        return
+    import psycopg2  # here, so that the probe and the doctor need no other library
+
+    try:
+        psycopg2.connect(dsn, connect_timeout=10).close()
+    except psycopg2.Error:
+        raise LabError(
+            "psycopg2 cannot connect to the server in DATABASE_URL, though asyncpg can, and the "
+            "notebooks use both. Expected options in the URL, and PG… environment variables, that "
+            "suit both. To do: see what `psql` says to this URL: it connects as psycopg2 does; "
+            "write what is a setting of the server's as options=-c%20NAME%3DVALUE; or unset "
+            "DATABASE_URL to work on labkit's own server."
+        ) from None

@@ -23,7 +23,7 @@ from labkit.errors import LabError
 from labkit.measure import Machine, ms, refuse_patched_asyncio
 from labkit.server import Dsn, choose, explain, has_dataset, looks_right, place_of, session
 from labkit.server.dataset import refuse_to_replace
-from labkit.server.needs import check_needs
+from labkit.server.needs import check_needs, check_psycopg2
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +129,7 @@ def server() -> Iterator[Finding]:
             seen = runner.run(asyncio.wait_for(_ask_server(dsn), SECONDS))
     except TimeoutError as error:
         raise LabError(explain(dsn, error)) from None
+    check_psycopg2(dsn)
     yield Finding("server", True, f"{which}: {seen}")
 
 
