@@ -125,21 +125,26 @@ class Meters:
                 idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
         others = max(0.0, cpu - loop_ran)
         m = Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
-        return m._replace(asked=asks, loop_waits=self._loop_waits() if looks else "")
+        patience = _SHORT if others > took / 4 else 0.0  # else there is no such thread
+        seen = self._loop_waits(now + patience) if looks and (patience or late > _LATE) else ""
+        return m._replace(asked=asks, loop_waits=seen)
 
-    def _loop_waits(self) -> str:
+    def _loop_waits(self, until: float) -> str:
         """For what the loop's thread waits: "interpreter", "other", or "" where it is not known.
 
-        Looked at for a moment: this thread often comes in just when a `sleep(0)` has let go.
+        Looked at until some moment: beside a thread that computes, this one often comes in just
+        when the loop's has let go for a `sleep(0)`.
         """
-        until, waits = time.perf_counter() + _SHORT, "other"
-        while waits != "interpreter" and time.perf_counter() < until:
+        waits = ""
+        while waits != "interpreter":
             if self._call < 0 or self._pread(self._call, self._answer, 39, 0) <= 0:
                 return ""
             call, *arguments = self._answer.value.split()
             waits = "other" if call.isdigit() else ""  # else it is "running"
             if call == self._futex and int(arguments[0], 16) in self._interpreter:
                 waits = "interpreter"  # else, for a lock
+            if time.perf_counter() >= until:
+                break
         return waits
 
     def ask_the_system(self, m: Measured) -> Measured:

@@ -174,7 +174,7 @@ def test_a_wait_for_a_lock_and_one_for_the_interpreter_are_told_apart() -> None:
         sys.setswitchinterval(60)  # this thread keeps it
         try:
             spin(0.05)
-            assert ["other", "interpreter"] == [each._loop_waits() for each in meters]
+            assert ["other", "interpreter"] == [each._loop_waits(0.0) for each in meters]
         finally:
             sys.setswitchinterval(interval)
             over.set()
