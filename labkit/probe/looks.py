@@ -22,7 +22,7 @@ from labkit.probe.frames import (
     no_collection,
     only_entered,
 )
-from labkit.probe.meters import Measured, Meters
+from labkit.probe.meters import Measured, Meters, where_the_interpreter_is
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
 from labkit.probe.suspects import Suspects
@@ -41,6 +41,7 @@ class Sampler(threading.Thread):
     def __init__(self, probe: Probe) -> None:
         super().__init__(name="labkit-probe", daemon=True)
         self._probe, self._timer = probe, probe._timer
+        where_the_interpreter_is()  # looked up once, and now: the first stall may begin at once
         self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
         self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
         # The age (s) of an iteration that is worth a look, and of one that is worth a warning.

@@ -13,7 +13,8 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -66,16 +67,19 @@ def thread_cpu(native_id: int | None) -> float | None:
     return None
 
 
-def _mapping_of(library: Any, name: str) -> range:
-    """The addresses of the memory in which a variable of a library's lies."""
-    import ctypes
+@cache
+def where_the_interpreter_is() -> range:
+    """The addresses of the memory in which it keeps its lock; empty where nobody can tell."""
+    # A small Python may have no ctypes, or not say where its interpreter is.
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import ctypes
 
-    address = ctypes.addressof(ctypes.c_char.in_dll(library, name))
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
-            if begin <= address < end:
-                return range(begin, end)
+        address = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+                if begin <= address < end:
+                    return range(begin, end)
     return range(0)
 
 
@@ -84,14 +88,13 @@ class Meters:
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread, self._file, self._call = loop_thread, -1, -1
-        # A small Python may have no ctypes, or not say where its interpreter is.
-        with contextlib.suppress(OSError, ImportError, ValueError):
+        with contextlib.suppress(OSError):
             self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
             self._futex = _FUTEX.get(os.uname().machine)
-            if self._futex and sys.maxsize > 2**32:
+            self._interpreter = where_the_interpreter_is()
+            if self._futex and self._interpreter and sys.maxsize > 2**32:
                 import ctypes
 
-                self._interpreter = _mapping_of(ctypes.pythonapi, "_PyRuntime")
                 self._call = os.open(f"/proc/self/task/{loop_thread}/syscall", os.O_RDONLY)
                 # Unlike os.pread, this keeps the interpreter: the loop's thread stays where it is.
                 self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
