@@ -61,7 +61,10 @@ def leave_out_settings() -> list[str]:
     Returns:
         Their names.
     """
-    return [name for name in sorted(os.environ) if name.startswith("PG") and os.environ.pop(name)]
+    names = [name for name in sorted(os.environ) if name.startswith("PG")]
+    for name in names:
+        del os.environ[name]
+    return names
 
 
 def run(home: Path, program: str, *args: str, **env: str) -> tuple[int, str]:

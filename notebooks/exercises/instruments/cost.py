@@ -20,9 +20,8 @@ from unittest.mock import patch
 import asyncpg
 
 import labkit as lab
-from labkit.probe import users_frame, walk
+from labkit.probe import thread_cpu, users_frame, walk
 from labkit.probe.frames import Stack, is_users
-from labkit.probe.meters import thread_cpu
 
 ENOUGH = 0.018  # s of CPU time at a stretch: more is felt by everybody
 
