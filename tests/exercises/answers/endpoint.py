@@ -226,7 +226,7 @@ CASES = [
     Case(
         blocks_in_its_first_call,
         "not yet",
-        r"held once for 10 ms or more, .* blocked, at .* in blocks_in_its_first_call: time\.sleep",
+        r"for 10 ms or more, in (?s:.*) blocked, at .* in blocks_in_its_first_call: time\.sleep",
         by_the_clock=True,
     ),
     Case(signs_less, "not yet", r"for customer \d+, 'signature' is '\w+'\. The old one"),
