@@ -45,11 +45,11 @@ async def sell(pool, bank, item, customer):
     return True
 """
 
-WHY = """the reservation is a promise that others can see, and it needs no lock. So the row and the
-connection are free while the bank thinks.
-What the transaction undid by itself you now undo by hand. If the process dies between the two, the
-reservation stays: a real service gives it an end (`reserved_until`).
-When not to do it: where the await in the middle is quick and is PostgreSQL's own."""
+WHY = """others see the reservation, so neither lock nor connection is needed while the bank thinks.
+What the transaction undid you undo by hand. If the process dies in between, the reservation stays:
+a real service gives it an end. And a real bank may have charged although its answer was lost: send
+an idempotency key, ask before you undo.
+When not to do it: where the await in the middle is quick and PostgreSQL's own."""
 
 STOCK = 12
 ALTER = "ALTER TABLE labkit.sales"
@@ -107,17 +107,21 @@ class Bench(Shop):
         await self.it_is_paid_for()
 
         await self.restock(3)
-        got = await self.sell(-1)
-        if self.bank.asked:
+        await self.sell(1)
+        got = await self.sell(1)
+        seen = f"{self.left} of 3 are left, and the sales are {self.sales}"
+        if len(self.bank.asked) > 1:
             raise NotYet(
-                "the database refuses to reserve anything for customer -1, and the bank had been "
-                "asked for the money before."
+                f"customer 1 had bought one and wanted another, which the database refuses to "
+                f"reserve, and the bank was asked for the money all the same; afterwards {seen}."
             )
-        if self.left != 3 or not isinstance(got, asyncpg.CheckViolationError):
+        refused = isinstance(got, asyncpg.UniqueViolationError)
+        if not refused or (self.left, self.sales) != (2, [(1, "paid")]):
             raise NotYet(
-                f"the database refused the reservation of customer -1, and afterwards {self.left} "
-                f"of 3 are left; your function ended with {got!r}. Taking and reserving belong "
-                f"into one transaction."
+                f"customer 1 had bought one and wanted another, and the database refused that "
+                f"reservation; afterwards {seen}, and your function ended with {got!r}. Expected "
+                f"2, [(1, 'paid')] and the database's error. Taking and reserving belong into one "
+                f"transaction, and a reservation that failed needs no undoing."
             )
         await self.is_whole_at_any_time()
         await self.others_sell_too()

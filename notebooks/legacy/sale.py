@@ -1,4 +1,8 @@
-"""Selling what is in stock, with the bank inside the transaction. It belongs to an exercise."""
+"""Selling what is in stock, with the bank inside the transaction. It belongs to an exercise.
+
+A customer can buy one of each item: (customer, item) is the primary key of labkit.sales. So these
+two name a sale, and no statement here can meet another one.
+"""
 
 from typing import Any, Protocol
 

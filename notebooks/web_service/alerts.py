@@ -9,9 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 # What each figure is in Prometheus' own language, over the last minute.
 QUERIES = {
     "loop lag, p99 (s)": "histogram_quantile(0.99, rate(asyncio_loop_lag_seconds_bucket[1m]))",
-    "held by stalls (share)": (
-        "sum without (line, cause) (rate(asyncio_loop_stalled_seconds_total[1m]))"
-    ),
+    "held by stalls (share)": "rate(asyncio_loop_stalled_seconds_total[1m])",
     "acquire wait, p99 (s)": (
         "histogram_quantile(0.99, rate(db_client_connection_wait_time_seconds_bucket[1m]))"
     ),

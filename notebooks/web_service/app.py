@@ -20,6 +20,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the pool when the service starts, and close it when it ends."""
     settings: Settings = app.state.settings
     process.end_with_its_owner()
+    gc.collect()
     gc.freeze()  # what is here now stays: no collection has to look at it again
     async with asyncpg.create_pool(
         settings.dsn, min_size=POOL_SIZE, max_size=POOL_SIZE, command_timeout=10

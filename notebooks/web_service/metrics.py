@@ -57,13 +57,14 @@ class Inside(Collector):
 
         labels = ["line", "cause"]
         stalls = CounterMetricFamily("asyncio_loop_stalls", "Stalls", labels=labels)
-        held = CounterMetricFamily("asyncio_loop_stalled_seconds", "Time in them", labels=labels)
         for row in summary["stalls"]:
             where = f"{row['file']}:{row['line']}" if row["file"] else "unknown"
             stalls.add_metric([where, row["cause"]], row["count"])
-            held.add_metric([where, row["cause"]], row["total_ms"] / 1e3)
         yield stalls
-        yield held
+        # Not by line: a series that begins when its line stalls first has no increase to show.
+        stalled = CounterMetricFamily("asyncio_loop_stalled_seconds", "Time in them")
+        stalled.add_metric([], sum(row["total_ms"] for row in summary["stalls"]) / 1e3)
+        yield stalled
 
     def _of_the_pool(self) -> Iterator[Metric]:
         meter, now, pool = self.meter, self.meter.as_dict(), "db_client_connection"

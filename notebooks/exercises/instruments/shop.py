@@ -89,7 +89,7 @@ class Shop:
         """The tables and the pool, for as long as the block runs."""
         named = {"application_name": f"labkit exercise {os.getpid()}"}
         sizes = {"min_size": SIZE, "max_size": SIZE}
-        columns = "customer integer CHECK (customer > 0), item integer, state text"
+        columns = "customer integer, item integer, state text, PRIMARY KEY (customer, item)"
         async with AsyncExitStack() as stack:
             stock = scratch_table(self.dsn, "stock", "item integer, available integer")
             self.observer = await stack.enter_async_context(stock)

@@ -8,9 +8,10 @@ from web_service.models import Order
 router = APIRouter()
 
 QUARTER = """
-    SELECT json_agg(json_build_object(
+    SELECT coalesce(json_agg(json_build_object(
         'id', id, 'customer', customer, 'amount', amount::text, 'note', note, 'created_at',
-        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) ORDER BY id)::text
+        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+    ) ORDER BY id), '[]')::text
     FROM labkit.orders WHERE id <= 20000
 """
 

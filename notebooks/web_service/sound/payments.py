@@ -1,5 +1,6 @@
 """Card payments. What is declined is logged, and the log goes to a collector."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +43,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
         finally:
             log.removeHandler(handler)
-            listener.stop()
+            await asyncio.to_thread(listener.stop)  # it waits until the queue is empty
 
 
 router = APIRouter(lifespan=lifespan)
