@@ -293,6 +293,19 @@ async def undoes_what_is_paid_for(pool, bank, item, customer):
     return True
 
 
+async def undoes_what_it_did_not_do(pool, bank, item, customer):
+    """If the reservation is refused, that customer's earlier sale goes."""
+    try:
+        if not await reserve(pool, item, customer):
+            return False
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
 async def forgets_the_item(pool, bank, item, customer):
     """A customer may have bought something else, too."""
     if not await reserve(pool, item, customer):
@@ -490,6 +503,7 @@ CASES = [
     Case(keeps_one_of_its_own, "not yet", "but 1 connection beside the pool was open"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(undoes_what_is_paid_for, "not yet", r"taken the money, .* cancelled .* 3 of 3 are left"),
+    Case(undoes_what_it_did_not_do, "not yet", r"wanted another, .* afterwards 3 of 3 .* \[\],"),
     Case(forgets_the_item, "not yet", r"item 8 has changed: 3 are left, .* \[\(1, 'paid'\)\]"),
     Case(forgets_the_customer, "not yet", r"customer 99, too, .* sales are \[\(99, 'paid'\)\]"),
     Case(cancels_for_everybody, "not yet", r"customer 99, too, .* sales are \[\]\. Expected"),
