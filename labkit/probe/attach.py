@@ -16,7 +16,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.probe.summary import Summary
-from labkit.probe.watch import Probe
+from labkit.probe.watch import Probe, refuse_without_gil
 
 # Runs in the other process, in a namespace of its own. The work is done on a thread, so that its
 # loop is not held by an import; what was imported of labkit is forgotten afterwards.
@@ -101,8 +101,9 @@ def watch_loops(
     """In the other process: watch this loop, and those that other threads run.
 
     Raises:
-        LabError: No loop runs, or one is being watched already.
+        LabError: No loop runs, or one is being watched already; or Python runs without its lock.
     """
+    refuse_without_gil()
     loops = {main_loop} - {None}
     caller: Any  # None after each thread: nobody's frames are kept alive
     for caller in sys._current_frames().values():

@@ -36,7 +36,6 @@ class Teller:
         self._logged: dict[tuple[Frame | None, str], float] = {}  # when, by line and cause
         self._more: Rows = {}  # what has come of them since
         self._queue = queue.SimpleQueue[Callable[[], object]]()
-        self._thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
         self._started, self._left = threading.Lock(), threading.Event()
 
     def tell(self, stall: Stall) -> None:
@@ -61,12 +60,13 @@ class Teller:
             self._queue.put(job)
         if self._started.acquire(blocking=False):
             with contextlib.suppress(RuntimeError):  # the interpreter is going down
-                self._thread.start()
-                atexit.register(self._finish)
+                thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
+                thread.start()
+                atexit.register(self._finish, thread)
 
-    def _finish(self) -> None:
+    def _finish(self, thread: threading.Thread) -> None:
         self._queue.put(self._left.set)
-        self._thread.join(1.0)  # s; a handler may hang
+        thread.join(1.0)  # s; a handler may hang
 
     def _run(self) -> None:
         while not self._left.is_set():

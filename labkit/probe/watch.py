@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -43,7 +44,8 @@ class Probe:
             raises, that is logged, and it is not called again.
 
     Raises:
-        LabError: There is no running loop, or it is being watched already.
+        LabError: There is no running loop, or it is being watched already; or this Python runs
+            without its global interpreter lock.
     """
 
     def __init__(
@@ -111,8 +113,9 @@ class Probe:
                 f"This {already} already, and a loop can have one probe, a probe one loop.\n"
                 "Use that one, or leave it first. A test with no_stalls leaves the service's out."
             )
-        sampler = Sampler(self)
+        refuse_without_gil()
         try:
+            sampler = Sampler(self)
             sampler.start()  # before the timer: on a busy machine, this holds the loop itself
         except RuntimeError as error:
             raise LabError(
@@ -150,3 +153,13 @@ class Probe:
             verdict = (verdict.duration_ms - verdict.own_ms) / 1e3
         if verdict > 0:  # for so long, the machine kept it from running
             self._noise.add(verdict)
+
+
+def refuse_without_gil() -> None:
+    """Raise LabError on a free-threaded Python: a look there stops all threads, or crashes."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # 3.13 and later have it
+        raise LabError(
+            "This Python runs without its global interpreter lock. There, a look at a thread that "
+            "runs makes all threads wait, and may crash the process. Expected: a Python with that "
+            "lock, or PYTHON_GIL=1 in its environment."
+        )

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from labkit import Frame, Probe, Stall
+from labkit import Frame, LabError, Probe, Stall
 from labkit.exercises import notebooks
 from labkit.probe import ADVICE, Summary, attach, log
+from labkit.probe.__main__ import main
 from labkit.probe.histogram import Histogram
 from labkit.probe.stall import Part
 from labkit.probe.summary import Rows, count, sum_up
@@ -136,14 +137,15 @@ def test_a_handler_that_raises_ends_no_log(
         said.append(text)
         done.set()
 
-    teller = log.Teller()
+    teller, earlier = log.Teller(), {*threading.enumerate()}
     monkeypatch.setattr(teller, "write", write)
     teller.tell(a_stall(1))
     teller.tell(a_stall(2))
     assert done.wait(30)
+    [thread] = {*threading.enumerate()} - earlier
     teller.close()
-    teller._thread.join(30)
-    assert not teller._thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
     assert "<app>.py:2" in said[1]
     assert "the handler's" in capsys.readouterr().err
 
@@ -164,9 +166,10 @@ def test_a_handler_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.Monke
 def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_exit, going_on, done = set[object](), threading.Event(), threading.Event()
-    monkeypatch.setattr("atexit.register", at_exit.add)
-    monkeypatch.setattr("atexit.unregister", at_exit.discard)  # an earlier test's log can end now
+    at_exit, going_on, done = dict[object, threading.Thread](), threading.Event(), threading.Event()
+    monkeypatch.setattr("atexit.register", at_exit.__setitem__)
+    # An earlier test's log can end now.
+    monkeypatch.setattr("atexit.unregister", lambda finish: at_exit.pop(finish, None))
     first = log.Teller()
     monkeypatch.setattr(first, "write", lambda level, text, error=None: going_on.wait(60))
     first.tell(a_stall(1))
@@ -174,11 +177,12 @@ def test_a_probe_that_is_entered_again_has_a_log_that_waits_for_no_earlier_handl
     monkeypatch.setattr(second, "write", lambda level, text, error=None: done.set())
     second.tell(a_stall(1))
     assert done.wait(30)
+    threads = at_exit.copy()
     going_on.set()
-    first._thread.join(30)
-    assert {second._finish} == at_exit
+    threads[first._finish].join(30)
+    assert [second._finish] == [*at_exit]
     second.close()
-    second._thread.join(30)
+    threads[second._finish].join(30)
     assert not at_exit
 
 
@@ -485,6 +489,55 @@ def test_attach_watches_a_process_that_runs() -> None:
             process.kill()
     assert process.pid == found["pid"]
     assert [("blocked", 5)] == [(row["cause"], row["line"]) for row in found["stalls"]]
+
+
+# Where there can be no probe.
+
+
+def test_a_free_threaded_python_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def enter() -> None:
+        with Probe():
+            pass
+
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    why = r"runs without its global interpreter lock\. .* PYTHON_GIL=1"
+    with pytest.raises(LabError, match=why):
+        asyncio.run(enter())
+    with pytest.raises(LabError, match=why):
+        attach.watch_loops(None, 1.0, 50.0)
+    monkeypatch.setattr("sys.argv", ["labkit.probe", "-m", "this"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "PYTHON_GIL=1" in capsys.readouterr().err
+
+
+IN_A_SUBINTERPRETER = """
+import asyncio
+from concurrent import interpreters
+from labkit.probe import Probe
+async def main():
+    with Probe():
+        pass
+async def nothing(): pass
+asyncio.run(nothing())
+try:
+    asyncio.run(main())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 and later have it")
+def test_a_subinterpreter_of_a_child_runs_its_loop_unwatched(tmp_path: Path) -> None:
+    code = "from concurrent import interpreters\n"
+    code += f"interpreters.create().exec({IN_A_SUBINTERPRETER!r})"
+    program = tmp_path / "program.py"
+    program.write_text(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {code!r}])")
+    done = subprocess.run([*PROBE, program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("LabError The probe's thread cannot be started"), done
+    assert "Traceback" not in done.stderr
 
 
 # Again, and from elsewhere.

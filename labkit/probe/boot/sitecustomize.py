@@ -1,5 +1,6 @@
 """Python imports this at the start of a child of `python -m labkit.probe`: it is watched, too."""
 
+import _thread
 import importlib
 import os
 import sys
@@ -12,7 +13,9 @@ try:
 except ImportError:
     sys.modules["sitecustomize"] = _this
 
-if "LABKIT_PROBE" in os.environ:
+# A subinterpreter, which Python prepares as it does a process, may have no such thread.
+_may = getattr(_thread, "daemon_threads_allowed", lambda: True)()
+if "LABKIT_PROBE" in os.environ and _may:
     try:
         from labkit.probe.program import watch_every_loop
 
