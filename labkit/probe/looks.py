@@ -101,7 +101,9 @@ class Sampler(threading.Thread):
             while timer.over and timer.over[0].end <= m.at:
                 over = timer.over.popleft()
                 ended.append(over)
-                over.add(over.end, m, max(0.0, over.cpu - over.seen_cpu), who, over.woken_late)
+                if over.woken_late:
+                    over.add(min(over.woken, over.end), m, 0.0, who, waits=True)
+                over.add(over.end, m, max(0.0, over.cpu - over.seen_cpu), who)
                 self._probe._found(self._judge(over))
             if seen and seen not in ended:
                 self._divide(seen, m, who)

@@ -41,7 +41,8 @@ class Timer:
         self.waits_from = math.inf  # when the wait that goes on began
         self.waits = 0  # how many have begun
         self.since = math.inf  # when the present iteration began, or when it should begin
-        self.woken_late = math.nan  # when the last select() that returned late should have returned
+        # When the last select() that returned late should have returned, and when it did.
+        self.woken_late, self.woken = math.nan, math.nan
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
         self.iteration = Iteration(-1.0)  # the last that the sampler looked at
         self.contended = False  # a thread was seen to keep the interpreter in the last second
@@ -112,7 +113,7 @@ class Timer:
                 then, self.waits_from = clock(), math.inf
                 self.waited += then - now
             if then - due > _WOKEN_LATE:
-                self.woken_late = due
+                self.woken_late, self.woken = due, then
             else:
                 self.since = then
                 if then >= next_tick:
@@ -167,6 +168,7 @@ class Timer:
             if busy >= self.threshold:
                 seen.end, seen.busy = min(now, self.since + busy), busy
                 seen.cpu, seen.woken_late = self.cpu - before, self.since == self.woken_late
+                seen.woken = self.woken
                 self.over.append(seen)
         self._window_lag = max(busy, self._window_lag)
         if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):

@@ -30,6 +30,7 @@ class Iteration:
     since: float  # when it began, or should have begun
     clock: float = 0.0  # the CPU clock of the loop's thread at the last look
     woken_late: bool = False  # at `since`, select() should have returned, and did not
+    woken: float = 0.0  # when it did
     end: float = 0.0  # when it was over, if it is
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
@@ -67,7 +68,12 @@ class Iteration:
         rest = took - garbage - ran
         # Asleep in a call, the loop's thread would not have woken up to ask for the interpreter.
         told = m.loop_runs is not None  # elsewhere than on Linux, its place may tell
-        asked = (m.loop_runs or 0) * interval >= rest / 2 or (self.asks and not told)
+        asks = (m.loop_runs or 0) * interval
+        asked = asks >= rest / 2 or (self.asks and not told)
+        # The loop may have woken up after the end, too: to ask, or for waits of a millisecond.
+        after, sleeps = max(0.0, m.at - until), self.waited == "other"
+        often = 1 if after <= 2 * interval and not sleeps else interval / _SOON
+        perhaps = asked and told and asks - often * after < rest / 2
         # Elsewhere each packet, or each short sleep, may have woken it up as often: so what it was
         # seen to wait for decides, at both ends of this time, if it was not the same.
         seen = {self.waited, "" if self.end else m.loop_waits} - {""}
@@ -90,7 +96,11 @@ class Iteration:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
         kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place
-        unclear = not waits and stopped > 2 * rest  # the stop may have begun earlier
+        unclear = not waits and (perhaps or stopped > 2 * rest)  # the stop may have begun earlier
+        asleep = 0.0
+        if asked and told and not waits and self.shares.get(("blocked", place)):
+            asleep = rest - asks if asks < 0.75 * rest else 0.0  # still there, until it asked
+            rest -= asleep
         if asked and kept and not unclear:
             if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
                 cause, at = "collecting garbage", who or Place()
@@ -106,6 +116,7 @@ class Iteration:
         booked = defaultdict[Where, float](float)
         for what, of, seconds in (
             (cause, at, rest),
+            ("blocked", place, asleep),
             ("unknown", place, slept),
             ("collecting garbage", place, garbage),
             ("computing", place, ran),
