@@ -4,6 +4,7 @@ An answer is judged by what becomes of each request in an overload, and of works
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 import asyncpg
 from exercises.instruments.ends import DEADLINE_MS, PLACES, Admit, Ends
@@ -48,12 +49,13 @@ class Seen:
     """What the works saw, while the answer let them in."""
 
     def __init__(self) -> None:
-        self.inside = self.most_inside = self.broken_off = 0
+        self.inside = self.most_inside = self.broken_off = self.made = self.begun = 0
         self.wrong: list[object] = []  # answers
         self.namesakes: list[str] = []  # errors that are called as Overloaded, and are not it
 
     async def report(self, pool: asyncpg.Pool) -> object:
         """A work. What it returns is new each time, so that it cannot be guessed."""
+        self.begun += 1
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         try:
@@ -77,9 +79,13 @@ def check(answer: Admit) -> lab.Verdict:
         async def report() -> None:
             made: list[object] = []
 
-            async def work() -> object:
+            async def do_it() -> object:
                 made.append(await seen.report(pool))
                 return made[0]
+
+            def work() -> Awaitable[object]:
+                seen.made += 1
+                return do_it()
 
             try:
                 got = await answer(gate, work)
@@ -154,6 +160,10 @@ def _judge_the_overload(run: lab.Run, seen: Seen) -> None:
         raise NotYet(
             f"{len(seen.wrong)} answers were not what `work()` had returned: the first was "
             f"{first!r:.100}.{how}"
+        )
+    if lost := seen.made - seen.begun:
+        raise NotYet(
+            f"{lost} works were made by calling `work`, and never began. Call it only with a place."
         )
     if refused.empty:
         raise NotYet(

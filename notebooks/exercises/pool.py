@@ -36,7 +36,7 @@ async def open_pool(dsn):
 """
 
 WHY = """all connections are opened before the first request; later, only to replace one that broke
-or has served 50,000 queries (`max_queries`). At 10 requests per second, 0.5 s takes 5 connections:
+or has served 50,000 queries, resets included. At 10 requests per second, 0.5 s takes 5 connections:
 3 are left for the lookups, and an honest query has twice its time.
 When not to use it: where queries differ widely, give slow ones a `timeout=` of their own. Where
 many instances share a server, idle connections are taken from others."""

@@ -48,8 +48,8 @@ async def stopwatch(ask, rate, seconds):
 
 WHY = """users arrive by the clock, and so does this stopwatch. What the loop could not start in
 time is started late, and its time has been running since it was due: nothing is left out.
-When not to use it: for a client that waits for each answer before it asks again, as a batch job
-does. And give it an end: requests to a service that cannot keep up pile up for ever."""
+When not to use it: for a client that waits for each answer before it asks again. And on a service
+of yours, give it an end, as requests may pile up, and count what fails: here that ends it."""
 
 Ask = Callable[[], Awaitable[object]]
 Answer = Callable[[Ask, float, float], Awaitable[object]]
@@ -63,6 +63,7 @@ QUERY = "SELECT pg_sleep($1)"
 STEADY = 0.02  # s; who is no further from the usual beginning keeps the schedule
 SLOW = {90: 0.7, 190: 0.7}  # s; two requests that take long, and too few for the p99
 LATE = 60  # ms; half a freeze
+UNEVEN = 8  # ms; half of five at once are 10 ms or more off
 
 
 def check(answer: Answer) -> lab.Verdict:
@@ -174,6 +175,14 @@ def _judge(
             f"of yours were on their way at once: the others waited for those. Users do not wait "
             f"for each other.",
             1,
+        )
+    off = float(np.median(np.abs(late)))
+    if off > UNEVEN:
+        raise by_the_clock(
+            run,
+            off,
+            f"half of your requests were {off:.0f} ms or more off the schedule: you asked for "
+            f"several at once. {RATE} a second are one every {1e3 / RATE:.0f} ms.",
         )
     if answered < DUE:  # its tasks may have gone on writing into what it returned
         raise NotYet(

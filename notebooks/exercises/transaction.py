@@ -46,10 +46,10 @@ async def sell(pool, bank, item, customer):
 """
 
 WHY = """others see the reservation, so neither lock nor connection is needed while the bank thinks.
-What the transaction undid you undo by hand. If the process dies in between, the reservation stays:
-a real service gives it an end. And a real bank may have charged although its answer was lost: send
-an idempotency key, ask before you undo.
-When not to do it: where the await in the middle is quick and PostgreSQL's own."""
+What the transaction undid you undo by hand. If the process dies, or is cancelled, in between, the
+reservation stays: a real service gives it an end. And a real bank may have charged though its
+answer was lost: send an idempotency key, ask before you undo.
+When not to do it: if the await in the middle is PostgreSQL's."""
 
 STOCK = 12
 ALTER = "ALTER TABLE labkit.sales"
@@ -202,15 +202,17 @@ class Bench(Shop):
     async def it_is_paid_for(self) -> None:
         """The bank has the money; where that is to be noted, the sale is cancelled, or fails."""
         await self.restock(3)
-        await self.sell(1, self.cancel_at_the_sales)
-        await self.stays_sold("the request was cancelled while the sale was to be marked as paid")
+        got = await self.sell(1, self.cancel_at_the_sales)
+        await self.stays_sold(
+            got, "the request was cancelled while the sale was to be marked as paid"
+        )
         await self.restock(3)
         await self.observer.execute(f"{ALTER} ADD CONSTRAINT unpaid CHECK (state <> 'paid')")
-        await self.sell(1)
+        got = await self.sell(1)
         await self.observer.execute(f"{ALTER} DROP CONSTRAINT unpaid")
-        await self.stays_sold("the database refused to mark the sale as paid")
+        await self.stays_sold(got, "the database refused to mark the sale as paid")
 
-    async def stays_sold(self, what: str) -> None:
+    async def stays_sold(self, got: object, what: str) -> None:
         """Whatever went wrong after the bank's answer: reserved or paid, it is the customer's."""
         await self.look()
         noted = await self.observer.fetchval(NOTED, ITEM)
@@ -219,6 +221,11 @@ class Bench(Shop):
                 f"the bank had taken the money, and then {what}: {self.left} of 3 are left, and "
                 f"{noted} sale is noted. Expected 2 and 1. Undo what the bank refused, and nothing "
                 f"that is paid for: mark it as paid outside of the `try` that undoes."
+            )
+        if got is True and self.sales != [(1, "paid")]:
+            raise NotYet(
+                f"the bank had taken the money, and then {what}: your function returned True, and "
+                f"the sales are {self.sales}. Let that error through, so that the caller knows."
             )
 
     def expect(self, got: object, wanted: object, left: int, sales: Sales, what: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -60,13 +60,18 @@ def witness(dsn: str, query: str, name: str, load: lab.Load) -> Iterator[Witness
 def watch_connects(load: lab.Load) -> AbstractContextManager[object]:
     """Time each connection that the running loop opens while the load runs."""
     loop = asyncio.get_running_loop()
-    dial = loop.create_connection
 
-    async def timed_dial(*args: Any, **kwargs: Any) -> Any:
-        with load.span("connect"):
-            return await dial(*args, **kwargs)
+    def timed(dial: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def timed_dial(*args: Any, **kwargs: Any) -> Any:
+            with load.span("connect"):
+                return await dial(*args, **kwargs)
 
-    return patch.object(loop, "create_connection", timed_dial)
+        return timed_dial
+
+    ways = "create_connection", "create_unix_connection"
+    timed_ways: Any = {way: timed(getattr(loop, way)) for way in ways}
+    watching: AbstractContextManager[object] = patch.multiple(loop, **timed_ways)
+    return watching
 
 
 def by_state(seen: Witnessed) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from web_service.models import Order
 
 router = APIRouter()
 
+# To the second, as these are; where there is more, the format is SS.US.
 QUARTER = """
     SELECT coalesce(json_agg(json_build_object(
         'id', id, 'customer', customer, 'amount', amount::text, 'note', note, 'created_at',

@@ -36,7 +36,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """The loop only puts a record into a queue; a thread takes it out, sends it, and waits."""
     queue: SimpleQueue[Any] = SimpleQueue()
     with collector(app.state.settings.collector_s) as address:
-        handler, listener = QueueHandler(queue), QueueListener(queue, CollectorHandler(address))
+        handler, listener = (
+            QueueHandler(queue),
+            QueueListener(queue, CollectorHandler(address), respect_handler_level=True),
+        )
         listener.start()
         log.addHandler(handler)
         try:

@@ -276,7 +276,25 @@ async def has_an_error_of_its_own(gate, work):
         raise OverloadedError("full") from None
 
 
+async def makes_the_work_first(gate, work):
+    """Who is refused has made a coroutine that nobody awaits."""
+    it = work()
+    try:
+        async with asyncio.timeout(0.1):
+            await gate.acquire()
+    except TimeoutError:
+        it.close()
+        raise Overloaded("full") from None
+    try:
+        return await it
+    finally:
+        gate.release()
+
+
 CASES = [
+    Case(
+        makes_the_work_first, "not yet", r"\d+ works were made by calling `work`, and never began"
+    ),
     Case(is_the_hasty_one, "not yet", r"\d+ of 300 works were broken off"),
     Case(has_no_deadline, "not yet", "nobody was refused. The 300 reports were all served"),
     Case(has_no_gate, "not yet", r"\d+ works ran at once, with 5 places .* before it begins"),

@@ -251,7 +251,25 @@ async def sets_alarms(ask, rate, seconds):
     return times
 
 
+async def asks_five_at_once(ask, rate, seconds):
+    """As many as there should be, each on time by its own schedule."""
+    times = []
+
+    async def one(due):
+        await ask()
+        times.append(1e3 * (perf_counter() - due))
+
+    began = perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for k in range(rate * seconds):
+            due = began + k // 5 * 5 / rate
+            await asyncio.sleep(due - perf_counter())
+            tasks.create_task(one(due))
+    return times
+
+
 CASES = [
+    Case(asks_five_at_once, "not yet", "asked for several at once", by_the_clock=True),
     Case(asks_back_to_back, "not yet", r"made \d+: it asks one after the other. While"),
     Case(
         waits_but_counts_from_due,

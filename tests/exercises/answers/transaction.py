@@ -1,6 +1,7 @@
 """Answers to the exercise "transaction" of notebook 07."""
 
 import asyncio
+import contextlib
 
 import asyncpg
 from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
@@ -306,6 +307,19 @@ async def undoes_what_it_did_not_do(pool, bank, item, customer):
     return True
 
 
+async def hides_that_it_is_not_noted(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    with contextlib.suppress(asyncpg.PostgresError):
+        await pool.execute(PAY, customer, item)
+    return True
+
+
 async def forgets_the_item(pool, bank, item, customer):
     """A customer may have bought something else, too."""
     if not await reserve(pool, item, customer):
@@ -504,6 +518,7 @@ CASES = [
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
     Case(undoes_what_is_paid_for, "not yet", r"taken the money, .* cancelled .* 3 of 3 are left"),
     Case(undoes_what_it_did_not_do, "not yet", r"wanted another, .* afterwards 3 of 3 .* \[\],"),
+    Case(hides_that_it_is_not_noted, "not yet", r"returned True, and the sales .* 'reserved'"),
     Case(forgets_the_item, "not yet", r"item 8 has changed: 3 are left, .* \[\(1, 'paid'\)\]"),
     Case(forgets_the_customer, "not yet", r"customer 99, too, .* sales are \[\(99, 'paid'\)\]"),
     Case(cancels_for_everybody, "not yet", r"customer 99, too, .* sales are \[\]\. Expected"),
