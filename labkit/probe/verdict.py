@@ -20,6 +20,7 @@ from labkit.probe.stall import MACHINE, OWN_THREADS, Part, Stall
 
 _MATTERS = 0.25  # of a stall: what took that much is said, too
 _SOON = 0.001  # s; code in Python lets go of the interpreter so soon after it is made to
+_SHORTEST = 0.001  # s; the loop waits no shorter while a thread keeps the interpreter
 _STARVED = "starved by another thread"
 
 
@@ -72,7 +73,7 @@ class Iteration:
         asked = asks >= rest / 2 or (self.asks and not told)
         # The loop may have woken up after the end, too: to ask, or for waits of a millisecond.
         after, sleeps = max(0.0, m.at - until), self.waited == "other"
-        often = 1 if after <= 2 * interval and not sleeps else interval / _SOON
+        often = 1 if after <= 2 * interval and not sleeps else interval / _SHORTEST
         perhaps = asked and told and asks - often * after < rest / 2
         # Elsewhere each packet, or each short sleep, may have woken it up as often: so what it was
         # seen to wait for decides, at both ends of this time, if it was not the same.

@@ -691,6 +691,54 @@ def test_a_loop_without_a_python_frame_may_only_wait_its_turn(crowd: float, expe
     assert expected == stall.cause
 
 
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [(0.15, "starved by another thread"), (0.21, "unknown")],  # did it ask in it, or after it?
+)
+def test_who_asked_after_the_end_of_a_stall_proves_nothing(at: float, expected: str) -> None:
+    seen = Iteration(0.0, place=HANDLER, end=0.15, busy=0.15)
+    seen.add(0.04, looked(0.0, 0.0, loop_runs=0, loop_waits="other"), 0.0, None)
+    m = looked(at - 0.05, at - 0.05, at=at, others=at, loop_runs=24)
+    seen.add(0.15, m._replace(took=at - 0.04), 0.0, HOG)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert expected == stall.cause
+
+
+def test_what_was_asleep_is_so_until_it_asks() -> None:
+    seen = Iteration(0.0, place=HANDLER, end=0.09, busy=0.09)
+    seen.add(0.03, looked(0.0, 0.0, loop_runs=0), 0.0, None)
+    seen.add(0.09, looked(0.06, 0.06, loop_runs=6, elsewhere=0.06), 0.0, None)
+    stall = judge(seen, 0.05, 0.0)
+    assert isinstance(stall, Stall)
+    assert ("blocked", 60) == (stall.cause, round(stall.share * stall.own_ms))
+    assert [("collecting garbage", 30)] == [(part.cause, round(part.ms)) for part in stall.also]
+
+
+def test_a_loop_that_sleeps_is_starved_by_no_other_loop_of_the_process() -> None:
+    found: list[Stall] = []
+
+    async def main(computes: bool) -> None:
+        with Probe() as probe:
+            for _ in range(3):
+                (spin if computes else time.sleep)(0.15)
+                await asyncio.sleep(0.02)
+        found.extend(probe.stalls if not computes else [])
+
+    for _ in range(4):
+        loops = [
+            threading.Thread(target=lambda it: asyncio.run(main(it)), args=(computes,))
+            for computes in (False, True) * 2
+        ]
+        for loop in loops:
+            loop.start()
+        for loop in loops:
+            loop.join()
+    slept = [stall for stall in found if 149 < stall.duration_ms < 250]
+    assert len(slept) > 12
+    assert {stall.cause for stall in slept} <= {"blocked", "unknown"}, slept
+
+
 def test_a_look_after_the_end_adds_nothing_to_a_stall() -> None:
     seen = Iteration(0.0, place=HANDLER, end=0.06, busy=0.06)
     seen.add(0.02, looked(0.0, 0.0), 0.02, None)
