@@ -101,7 +101,7 @@ class Sampler(threading.Thread):
             while timer.over and timer.over[0].end <= m.at:
                 over = timer.over.popleft()
                 ended.append(over)
-                if over.woken_late:
+                if over.woken:
                     over.add(min(over.woken, over.end), m, 0.0, who, waits=True)
                 over.add(over.end, m, max(0.0, over.cpu - over.seen_cpu), who)
                 self._probe._found(self._judge(over))
@@ -175,7 +175,7 @@ class Sampler(threading.Thread):
         if m.loop_runs is not None:  # the end of a wait is a wake-up that asks for nothing
             kept = min(kept, (m.loop_runs - waits) * sys.getswitchinterval())
         if kept >= self._timer.threshold:
-            seen = Iteration(m.at - kept, woken_late=True)
+            seen = Iteration(m.at - kept, woken=m.at)
             seen.add(m.at, m, 0.0, who, waits=True)
             self._probe._found(self._judge(seen))
 

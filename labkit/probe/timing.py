@@ -167,8 +167,8 @@ class Timer:
                 busy = seen.divided
             if busy >= self.threshold:
                 seen.end, seen.busy = min(now, self.since + busy), busy
-                seen.cpu, seen.woken_late = self.cpu - before, self.since == self.woken_late
-                seen.woken = self.woken
+                seen.cpu = self.cpu - before
+                seen.woken = self.woken if self.since == self.woken_late else 0.0
                 self.over.append(seen)
         self._window_lag = max(busy, self._window_lag)
         if getcurrent := getattr(sys.modules.get("greenlet"), "getcurrent", None):

@@ -30,8 +30,7 @@ class Iteration:
 
     since: float  # when it began, or should have begun
     clock: float = 0.0  # the CPU clock of the loop's thread at the last look
-    woken_late: bool = False  # at `since`, select() should have returned, and did not
-    woken: float = 0.0  # when it did
+    woken: float = 0.0  # when select() returned, if it should have done so at `since`; else 0
     end: float = 0.0  # when it was over, if it is
     busy: float = 0.0  # how long it then took
     cpu: float = 0.0  # and how much CPU time the loop's thread had in it
@@ -147,7 +146,7 @@ def judge(seen: Iteration, threshold: float, entered: float) -> Stall | float:
     for (cause, _), seconds in shares.items():
         totals[cause] += seconds
     undivided = max(0.0, busy - seen.divided)  # as where there is no sampler any more
-    totals[MACHINE if seen.woken_late else "unknown"] += undivided
+    totals[MACHINE if seen.woken else "unknown"] += undivided
 
     def move(seconds: float, causes: tuple[str, ...], to: str) -> None:
         for cause in causes:

@@ -308,15 +308,8 @@ async def undoes_what_it_did_not_do(pool, bank, item, customer):
 
 
 async def hides_that_it_is_not_noted(pool, bank, item, customer):
-    if not await reserve(pool, item, customer):
-        return False
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
     with contextlib.suppress(asyncpg.PostgresError):
-        await pool.execute(PAY, customer, item)
+        return await with_a_flag(pool, bank, item, customer)
     return True
 
 
