@@ -46,8 +46,8 @@ async def sell(pool, bank, item, customer):
 """
 
 WHY = """others see the reservation, so neither lock nor connection is needed while the bank thinks.
-What the transaction undid you undo by hand. If the process dies, or is cancelled, in between, the
-reservation stays: a real service gives it an end. And a real bank may have charged though its
+What the transaction undid you undo by hand. If the process dies, or the request is cancelled, in
+between, the reservation stays: a service gives it an end. A real bank may have charged though its
 answer was lost: send an idempotency key, ask before you undo.
 When not to do it: if the await in the middle is PostgreSQL's."""
 
