@@ -181,8 +181,8 @@ def _judge(
         raise by_the_clock(
             run,
             off,
-            f"half of your requests were {off:.0f} ms or more off the schedule. {RATE} a second are "
-            f"one every {1e3 / RATE:.0f} ms, and not several at once.",
+            f"half of your requests were {off:.0f} ms or more off the schedule. {RATE} a second "
+            f"are one every {1e3 / RATE:.0f} ms, and not several at once.",
         )
     if answered < DUE:  # its tasks may have gone on writing into what it returned
         raise NotYet(

@@ -269,7 +269,9 @@ async def asks_five_at_once(ask, rate, seconds):
 
 
 CASES = [
-    Case(asks_five_at_once, "not yet", "off the schedule. .* not several at once", by_the_clock=True),
+    Case(
+        asks_five_at_once, "not yet", "off the schedule. .* not several at once", by_the_clock=True
+    ),
     Case(asks_back_to_back, "not yet", r"made \d+: it asks one after the other. While"),
     Case(
         waits_but_counts_from_due,
