@@ -322,7 +322,7 @@ def test_a_pause_of_the_machine_is_recorded_and_left_out() -> None:
 def test_a_pause_that_comes_while_the_clocks_are_read_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    waits = iter([0.0] * 20 + [0.1])
+    waits = iter([0.0] * 5 + [0.1])
 
     def queued(_: int) -> float:
         time.sleep(next(waits, 0.0))
@@ -620,7 +620,8 @@ def test_a_partial_scenario_can_be_measured() -> None:
 
 
 def test_labkit_is_imported_quickly() -> None:
-    code = "import time; t = time.perf_counter(); import labkit; print(time.perf_counter() - t)"
+    # By its own CPU time: on a busy machine, the clock tells of others.
+    code = "import time; t = time.process_time(); import labkit; print(time.process_time() - t)"
     times = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
         for _ in range(3)
