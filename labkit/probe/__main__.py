@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import builtins
+import contextlib
 import importlib.machinery
 import importlib.util
 import io
@@ -76,12 +77,22 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> None:
     """Run the program as Python would, with every loop watched; the summary comes at the end."""
     pid, folder = os.getpid(), tempfile.mkdtemp(prefix="labkit-probe-")
+    received: list[int] = []
 
     def report() -> None:
         if os.getpid() == pid:  # a forked child comes here, too
             found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
             shutil.rmtree(folder, ignore_errors=True)
             _report(found, options.json)
+
+    def leave() -> None:
+        report()
+        for number in received:  # as without the probe: who waits for this process is told so
+            if os.getpid() == pid and signal.getsignal(number) == end:
+                with contextlib.suppress(AttributeError, OSError, ValueError):
+                    sys.stdout.flush()
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(pid, number)
 
     def give_up(status: int) -> None:  # a thread of the program's goes on
         report()
@@ -91,13 +102,14 @@ def _run(options: argparse.Namespace) -> None:
         last = threading.Timer(_GRACE, give_up, [128 + number])
         last.daemon = True
         last.start()
+        received.append(number)
         raise SystemExit(128 + number)
 
     def replace(number: int, old: object, new: Any) -> None:
         if signal.getsignal(number) == old:
             signal.signal(number, new)
 
-    atexit.register(report)  # by then, the program's threads and children have ended
+    atexit.register(leave)  # by then, the program's threads and children have ended
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         replace(number, signal.SIG_DFL, end)
         if hasattr(os, "register_at_fork"):  # a child ends at once, even while it is in C code
@@ -156,7 +168,7 @@ def _report(found: list[dict[str, Any]], file: str | None) -> bool:
     for one in found:
         say(f"\nprocess {one['pid']}:\n{Summary(one)}")
     if not found:
-        say("labkit.probe: no event loop ran to its end, and none stalled.")
+        say("labkit.probe: no event loop was watched to its end, and no stall was seen.")
     return written
 
 

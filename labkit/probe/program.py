@@ -32,13 +32,16 @@ def watch_every_loop() -> None:
     probes: dict[tuple[int, int], watch.Probe] = {}  # by process and thread
     printers: dict[int, _Printer] = {}
 
-    def save(_: object = None) -> None:  # where the parent finds it, however this process ends
-        for (pid, thread), probe in list(probes.items()):
-            if pid == os.getpid() and probe._timer.entered:
-                new = Path(folder, f"{pid}-{thread}.{threading.get_ident()}")
-                with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
-                    new.write_text(json.dumps({"pid": pid, **probe.summary()}))
-                    new.replace(new.with_suffix(".json"))
+    def save(key: tuple[int, int]) -> None:  # where the parent finds it, however this process ends
+        new = Path(folder, "{}-{}.{}".format(*key, threading.get_ident()))
+        with contextlib.suppress(OSError):  # the parent is gone, and its folder with it
+            new.write_text(json.dumps({"pid": key[0], **probes[key].summary()}))
+            new.replace(new.with_suffix(".json"))
+
+    def save_those_that_run(_: object) -> None:
+        for key, probe in list(probes.items()):
+            if key[0] == os.getpid() and probe._sampler is not None:
+                save(key)
 
     def set_running_loop(loop: AbstractEventLoop | None) -> None:
         original(loop)
@@ -47,15 +50,17 @@ def watch_every_loop() -> None:
         probe = probes.get(key)
         if probe is None and loop is not None:
             probe = probes[key] = watch.Probe(float(threshold))
-            probe._teller = printers.setdefault(pid, _Printer(save))
+            probe._teller = printers.setdefault(pid, _Printer(save_those_that_run))
         if probe is None or (loop is None) == (probe._sampler is None):  # left already, or entered
             return
         try:
             if loop is None:
                 probe.__exit__(None, None, None)
-                save()
+                save(key)
             else:
                 probe.__enter__()
+                # Who calls this runs the loop: one without a selector tells at its first beat only.
+                probe._timer._engine = sys._getframe(1).f_code
                 watch._watched.discard(loop)  # the program may have a probe of its own
         except Exception as error:  # the program must run all the same
             probe._teller.warn(f"a loop is not watched: {error}")

@@ -75,8 +75,8 @@ def test_repaired_no_culprit_holds_up_anybody(
         run = lab.measure(case.repaired, threshold_ms=25)
         return blamed([run], case.functions), hoarder([run]), run.failed()
 
-    sound = [], [], 0
-    assert unless_busy(repaired, lambda found: found == sound, quiet=True) == sound
+    found = unless_busy(repaired, lambda found: found == ([], [], 0), quiet=True)
+    assert found == ([], [], 0)
 
 
 # What is dealt.

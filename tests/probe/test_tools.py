@@ -296,6 +296,7 @@ def test_a_worker_is_watched_too_and_a_signal_prints_the_summary(
             assert "ready" in process.stdout.readline()
             process.send_signal(signal.Signals[number])
             _, said = process.communicate(timeout=60)
+        assert process.returncode == -signal.Signals[number], "as without the probe"
         return stalls_of(json.loads(out.read_text())), said
 
     # A probe that was kept from running all the while accuses nobody.
@@ -379,7 +380,8 @@ def test_what_cannot_run_is_told_as_python_tells_it(arguments: list[str], tmp_pa
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert 1 == done.returncode
         told.append(done.stderr)
-    assert told[0] + "labkit.probe: no event loop ran to its end, and none stalled.\n" == told[1]
+    nothing = "labkit.probe: no event loop was watched to its end, and no stall was seen.\n"
+    assert told[0] + nothing == told[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -409,6 +411,49 @@ def test_the_environments_own_sitecustomize_is_not_hidden(tmp_path: Path) -> Non
         timeout=60,
     )
     assert ["mine", "mine", "[]"] == done.stdout.split(), done.stderr
+
+
+def test_a_child_without_asyncio_pays_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    child = (
+        "import sys\nbefore = {*sys.modules}\nimport asyncio\n"
+        "print(*('labkit.probe' in names for names in (before, sys.modules)))"
+    )
+    script.write_text(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])")
+    done = subprocess.run([*PROBE, str(script)], capture_output=True, text=True, timeout=60)
+    assert "False True\n" == done.stdout, done.stderr
+
+
+def test_the_end_of_a_loop_costs_the_same_after_many_threads(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(
+        "import asyncio, threading\nfrom labkit import Probe\n"
+        "made, summary = [], Probe.summary\n"
+        "Probe.summary = lambda probe: made.append(probe) or summary(probe)\n"
+        "def work(): asyncio.run(asyncio.sleep(0)); turn.wait()\n"
+        "turn = threading.Barrier(9)\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "turn.wait()\n"
+        "for thread in threads: thread.join()\n"
+        "assert 8 <= len(made) < 50, len(made)\n"  # asyncio.run() runs its loop three times
+    )
+    run(script)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_who_runs_a_loop_of_uvloops_is_not_blamed_before_its_first_beat(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(
+        "import functools, json, uvloop\nrows = [{'number': n} for n in range(60_000)]\n"
+        "loop = uvloop.new_event_loop()\n"
+        "loop.call_soon(functools.partial(json.dumps, rows, indent=1))\n"
+        "loop.call_later(0.2, loop.stop)\n"
+        "loop.run_forever()\n"
+    )
+    said = unless_busy(lambda: run(script), lambda said: "encoder.py" in said)
+    assert "encoder.py" in said
+    assert "service.py" not in said
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 """Python imports this at the start of a child of `python -m labkit.probe`: it is watched, too."""
 
+from __future__ import annotations
+
 import _thread
-import importlib
+import importlib.machinery
 import os
 import sys
+
+TYPE_CHECKING = False  # as typing's; what this imports, each child pays for
+if TYPE_CHECKING:
+    from typing import Any
 
 _here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _here]
@@ -13,9 +19,26 @@ try:
 except ImportError:
     sys.modules["sitecustomize"] = _this
 
-# A subinterpreter, which Python prepares as it does a process, may have no such thread.
-_may = getattr(_thread, "daemon_threads_allowed", lambda: True)()
-if "LABKIT_PROBE" in os.environ and _may:
+
+class _WhenAsyncioIsImported:
+    """Watches from then on: a child without it has no loop, and pays nothing."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "asyncio":
+            return None
+        sys.meta_path.remove(self)
+        spec: Any = importlib.machinery.PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+
+        def and_watch(module: Any) -> None:
+            execute(module)
+            _watch()
+
+        spec.loader.exec_module = and_watch
+        return spec
+
+
+def _watch() -> None:
     try:
         from labkit.probe.program import watch_every_loop
 
@@ -23,3 +46,11 @@ if "LABKIT_PROBE" in os.environ and _may:
     except (Exception, SystemExit) as error:  # as with another Python, or without labkit
         if sys.stderr:
             print(f"labkit.probe: process {os.getpid()} is not watched: {error}", file=sys.stderr)
+
+
+# A subinterpreter, which Python prepares as it does a process, may have no such thread.
+if "LABKIT_PROBE" in os.environ and getattr(_thread, "daemon_threads_allowed", lambda: True)():
+    if "asyncio" in sys.modules:
+        _watch()
+    else:
+        sys.meta_path.insert(0, _WhenAsyncioIsImported())
