@@ -108,6 +108,10 @@ def _awaiting_line(task: asyncio.Task[Any], depth: int = 0) -> Frame | None:
             if frame := getattr(step, f"{kind}_frame"):
                 here = Frame(frame.f_code.co_filename, line_of(frame), frame.f_code.co_name)
                 line = here if is_users(here) else line
+            # One that runs awaits nothing. And while an error comes through it, Python 3.11 tells
+            # of an object that there is not, and crashes.
+            if not getattr(step, f"{kind}_suspended", True):  # 3.11 does not tell of generators
+                break
             step = getattr(step, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
         else:  # what is compiled, or wraps an async generator or an `__await__`, does not say
             held = (x for x in gc.get_referents(step) if type(x) in _SUSPENDS)

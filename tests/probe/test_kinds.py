@@ -298,6 +298,44 @@ def test_what_a_collection_calls_is_not_the_collectors_fault() -> None:
     assert verdict(main) == ("blocked", marked("CLOSE"))
 
 
+# While an error is on its way through a coroutine, Python 3.11 tells of an object that there is not
+# when it is asked what the coroutine awaits.
+WHILE_AN_ERROR_COMES_THROUGH = """
+import asyncio
+from labkit.probe.origin import _awaiting_line
+
+class Wait:
+    def __await__(self):
+        return self
+    def __next__(self):
+        return None
+    def __del__(self):
+        print(_awaiting_line(task).line)
+
+async def main():
+    global task
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+async def wait():
+    await Wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_coroutine_that_an_error_comes_through_is_looked_at_without_a_crash(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(WHILE_AN_ERROR_COMES_THROUGH)
+    for _ in range(5):
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+        assert (0, "21\n") == (done.returncode, done.stdout), done.stderr
+
+
 @pytest.mark.parametrize("cause", ["blocked", "computing"])
 def test_what_a_librarys_finalizer_does_is_not_the_line_that_made_garbage(cause: str) -> None:
     text = {"blocked": "sleep(0.1)", "computing": "while clock() < at + 0.1: pass"}[cause]
