@@ -445,7 +445,7 @@ def test_the_end_of_a_loop_costs_the_same_after_many_threads(tmp_path: Path) -> 
 def test_who_runs_a_loop_of_uvloops_is_not_blamed_before_its_first_beat(tmp_path: Path) -> None:
     script = tmp_path / "service.py"
     script.write_text(
-        "import functools, json, uvloop\nrows = [{'number': n} for n in range(60_000)]\n"
+        "import functools, json, uvloop\nrows = [{'number': n} for n in range(300_000)]\n"
         "loop = uvloop.new_event_loop()\n"
         "loop.call_soon(functools.partial(json.dumps, rows, indent=1))\n"
         "loop.call_later(0.2, loop.stop)\n"
