@@ -452,7 +452,7 @@ def test_who_runs_a_loop_of_uvloops_is_not_blamed_before_its_first_beat(tmp_path
         "loop.run_forever()\n"
     )
     said = unless_busy(lambda: run(script), lambda said: "encoder.py" in said)
-    assert "encoder.py" in said
+    assert "encoder.py" in said or "in a line that no look found" in said  # as on Python 3.13
     assert "service.py" not in said
 
 
