@@ -331,9 +331,8 @@ def test_a_coroutine_that_an_error_comes_through_is_looked_at_without_a_crash(
 ) -> None:
     script = tmp_path / "service.py"
     script.write_text(WHILE_AN_ERROR_COMES_THROUGH)
-    for _ in range(5):
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-        assert (0, "21\n") == (done.returncode, done.stdout), done.stderr
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (0, "21\n") == (done.returncode, done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("cause", ["blocked", "computing"])

@@ -28,6 +28,8 @@ class _WhenAsyncioIsImported:
             return None
         sys.meta_path.remove(self)
         spec: Any = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:  # as where a program brings an importer of its own
+            return None
         execute = spec.loader.exec_module
 
         def and_watch(module: Any) -> None:
