@@ -43,7 +43,9 @@ class Sampler(threading.Thread):
         self._probe, self._timer = probe, probe._timer
         where_the_interpreter_is()  # looked up once, and now: the first stall may begin at once
         self._loop_thread, self._loop_native = threading.get_ident(), threading.get_native_id()
-        self._bell, self._caught_up, self._left = (threading.Event() for _ in range(3))
+        # Released, it rings: at each wake-up of an idle service, less work than an Event.
+        self._bell, self._caught_up, self._left = threading.Lock(), threading.Event(), False
+        self._bell.acquire()
         # The age (s) of an iteration that is worth a look, and of one that is worth a warning.
         self._first = max(self._timer.threshold / 5, self._timer.threshold / 2 - 0.005)
         self._warn_at = 0.0
@@ -51,14 +53,18 @@ class Sampler(threading.Thread):
     def catch_up(self) -> None:
         """Have it judge at once what is over."""
         self._caught_up.clear()
-        self._bell.set()
+        self._ring()
         self._caught_up.wait(0.1)
 
     def leave(self) -> None:
         """Have it judge what there is, and end."""
-        self._left.set()
-        self._bell.set()
+        self._left = True
+        self._ring()
         self.join()  # it calls nothing of the user's, so this is soon
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def run(self) -> None:
         """Look at the loop until the probe is left."""
@@ -68,7 +74,8 @@ class Sampler(threading.Thread):
         except Exception:  # a failing instrument must not break what it measures
             text = "the probe's sampler failed and is switched off"
             self._probe._teller.warn(text, sys.exc_info())
-            self._left.wait()
+            while not self._left:
+                self._bell.acquire()
         finally:
             meters.close()
             with contextlib.suppress(Exception):  # whatever failed may fail again
@@ -81,23 +88,21 @@ class Sampler(threading.Thread):
         left, age, kept_at, waits = False, -1.0, -1.0, 0
         while not left:
             delay = self._pause(age)
-            rung = self._bell.wait(delay)
-            self._bell.clear()
-            left = self._left.is_set()  # if so, this is the last round
+            rung = self._bell.acquire(timeout=delay)
+            left = self._left  # if so, this is the last round
             # All looks come before the meters ask the system: that lets go of the interpreter, and
             # a thread that was just made to let go of it moves on from its line.
             since = timer.since
-            with no_collection():
-                seen = self._look(since) if perf_counter() - since >= self._first else None
-                m = meters.read(delay, timer.garbage, looks=seen is not None)
-                who = suspects.who_kept_it(m)
-            m = m._replace(who_unsure=suspects.unsure)
+            seen = self._look(since) if perf_counter() - since >= self._first else None
+            m = meters.read(delay, timer.garbage, looks=seen is not None)
+            who = suspects.who_kept_it(m)
+            m.who_unsure = suspects.unsure
             suspects.let_go()
-            m = meters.ask_the_system(m)
+            meters.ask_the_system(m)
             waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at
             timer.contended = m.at - kept_at < 1
-            ended = list[Iteration]()
+            ended: list[Iteration] = []
             while timer.over and timer.over[0].end <= m.at:
                 over = timer.over.popleft()
                 ended.append(over)
@@ -126,6 +131,7 @@ class Sampler(threading.Thread):
         first = (0.52 if threshold < 0.04 else 0.65) * threshold
         return max(threshold / 10, first - max(0.0, age))
 
+    @no_collection()
     def _look(self, since: float) -> Iteration | None:
         """See where the loop's thread is in that iteration; None if it is nowhere in it."""
         timer = self._timer

@@ -13,8 +13,8 @@ import contextlib
 import os
 import sys
 import time
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -31,7 +31,8 @@ _LATE = 0.0005  # s; a sampler that wakes up later than this was kept by somebod
 _VERY_LATE = 0.003  # s; so late, and no CPU time used: the machine kept it
 
 
-class Measured(NamedTuple):
+@dataclass(slots=True)
+class Measured:
     """The time (s) since the last reading."""
 
     at: float  # the moment of this reading
@@ -39,7 +40,7 @@ class Measured(NamedTuple):
     late: float  # how much later than asked the sampler woke up
     kept: float  # of that, how long it waited for the interpreter while threads ran
     stopped: float  # of that, how long the process did not run at all
-    others: float  # CPU time of all threads but the loop's; of all, if its own is not known
+    others: float  # CPU time of all threads but the probe's and, if it is known, the loop's
     loop_cpu: float | None  # CPU time of the loop's thread so far; None where the system won't say
     garbage: float = 0.0  # for how long garbage was collected on the loop's thread
     elsewhere: float = 0.0  # and on others
@@ -115,22 +116,22 @@ class Meters:
         self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, *garbage)
         differences = (max(0.0, new - old) for old, new in zip(before, self._totals, strict=True))
         took, cpu, own_cpu, loop_ran, here, elsewhere = differences
+        others, late = max(0.0, cpu - loop_ran - own_cpu), max(0.0, took - asked)
         waits, self._waits = self._waits, getrusage(RUSAGE_THREAD).ru_nvcsw if _COUNTS else 0
         asks = max(0, self._waits - waits - 1)  # one of the waits was its sleep
-        late, kept, stopped, idle = max(0.0, took - asked), 0.0, 0.0, 0.0
+        m = Measured(now, took, late, 0.0, 0.0, others, loop_cpu, here, elsewhere, asked=asks)
         if late > _LATE:
             # Its own CPU time is a garbage collection's.
             waited = asks * sys.getswitchinterval() + own_cpu
             wanted = max(0.0, min(late, waited if _COUNTS else cpu))
             # Whoever had it may have slept with it, or have waited for a processor.
-            kept = min(wanted, cpu) if cpu > late / 20 else wanted
+            m.kept = min(wanted, cpu) if cpu > late / 20 else wanted
             if late > _VERY_LATE:
-                idle, stopped = wanted - kept, max(0.0, late - max(wanted, cpu))
-        others = max(0.0, cpu - loop_ran)
-        m = Measured(now, took, late, kept, stopped, others, loop_cpu, here, elsewhere, idle)
+                m.idle, m.stopped = wanted - m.kept, max(0.0, late - max(wanted, cpu))
         patience = _SHORT if others > took / 4 else 0.0  # else there is no such thread
-        seen = self._loop_waits(now + patience) if looks and (patience or late > _LATE) else ""
-        return m._replace(asked=asks, loop_waits=seen)
+        if looks and (patience or late > _LATE):
+            m.loop_waits = self._loop_waits(now + patience)
+        return m
 
     def _loop_waits(self, until: float) -> str:
         """For what the loop's thread waits: "interpreter", "other", or "" where it is not known.
@@ -150,15 +151,16 @@ class Meters:
                 break
         return waits
 
-    def ask_the_system(self, m: Measured) -> Measured:
+    def ask_the_system(self, m: Measured) -> None:
         """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
         if self._file < 0:
-            return m
-        with contextlib.suppress(OSError):  # the thread is gone
+            return
+        try:
             _, queued, runs = map(int, os.pread(self._file, 99, 0).split())
-            m = m._replace(loop_queued=(queued - self._queued) / 1e9, loop_runs=runs - self._runs)
-            self._queued, self._runs = queued, runs
-        return m
+        except OSError:  # the thread is gone
+            return
+        m.loop_queued, m.loop_runs = (queued - self._queued) / 1e9, runs - self._runs
+        self._queued, self._runs = queued, runs
 
     def close(self) -> None:
         """Give the file back."""

@@ -14,7 +14,13 @@ from time import perf_counter
 from types import FrameType
 from typing import NamedTuple
 
-from labkit.probe.frames import after_other_lines, is_library, lets_go, only_entered
+from labkit.probe.frames import (
+    after_other_lines,
+    is_library,
+    lets_go,
+    no_collection,
+    only_entered,
+)
 from labkit.probe.meters import Measured, thread_cpu
 from labkit.probe.origin import Place, place_in_thread
 
@@ -70,6 +76,7 @@ class Suspects:
         """Let go of frames that have ended: this can run any code, so no lock is held meanwhile."""
         self._ended = []
 
+    @no_collection()
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
         """Where the threads are that ran while the interpreter was kept.
 

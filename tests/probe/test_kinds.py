@@ -22,6 +22,7 @@ import types
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -736,7 +737,7 @@ def test_who_asked_after_the_end_of_a_stall_proves_nothing(at: float, expected: 
     seen = Iteration(0.0, place=HANDLER, end=0.15, busy=0.15)
     seen.add(0.04, looked(0.0, 0.0, loop_runs=0, loop_waits="other"), 0.0, None)
     m = looked(at - 0.05, at - 0.05, at=at, others=at, loop_runs=24)
-    seen.add(0.15, m._replace(took=at - 0.04), 0.0, HOG)
+    seen.add(0.15, replace(m, took=at - 0.04), 0.0, HOG)
     stall = judge(seen, 0.05, 0.0)
     assert isinstance(stall, Stall)
     assert expected == stall.cause
