@@ -129,8 +129,9 @@ def test_alerts_fire_on_the_sick_service_and_not_on_the_sound_one(dsn: Dsn) -> N
     sick = seen(())
     limits = alerts.thresholds(dict.fromkeys(alerts.QUERIES, 0.0))
     assert list(alerts.QUERIES) == alerts.fired(sick, limits)
-    share = "held by stalls (share)"
-    assert seen(PARTS)[share] < sick[share] / 3
+    # Not the share held by stalls: a sound service is done so soon that first uses are much of it.
+    lag = "loop lag, p99 (s)"
+    assert seen(PARTS)[lag] < sick[lag] / 3
 
 
 def test_two_workers_have_a_probe_and_a_pool_each(dsn: Dsn, nothing_is_left: None) -> None:
