@@ -150,7 +150,7 @@ def _at_work() -> str | None:
         sleep(0.02)
     for thread, before in left.items():
         now = thread_cpu(thread.native_id)
-        computes = before is not None and now is not None and now - before > 0.005
+        computes = before is not None and now is not None and now - before > 0.002
         if computes or (isinstance(thread, Work) and thread.is_alive()):
             at = stands_at(thread) or "a line that is not known"
             return f"{at}, in the thread {thread.name!r}"

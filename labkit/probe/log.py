@@ -36,6 +36,7 @@ class Teller:
         self._logged: dict[tuple[Frame | None, str], float] = {}  # when, by line and cause
         self._more: Rows = {}  # what has come of them since
         self._queue = queue.SimpleQueue[Callable[[], object]]()
+        self._untold = 0  # by then, so many waited for a handler that these were left out
         self._started, self._left = threading.Lock(), threading.Event()
 
     def tell(self, stall: Stall) -> None:
@@ -58,6 +59,8 @@ class Teller:
     def _put(self, job: Callable[[], object]) -> None:
         if self._queue.qsize() < _MOST:
             self._queue.put(job)
+        else:
+            self._untold += 1
         if self._started.acquire(blocking=False):
             with contextlib.suppress(RuntimeError):  # the interpreter is going down
                 thread = threading.Thread(target=self._run, name="labkit-probe-log", daemon=True)
@@ -73,6 +76,12 @@ class Teller:
             try:
                 with contextlib.suppress(queue.Empty):
                     self._queue.get(timeout=_AGAIN if self._more else None)()
+                if untold := self._untold:
+                    self._untold = 0
+                    why = (
+                        f"a handler, or on_stall, was too slow, and {_MOST:,} others waited for it"
+                    )
+                    self.write(logging.WARNING, f"not told here: {untold:,} stalls, as {why}")
                 self._say_how_many_more(leaving=self._left.is_set())
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()
@@ -100,8 +109,8 @@ class Teller:
             count(self._more, stall)
         else:
             if len(self._logged) >= _MOST:
+                self._say_how_many_more(leaving=True)
                 self._logged.clear()
-                self._more.clear()
             known = stall.cause in {cause for _, cause in self._logged}
             page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
             self._logged[key] = monotonic()

@@ -13,6 +13,7 @@ from labkit.probe.stall import Stall
 
 Rows = dict[tuple[Frame | None, str], dict[str, Any]]  # by line and cause
 _LINES = 1000  # kept; the rest is summed up in one
+_MANY, _NO_LINE = "various", "where no line was found"
 _KNOWS_ITSELF = 30  # s; watched for less, the machine has not shown how late it usually is
 _TITLES = ("stalls", "longest (ms)", "in all (ms)", "last seen", "cause and line")
 
@@ -21,7 +22,7 @@ def count(rows: Rows, stall: Stall) -> None:
     """Count a stall in the row of its line and cause."""
     frame, cause = stall.line, str(stall.cause)
     if (frame, cause) not in rows and len(rows) >= _LINES:
-        frame, cause = None, "various"
+        frame, cause = None, _MANY
     key = frame, cause
     if key not in rows:
         where = frame._asdict() if frame else dict.fromkeys(Frame._fields)
@@ -41,9 +42,10 @@ class Summary(dict[str, Any]):
     """Plain dicts, lists and numbers, as JSON has them; shown, it is a table.
 
     Keys: `threshold_ms`; `suggested_threshold_ms`; `seconds` watched; `busy`, the share of them in
-    which the loop was busy; `lag_p50_ms`, `lag_p99_ms`, `lag_max_ms`; the machine's `noise_p99_ms`
-    and `noise_max_ms`; `stalls`, a dict for each line and cause, the costliest first. None is for
-    what is not known.
+    which the loop was busy (without a selector that is not known: `busy_at_least`, the share of its
+    thread's CPU time, takes its place, and no threshold is suggested); `lag_p50_ms`, `lag_p99_ms`,
+    `lag_max_ms`; the machine's `noise_p99_ms` and `noise_max_ms`; `stalls`, a dict for each line
+    and cause, the costliest first. None is for what is not known.
     """
 
     def __str__(self) -> str:
@@ -65,9 +67,17 @@ class Summary(dict[str, Any]):
 
 
 def sum_up(
-    threshold_ms: float, seconds: float, busy: float, lag: Histogram, noise: Histogram, rows: Rows
+    threshold_ms: float,
+    seconds: float,
+    busy: float,
+    beats: bool,
+    lag: Histogram,
+    noise: Histogram,
+    rows: Rows,
 ) -> Summary:
     """A summary of what was found in so many seconds; `busy` is a share of them.
+
+    If a heartbeat was sent (`beats`), the loop may have been busier, and later.
 
     The threshold that these figures suggest is ten times the usual lag, so that what is usual here
     is no stall (a high percentile may be the stalls themselves), and five times how late the
@@ -75,30 +85,33 @@ def sum_up(
     """
     usual, late = 1e3 * lag.percentile(50), 1e3 * noise.percentile(99)
     suggested = round(max(10.0, 10 * usual, 5 * late), 0)  # NaN is never the largest
+    known = seconds >= _KNOWS_ITSELF and not beats
     figures = {
         "threshold_ms": threshold_ms,
-        "suggested_threshold_ms": suggested if seconds >= _KNOWS_ITSELF else math.nan,
+        "suggested_threshold_ms": suggested if known else math.nan,
         "seconds": seconds,
-        "busy": busy,
+        "busy": math.nan if beats else busy,
+        **({"busy_at_least": busy} if beats else {}),
         "lag_p50_ms": usual,
         "lag_p99_ms": 1e3 * lag.percentile(99),
-        "lag_max_ms": 1e3 * lag.max,
+        "lag_max_ms": 1e3 * lag.percentile(100),
         "noise_p99_ms": late,
-        "noise_max_ms": 1e3 * noise.max,
+        "noise_max_ms": 1e3 * noise.percentile(100),
     }
-    known = {key: None if math.isnan(x) else round(x, 3) for key, x in figures.items()}
+    rounded = {key: None if math.isnan(x) else round(x, 3) for key, x in figures.items()}
     stalls = sorted(map(dict, list(rows.values())), key=lambda row: -row["total_ms"])
-    return Summary(known, stalls=stalls)
+    return Summary(rounded, stalls=stalls)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     text = f": {row['source']}" if row["source"] else ""
     where = f"{row['at']} {row['file']}:{row['line']} in {row['function']}{text}"
     where += f"; last, in {row['frame']}" if row["frame"] else ""
+    no_line = f"at lines after the first {_LINES:,}" if row["cause"] == _MANY else _NO_LINE
     return (
         f"{row['count']:,}",
         f"{row['longest_ms']:,.0f}",
         f"{row['total_ms']:,.0f}",
         row["last_seen"][:19].replace("T", " "),
-        f"{row['cause']}, {where if row['file'] else 'where no line was found'}",
+        f"{row['cause']}, {where if row['file'] else no_line}",
     )

@@ -2,7 +2,7 @@
 
 From each return of `select()` to the next call of it, the loop was busy with callbacks, one or
 many, and everybody else waited. That is the stall's length, to the microsecond. (A `select()` that
-is told not to wait is part of being busy.) A loop without a selector (uvloop) is sent a heartbeat.
+is told not to wait is part of being busy.) A loop that uses no selector is sent a heartbeat.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Timer:
         self.cpu = 0.0  # CPU time of the loop's thread, a millisecond ago at most
         self.iteration = Iteration(-1.0)  # the last that the sampler looked at
         self.contended = False  # a thread was seen to keep the interpreter in the last second
+        self.beats = False  # whether it sends the loop a heartbeat
         self.over: deque[Iteration] = deque(maxlen=1000)  # those that were too long
         self._garbage = [0.0, 0.0]  # for how long it was collected elsewhere, and on this thread
         # When a collection began, the CPU clock of its thread then, and which one that is.
@@ -68,7 +69,10 @@ class Timer:
         self._window_end, self._window_lag = self.since + _LAG_WINDOW, 0.0
         # No public door leads to the selector of a loop that somebody else made.
         selector = getattr(loop, "_selector", None)
-        self._undo = self._time_selector(selector) if selector is not None else self._beat()
+        self.beats = selector is None
+        self._undo = self._beat() if self.beats else self._time_selector(selector)
+        if not self.beats:
+            loop.call_soon(self._beat_if_it_is_not_used, self.since)
 
     def stop(self) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
@@ -83,14 +87,24 @@ class Timer:
         within = walk(frame, self._engine, self.collects)
         return walk(outer, self._engine) + within
 
+    def _beat_if_it_is_not_used(self, began: float) -> None:
+        """Others' loops (Qt's) may have a selector, and never call it between two callbacks."""
+        if self.since == began:
+            self._undo()
+            self.beats, self.since = True, perf_counter()
+            self._undo = self._beat()
+
     def _time_selector(self, selector: Any) -> Callable[[], None]:
         wait, clock, note = selector.select, perf_counter, self._note
         notable = next_tick = 0.0
+        left = False
         self.wait_files.add(getattr(getattr(wait, "__code__", None), "co_filename", __file__))
 
         # It runs ten thousand times a second: hence locals, and no call that is not needed.
         def select(timeout: float | None = None) -> Any:
             nonlocal notable, next_tick
+            if left:
+                return wait(timeout)
             now = clock()
             if now >= next_tick or now - self.since > notable:
                 self._engine = sys._getframe(1).f_code
@@ -111,7 +125,7 @@ class Timer:
                 events = wait(timeout)
             finally:  # a signal's handler may raise in it
                 then, self.waits_from = clock(), math.inf
-                self.waited += then - now
+                self.waited += min(then, due) - now
             if then - due > _WOKEN_LATE:
                 self.woken_late, self.woken = due, then
             else:
@@ -121,6 +135,8 @@ class Timer:
             return events
 
         def undo() -> None:
+            nonlocal left
+            left = True
             if selector.select is select:  # else, somebody wrapped or removed it: theirs now
                 del selector.select
                 if selector.select != wait:  # it was not the class's, but put there by somebody
@@ -164,6 +180,7 @@ class Timer:
         if busy >= self.threshold:
             seen = self.iteration if self.iteration.since == self.since else Iteration(self.since)
             if seen.paused:  # between two runs of the loop, or at a breakpoint
+                self.waited += busy - seen.divided
                 busy = seen.divided
             if busy >= self.threshold:
                 seen.end, seen.busy = min(now, self.since + busy), busy

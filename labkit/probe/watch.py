@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -31,9 +33,10 @@ class Probe:
     `labkit.probe`: each new line at once, a known one at most once a minute; one that does not end
     is warned of while it lasts.
 
-    A loop that has no selector (uvloop) is watched by a heartbeat, five in a threshold: durations
+    A loop that uses no selector (uvloop) is watched by a heartbeat, five in a threshold: durations
     are then right within a tenth of the threshold, or half a millisecond, and an idle service is
-    woken about 130 times a second at 50 ms. On macOS and Windows, where a thread's
+    woken about 130 times a second at 50 ms. Its lag is how late the heartbeat comes, and how busy
+    the loop is, is known only from below (see `Summary`). On macOS and Windows, where a thread's
     CPU time cannot be read by another, more verdicts are "unknown". A signal's handler that runs
     while the loop waits, with no timer due, holds up nothing that the probe could know of.
 
@@ -60,6 +63,7 @@ class Probe:
         self._noise = Histogram()
         self._rows: Rows = {}
         self._teller = Teller(on_stall)
+        self._free = threading.Lock()  # held from entry to exit; several threads may enter at once
 
     @property
     def stalls(self) -> list[Stall]:
@@ -79,7 +83,8 @@ class Probe:
     @property
     def lag_now_ms(self) -> float:
         """For how long the loop has been busy at this moment; readable from any thread."""
-        return max(0.0, 1e3 * (perf_counter() - self._timer.since))
+        runs = self._sampler is not None and self._timer.loop.is_running()
+        return max(0.0, 1e3 * (perf_counter() - self._timer.since)) if runs else 0.0
 
     @property
     def noise_ms(self) -> float:
@@ -95,9 +100,10 @@ class Probe:
         _ = self.stalls  # so that all are judged
         timer = self._timer
         seconds = perf_counter() - timer.entered if self._sampler is not None else timer.watched
-        waited = timer.waited + max(0.0, perf_counter() - timer.waits_from)
-        busy = 1 - min(1.0, waited / max(seconds, 1e-9))
-        return sum_up(self.threshold_ms, seconds, busy, timer.lags, self._noise, self._rows)
+        waited = timer.waited + max(0.0, min(perf_counter(), timer.since) - timer.waits_from)
+        busy = 1 - min(1.0, waited / seconds) if seconds else math.nan
+        found = timer.lags, self._noise, self._rows
+        return sum_up(self.threshold_ms, seconds, busy, timer.beats, *found)
 
     def __enter__(self) -> Self:
         try:
@@ -107,17 +113,18 @@ class Probe:
                 "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
-        if loop in _watched or self._sampler is not None:
+        refuse_without_gil()
+        if loop in _watched or not self._free.acquire(blocking=False):
             already = "loop is watched by a probe" if loop in _watched else "probe watches a loop"
             raise LabError(
                 f"This {already} already, and a loop can have one probe, a probe one loop.\n"
                 "Use that one, or leave it first. A test with no_stalls leaves the service's out."
             )
-        refuse_without_gil()
         try:
             sampler = Sampler(self)
             sampler.start()  # before the timer: on a busy machine, this holds the loop itself
         except RuntimeError as error:
+            self._free.release()
             raise LabError(
                 f"The probe's thread cannot be started: {error}. Expected the main interpreter, "
                 "and room for one more thread."
@@ -126,6 +133,7 @@ class Probe:
             self._timer.start(loop)
         except BaseException:  # then nothing stays behind
             sampler.leave()
+            self._free.release()
             raise
         self._sampler = sampler
         gc.callbacks.append(self._timer.on_gc)
@@ -135,14 +143,16 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Undo everything; a stall that is still going on counts as far as it came."""
+        if self._sampler is None:
+            return
         self._timer.stop()
         if self._timer.on_gc in gc.callbacks:  # the service may have cleared them
             gc.callbacks.remove(self._timer.on_gc)
         _watched.discard(self._timer.loop)
-        if self._sampler is not None:
-            self._sampler.leave()
-            self._sampler = None
+        self._sampler.leave()
+        self._sampler = None
         self._teller = self._teller.close()
+        self._free.release()
 
     def _found(self, verdict: Stall | float) -> None:
         """Keep a verdict; on the sampler's thread, so nothing of the user's is called."""

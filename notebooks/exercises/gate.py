@@ -192,6 +192,7 @@ def _judge_the_times(run: lab.Run, seen: Seen, alone_ms: float) -> None:
             alone_ms / 2,
             f"alone in the gate, a work began only after {alone_ms:.0f} ms. Whoever finds a free "
             f"place is to go in at once.",
+            alone_ms / (DEADLINE_MS / 2),
         )
     reports = run.requests[run.requests.offer == "report"]
     refused_after = float(reports.service_ms[reports.error.notna()].median())
@@ -201,4 +202,5 @@ def _judge_the_times(run: lab.Run, seen: Seen, alone_ms: float) -> None:
             refused_after - DEADLINE_MS,
             f"the refusals came after {refused_after:.0f} ms (median), where {DEADLINE_MS} ms "
             f"were agreed.",
+            refused_after / (1.5 * DEADLINE_MS),
         )

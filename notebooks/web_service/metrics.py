@@ -52,7 +52,8 @@ class Inside(Collector):
         watched.add_metric([], seconds)
         yield watched
         busy = CounterMetricFamily("asyncio_loop_busy_seconds", "Time the loop was not waiting")
-        busy.add_metric([], share * seconds)
+        if share is not None:  # as on a loop without a selector
+            busy.add_metric([], share * seconds)
         yield busy
 
         labels = ["line", "cause"]

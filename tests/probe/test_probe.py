@@ -119,7 +119,7 @@ class Machine:
         self.now, self.cpu, self.late, self.timer = 100.0, 0.0, 0.0, timing.Timer(threshold)
         monkeypatch.setattr(timing, "perf_counter", lambda: self.now)
         monkeypatch.setattr(timing, "thread_time", lambda: self.cpu)
-        loop: Any = SimpleNamespace(_selector=self)
+        loop: Any = SimpleNamespace(_selector=self, call_soon=lambda *_: None)
         self.timer.start(loop)
 
     def select(self, timeout: float) -> list[Any]:
@@ -157,6 +157,16 @@ def test_the_cpu_time_of_earlier_iterations_is_not_a_late_waits(
     machine.select(0.002)
     machine.select(0)
     assert machine.verdicts() == [pytest.approx(0.012)]  # nobody ran: the machine was late
+
+
+def test_a_loop_is_busy_while_it_is_kept_from_ending_its_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, 0.05)
+    machine.late = 0.09  # as where a thread keeps the interpreter
+    for _ in range(10):
+        machine.select(0.01)
+    assert 0.1 == pytest.approx(machine.timer.waited)
 
 
 # What is no stall.
@@ -398,6 +408,95 @@ def test_another_wrapper_of_the_selector_is_given_back() -> None:
         assert selector.select is other
 
     run(main())
+
+
+def test_what_still_wraps_the_selector_after_leaving_counts_nothing() -> None:
+    async def main() -> None:
+        selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        with Probe() as probe:
+            timed = selector.select
+            selector.select = lambda timeout=None: timed(timeout)
+            await settle()
+        busy = probe.summary()["busy"]
+        await asyncio.sleep(0.2)
+        assert busy == probe.summary()["busy"]
+        assert selector.select is not timed
+
+    run(main())
+
+
+def test_a_loop_that_does_not_use_its_selector_is_sent_a_heartbeat() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    class Loop(uvloop.Loop):  # type: ignore[misc, name-defined]  # as that of Qt
+        _selector = selectors.DefaultSelector()
+
+    async def main() -> Probe:
+        with Probe(threshold_ms=20) as probe:
+            for _ in range(100):
+                await asyncio.sleep(0.005)
+            assert probe.lag_now_ms < 20
+            block(0.05)
+            await settle()
+        return probe
+
+    def good(probe: Probe) -> bool:
+        return {block_line()} == {line_of(stall) for stall in probe.stalls}
+
+    found = unless_busy(lambda: run(main(), Loop), good)
+    assert good(found), found.stalls
+    assert "select" not in vars(Loop._selector)
+    assert found.summary()["busy"] is None
+    assert 0 < found.summary()["busy_at_least"] < 0.5
+
+
+def test_a_probe_is_entered_by_one_of_several_threads_at_once() -> None:
+    probe, together = Probe(), threading.Barrier(4)
+    outcomes: list[str] = []
+
+    async def enter() -> None:
+        together.wait()
+        try:
+            with probe:
+                outcomes.append("entered")
+                await asyncio.to_thread(together.wait)
+        except LabError:
+            outcomes.append("refused")
+            await asyncio.to_thread(together.wait)
+
+    threads = [threading.Thread(target=run, args=[enter()]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ["entered", "refused", "refused", "refused"] == sorted(outcomes)
+    assert "labkit-probe" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_loop_that_does_not_run_is_not_busy() -> None:
+    async def enter(probe: Probe) -> None:
+        probe.__enter__()
+
+    probe = Probe(threshold_ms=20)
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(enter(probe))
+        for _ in range(3):
+            time.sleep(0.2)
+            assert 0 == probe.lag_now_ms
+            runner.run(asyncio.sleep(0.01))
+        probe.__exit__()
+    probe.__exit__()  # a second time, it does nothing
+    figures = probe.summary()
+    assert figures["busy"] < 0.4
+    assert 0.6 < figures["seconds"]
+    assert figures == probe.summary()
+
+
+def test_what_was_never_measured_is_not_known() -> None:
+    probe = Probe()
+    probe.__exit__()
+    known = {key for key, value in probe.summary().items() if value not in (None, [])}
+    assert {"threshold_ms", "seconds"} == known
 
 
 def test_a_loop_takes_one_probe_at_a_time_and_a_probe_one_loop() -> None:

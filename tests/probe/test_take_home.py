@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -54,10 +55,128 @@ def test_the_meter_counts_who_waits_and_names_the_line_that_borrowed(dsn: Dsn) -
     asyncio.run(main())
 
 
-def test_the_meter_refuses_what_is_no_pool() -> None:
-    wanted = r"was given a list\. Expected a pool"
-    with pytest.raises(labkit.LabError, match=wanted), PoolMeter([]):
+class ReleasesAtOnce:  # as aiopg's pool
+    acquire = get_size = get_idle_size = release = lambda self: None
+
+
+@pytest.mark.parametrize("given", [[], ReleasesAtOnce()])
+def test_the_meter_refuses_what_is_no_pool_as_asyncpgs(given: object) -> None:
+    wanted = rf"was given a {type(given).__name__}\. Expected a pool"
+    with pytest.raises(labkit.LabError, match=wanted), PoolMeter(given):
         pass
+
+
+class PoolOfTransactions(asyncpg.Pool):  # type: ignore[misc]
+    @contextlib.asynccontextmanager
+    async def acquire(self, timeout: float | None = None) -> Any:
+        connection = await super().acquire(timeout=timeout)
+        try:
+            async with connection.transaction():
+                yield connection
+        except asyncpg.DivisionByZeroError:
+            raise ZeroDivisionError from None
+        finally:
+            await self.release(connection)
+
+
+def test_a_pool_that_does_more_does_so_under_the_meter(dsn: Dsn) -> None:
+    async def main() -> None:
+        options = {"min_size": 1, "max_size": 2, "connection_class": asyncpg.Connection}
+        options |= {"max_queries": 50_000, "max_inactive_connection_lifetime": 300.0}
+        options |= {"record_class": asyncpg.Record, "loop": None}
+        pool = PoolOfTransactions(dsn, **options)
+        async with pool:
+            with PoolMeter(pool) as meter:
+                async with pool.acquire(1) as connection:
+                    await connection.execute("CREATE TEMPORARY TABLE kept AS SELECT 1 AS one")
+                async with pool.acquire(1) as connection:
+                    assert 1 == await connection.fetchval("SELECT one FROM kept")
+                with pytest.raises(ZeroDivisionError):
+                    async with pool.acquire() as connection:
+                        await connection.fetchval("SELECT 1 / 0")
+                assert 3 == sum(meter.buckets)
+                assert "nobody holds one" == meter.as_dict()["longest"]
+
+    asyncio.run(main())
+
+
+def test_the_meter_says_what_it_does_not_know(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
+            earlier = await pool.acquire()
+            with PoolMeter(pool) as meter:
+                late = await pool.acquire()
+                assert meter.as_dict()["longest"].startswith("not known: some were borrowed before")
+                await pool.release(earlier)
+                assert ", borrowed at " in meter.as_dict()["longest"]
+            assert meter.as_dict()["longest"].startswith("not known")
+            await pool.release(late)
+            assert "nobody holds one" == meter.as_dict()["longest"]
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_was_closed_is_held_by_nobody(dsn: Dsn) -> None:
+    ended: list[str] = []
+
+    @contextlib.contextmanager
+    def span(name: str) -> Iterator[None]:
+        yield
+        ended.append(name)
+
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool:
+            with PoolMeter(pool, span) as meter:
+                for end in ("close", "terminate") * 5:
+                    connection = await pool.acquire()
+                    assert ", borrowed at " in meter.as_dict()["longest"]
+                    if end == "close":
+                        await connection.close()
+                    else:
+                        connection.terminate()
+                    assert "nobody holds one" == meter.as_dict()["longest"]
+                await pool.fetchval("SELECT 1")
+                assert 11 == ended.count("connection")
+
+    asyncio.run(main())
+
+
+def test_a_meter_that_was_left_counts_nothing_of_the_next_ones(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+            connection = await pool.acquire()
+            with PoolMeter(pool) as first:
+                waits = asyncio.ensure_future(pool.acquire())
+                await asyncio.sleep(0.01)
+            with PoolMeter(pool):
+                await pool.release(connection)
+                late = await waits
+                assert first.longest is None
+                await pool.release(late)
+
+    asyncio.run(main())
+
+
+def test_the_meter_can_be_read_from_another_thread(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=10, max_size=10) as pool:
+            with PoolMeter(pool) as meter:
+                over = threading.Event()
+
+                def read() -> int:
+                    count = 0
+                    while not over.is_set():
+                        meter.as_dict()
+                        count += 1
+                    return count
+
+                reader = asyncio.create_task(asyncio.to_thread(read))
+                for _ in range(50):
+                    await asyncio.gather(*(pool.fetchval("SELECT 1") for _ in range(20)))
+                over.set()
+                assert await reader
+
+    asyncio.run(main())
 
 
 def test_a_pool_has_one_meter_and_behaves_as_without_it(dsn: Dsn) -> None:

@@ -78,8 +78,13 @@ def test_a_threshold_is_suggested_by_what_is_usual() -> None:
     for _ in range(100):
         lag.add(0.003)
         noise.add(0.001)
-    assert sum_up(50, 30.0, 0.1, lag, noise, {})["suggested_threshold_ms"] == pytest.approx(30, 0.1)
-    assert sum_up(50, 29.0, 0.1, lag, noise, {})["suggested_threshold_ms"] is None
+
+    def suggested(seconds: float, beats: bool = False) -> Any:
+        return sum_up(50, seconds, 0.1, beats, lag, noise, {})["suggested_threshold_ms"]
+
+    assert suggested(30.0) == pytest.approx(30, 0.1)
+    assert suggested(29.0) is None
+    assert suggested(30.0, beats=True) is None
 
 
 def test_a_summary_escapes_html_and_is_bounded() -> None:
@@ -89,7 +94,9 @@ def test_a_summary_escapes_html_and_is_bounded() -> None:
     found = list(rows.values())
     assert len(found) <= 1001
     assert 3000 == sum(row["count"] for row in found)
-    assert "&lt;app&gt;" in Summary(threshold_ms=50.0, stalls=found)._repr_html_()
+    shown = Summary(threshold_ms=50.0, stalls=found)
+    assert "&lt;app&gt;" in shown._repr_html_()
+    assert "various, at lines after the first 1,000" in str(shown)
 
 
 def test_a_summary_of_a_moment_is_valid_json() -> None:
