@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from numbers import Real
 from time import perf_counter, sleep
 from weakref import WeakSet
 
@@ -63,6 +64,8 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             f"which is no coroutine function. Expected `async def scenario(load): ...`, in which "
             f"load.offer(...) says what is offered, and which awaits load.run(seconds=4)."
         )
+    if not isinstance(threshold_ms, Real):
+        raise LabError(f"threshold_ms is {threshold_ms!r}. Expected milliseconds, such as 50.")
     refuse_patched_asyncio()
     if where := left_behind():
         raise LabError(
@@ -125,7 +128,12 @@ def measure_pairs(
     """Measure two scenarios in turn, several times, so that a busy moment meets both alike.
 
     Which of them comes first alternates. Returns the runs before and the runs after.
+
+    Raises:
+        LabError: As `measure`; or `times` is no whole number from 1 on.
     """
+    if not isinstance(times, int) or times < 1:
+        raise LabError(f"measure_pairs() was given times={times!r}. Expected 1, or a few.")
     befores, afters = list[Run](), list[Run]()
     for pair in range(times):
         turn = [(before, befores), (after, afters)]

@@ -97,8 +97,10 @@ def lower(
         judge: What is claimed of the ratios; `similar` claims something else.
 
     Raises:
-        LabError: There are no runs, or not as many after as before.
+        LabError: There are no runs, or not as many after as before; or `times` is not above 0.
     """
+    if not times > 0:
+        raise LabError(f"{claim!r}: {times!r} times were claimed. Expected a number above 0.")
     both = partners(before, after)
     befores, afters = ([r for r in side if isinstance(r, Run)] for side in zip(*both, strict=True))
     whose = offer or (befores[0].victim if befores else None)  # the same one's, on both sides

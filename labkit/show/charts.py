@@ -15,6 +15,8 @@ from labkit.show.tables import summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_HARDLY = "hardly changed"
+
 
 def timeline(
     run: Run, *, offer: str | None = None, title: str | None = None, predicted: float | None = None
@@ -57,8 +59,10 @@ def compare(
         raise LabError(f"In one of the runs no {offer!r} completed, so there is no p99 to compare.")
     b, a = pairs[typical(ratios)]
     was, now, change = b.latency(offer).p99, a.latency(offer).p99, changed(ratios)
-    if change == "unchanged" or abs(was - now) < max(b.noise_ms, a.noise_ms):
+    if abs(was - now) < max(b.noise_ms, a.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
+    elif change == _HARDLY:
+        change += f": {spread(ratios)}"
     title = f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
     befores, afters = map(list, zip(*pairs, strict=True))
     title += more_failed(befores, afters, named)[2].replace("; ", "; but ")
@@ -91,10 +95,10 @@ def gauges(
 
 
 def changed(ratios: Sequence[float]) -> str:
-    """How a figure changed, in words, by its ratios of before to after; by little is not at all."""
+    """How a figure changed, in words, by its ratios of before to after."""
     ratio = median_low(ratios)
     if 1 / DOUBT[1] < ratio < DOUBT[1]:
-        return "unchanged"
+        return _HARDLY
     inverse = [1 / it for it in ratios]
     return spread(ratios, "lower") if ratio > 1 else spread(inverse, "higher", 1 / ratio)
 

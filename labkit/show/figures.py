@@ -39,8 +39,10 @@ def bars(
 
     Raises:
         LabError: There is nothing to draw, there are not as many predictions as bars, or one is no
-            figure.
+            figure; or a value is none.
     """
+    if wrong := [it for it in values.values() if not isinstance(it, numbers.Number)]:
+        raise LabError(f"bars() was given {wrong[0]!r:.40}. Expected a figure by each name.")
     known = {name: value if math.isfinite(value) else 0.0 for name, value in values.items()}
     if not known:
         raise LabError("bars() was given nothing. Expected a figure by each name: {'before': 20}.")

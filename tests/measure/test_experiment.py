@@ -10,17 +10,18 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import psycopg2
 import pytest
 
-from labkit import LabError, Load, Run, lower, measure, measure_pairs
+from labkit import LabError, Load, Run, bars, lower, measure, measure_pairs, similar
 from labkit.display import diverted
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
@@ -700,6 +701,22 @@ def test_nothing_is_measured_while_a_thread_that_a_scenario_left_still_computes(
         idle = any(thread.name == "reports_0" for thread in threading.enumerate())
         assert idle == (start == "executor")
         assert measure(short).latency().count == 20  # which does no harm
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: measure(short, threshold_ms=cast(Any, "50")), "threshold_ms is '50'"),
+        (lambda: measure_pairs(short, short, times=cast(Any, 1.5)), "given times=1.5"),
+        (lambda: measure_pairs(short, short, times=0), "given times=0"),
+        (lambda: lower("less", -1, 2.0, 1.0), "'less': -1 times were claimed"),
+        (lambda: similar("alike", 0, 2.0, 1.0), "'alike': 0 times were claimed"),
+        (lambda: bars({"a": cast(Any, None)}, title="t", unit="u"), "bars.. was given None"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_words(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        call()
 
 
 def spin_for_ever() -> None:
