@@ -78,10 +78,8 @@ class Teller:
                     self._queue.get(timeout=_AGAIN if self._more else None)()
                 if untold := self._untold:
                     self._untold = 0
-                    why = (
-                        f"a handler, or on_stall, was too slow, and {_MOST:,} others waited for it"
-                    )
-                    self.write(logging.WARNING, f"not told here: {untold:,} stalls, as {why}")
+                    why = "more than 1,000 waited for a handler, or for on_stall, that is too slow"
+                    self.write(logging.WARNING, f"{untold:,} records were left out: {why}")
                 self._say_how_many_more(leaving=self._left.is_set())
             except Exception:  # a handler's: there is no other place to tell of it
                 traceback.print_exc()

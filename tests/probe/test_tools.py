@@ -592,6 +592,36 @@ def test_a_subinterpreter_of_a_child_runs_its_loop_unwatched(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+def test_what_a_slow_handler_makes_it_leave_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    goes_on, told = threading.Event(), list[Stall]()
+
+    def on_stall(stall: Stall) -> None:
+        goes_on.wait(30)
+        told.append(stall)
+
+    teller = log.Teller(on_stall)
+    with caplog.at_level("INFO", "labkit.probe"):
+        for _ in range(1500):
+            teller.tell(a_stall(1))
+        goes_on.set()
+        teller.close()
+        assert teller._left.wait(30)
+        until = time.monotonic() + 10
+        while not (more := re.findall(r"\+ (\d+) more", caplog.text)) and time.monotonic() < until:
+            time.sleep(0.01)
+    [left_out] = re.findall(r"(\d+) records were left out", caplog.text)
+    assert 1500 == len(told) + int(left_out)
+    assert [str(len(told) - 1)] == more
+
+
+def test_no_count_is_lost_when_all_lines_are_new_again(caplog: pytest.LogCaptureFixture) -> None:
+    teller = log.Teller()
+    with caplog.at_level("INFO", "labkit.probe"):
+        for line in (1, 1, *range(1, 1002)):
+            teller._over(a_stall(line))
+    assert [str(2)] == re.findall(r"\+ (\d+) more", caplog.text)
+
+
 # Again, and from elsewhere.
 
 
