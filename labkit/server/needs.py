@@ -25,7 +25,8 @@ SELECT current_setting('transaction_read_only')::bool AS read_only,
             nullif(rolconnlimit, -1)
                 - (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname),
             nullif(datconnlimit, -1)
-                - (SELECT count(*) FROM pg_stat_activity AS it WHERE it.datname = here.datname))
+                - (SELECT count(usesysid) FROM pg_stat_activity AS it  -- autovacuum has none
+                    WHERE it.datname = here.datname))
             FROM pg_roles, pg_database AS here
             WHERE rolname = session_user AND here.datname = current_database()
                 AND NOT rolsuper)) AS free
