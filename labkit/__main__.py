@@ -1,7 +1,5 @@
 """The command line: `python -m labkit run`, `start`, `status`, `doctor`, `bundle` and so on."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

@@ -1,7 +1,5 @@
 """Show something in a notebook, or print it elsewhere; always with a text that says the same."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import numbers

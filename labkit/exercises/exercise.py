@@ -10,8 +10,6 @@ What an exercise asks and how an answer is judged stands beside the notebooks, i
     HINTS, SOLUTION, WHY
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dis

@@ -3,8 +3,6 @@
 Each that was tried has a file of its name in the user's data directory; nothing is sent anywhere.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

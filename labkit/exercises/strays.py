@@ -1,7 +1,5 @@
 """Whose loop: what asyncpg opened on one loop must not be used on another."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import threading

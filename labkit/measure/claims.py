@@ -28,8 +28,6 @@ is taken as it is; if it is not as claimed, and the machine was in trouble meanw
 (`Machine.trouble`), the claim is inconclusive.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sized

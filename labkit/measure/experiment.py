@@ -1,7 +1,5 @@
 """Run a scenario under load and probe, on a loop of its own, and keep what was seen."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import inspect

@@ -5,8 +5,6 @@ latency counts from the *intended* start. A closed loop (ask, wait, ask again) d
 the service is frozen, and hardly records it (Gil Tene, "How NOT to Measure Latency", 2013).
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import math

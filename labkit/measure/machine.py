@@ -1,7 +1,5 @@
 """How late the machine is by itself, and what its pauses leave behind: nobody is to be blamed."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable

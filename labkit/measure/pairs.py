@@ -1,7 +1,5 @@
 """Claims on what was measured before and after: pairs of figures, and the ratio of each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A selector whose timers are fine enough for a load generator."""
 
-from __future__ import annotations
-
 import select
 import selectors
 from time import perf_counter

@@ -1,7 +1,5 @@
 """The command line: `python -m labkit.probe [options] -m MODULE ...`, `attach PID`, `why`."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import builtins

@@ -3,8 +3,6 @@
 Python 3.14 and later can be asked to run a script at the next safe point (`sys.remote_exec`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Frames: a thread's stack as plain lines, and which of those lines are the user's own."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import inspect

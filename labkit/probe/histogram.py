@@ -1,7 +1,5 @@
 """A histogram of times that can run for months: a few hundred counters, whatever is added."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

@@ -4,8 +4,6 @@ Handlers and callbacks are the user's, and may be slow, fail or hang. They are c
 their own: never on the loop's, never on the one that looks, and never while a lock is held.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import contextlib
@@ -47,7 +45,7 @@ class Teller:
         """Tell of something else; `error` is what `sys.exc_info()` returns."""
         self._put(partial(self.write, logging.ERROR if error else logging.WARNING, text, error))
 
-    def close(self) -> Teller:
+    def close(self) -> "Teller":
         """Let the thread end in its own time. Returns one for when the probe is entered again."""
         self._queue.put(self._left.set)
         return Teller(self.on_stall)

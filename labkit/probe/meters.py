@@ -7,8 +7,6 @@ which it is tells, and at what a futex is. Where a system does not count (macOS,
 decides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -5,8 +5,6 @@ function. Then a coroutine of the user's waits for it: its line is looked for. N
 user's is called for that: a class is asked by `type`, as its metaclass or a proxy may do anything.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import re

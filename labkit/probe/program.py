@@ -4,8 +4,6 @@ A loop tells asyncio when it begins to run and when it stops: there a probe ente
 processes find the same settings in their environment (the folder `boot` on their import path).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

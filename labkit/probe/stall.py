@@ -1,7 +1,5 @@
 """What a stall is, and what to do about each of its causes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What a probe has seen, summed up by line and cause: a table, HTML, or plain dicts for JSON."""
 
-from __future__ import annotations
-
 import html
 import math
 from datetime import datetime

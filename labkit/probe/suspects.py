@@ -5,8 +5,6 @@ thread is named if it moved on in its code, or stands where only a thread stands
 interpreter; or if it alone can have been it.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

@@ -9,8 +9,6 @@ In `conftest.py`, or in a file of tests, `from labkit.probe.testing import no_st
 What was mostly the machine's doing (it was busy, or asleep) is no stall, and fails no such test.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 

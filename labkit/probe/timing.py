@@ -5,8 +5,6 @@ many, and everybody else waited. That is the stall's length, to the microsecond.
 is told not to wait is part of being busy.) A loop that uses no selector is sent a heartbeat.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import selectors

@@ -7,8 +7,6 @@ blocked; if a thread provably kept it from the loop, it was starved; else, as wh
 have slept with it, "unknown". The largest share decides.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import math

@@ -1,7 +1,5 @@
 """Knobs to turn: a prediction that moves with them, and a button that really measures."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Many repairs in one picture: a strip each, with the p99 before it and after it."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

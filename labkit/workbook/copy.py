@@ -1,7 +1,5 @@
 """The learner's own copy of the notebooks: kept up to date, and never overwritten."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Only the standard library is imported before a check needs more: what is missing may be a package.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import sys

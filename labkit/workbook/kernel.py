@@ -1,7 +1,5 @@
 """Execute a notebook in a kernel of its own, on the Python that runs this program."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

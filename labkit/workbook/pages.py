@@ -5,8 +5,6 @@ and a page for whatever else of the checkout these link to. The first page says 
 notebook, as a picture and as a table.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What became of each notebook, and how the terminal shows it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Execute the notebooks, each in a kernel of its own, and report on them."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

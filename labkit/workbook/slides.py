@@ -4,8 +4,6 @@ What a slide says stands in FACILITATOR.md, in its table of slides and under "Wh
 question and the chart stand in the notebook. reveal.js shows them, and comes with the slides.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """`python -m labkit start`: the learner's own copy of the notebooks, in JupyterLab."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
