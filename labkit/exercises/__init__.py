@@ -13,10 +13,9 @@ from labkit.exercises.exercise import (
     by_the_clock,
     database,
     find_lessons,
-    learners_frame,
-    notebooks,
 )
-from labkit.exercises.progress import CATALOGUE
+from labkit.exercises.progress import CATALOGUE, notebooks
+from labkit.exercises.strays import answers_frame
 
 __all__ = [
     "CATALOGUE",
@@ -24,9 +23,9 @@ __all__ = [
     "Exercise",
     "NotYet",
     "Verdict",
+    "answers_frame",
     "by_the_clock",
     "database",
     "find_lessons",
-    "learners_frame",
     "notebooks",
 ]

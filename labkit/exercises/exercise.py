@@ -4,8 +4,7 @@ What an exercise asks and how an answer is judged stands beside the notebooks, i
 `notebooks/exercises/NAME.py`:
 
     check(answer)    measures scenarios that call the answer; returns a `Verdict` that passes, or
-                     raises `NotYet` or `Inconclusive` with what it saw, or another LabError if
-                     the answer raised
+                     raises `NotYet` with what it saw, or another LabError if the answer raised
     chart(run)       draws the last of these runs; where no picture helps, there is no such function
     HINTS, SOLUTION, WHY
 """
@@ -22,16 +21,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from labkit import server
 from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import progress
-from labkit.exercises.strays import innermost, strays_refused
+from labkit.exercises.strays import answers_frame, strays_refused
 from labkit.measure import Run, TooLong, left_behind, limited
-from labkit.probe import Frame
 
 Outcome = Literal["pass", "not yet", "raised", "inconclusive", "not attempted"]
 _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
@@ -42,15 +39,9 @@ LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 
 
 class NotYet(LabError):  # noqa: N818 (it is an answer)
-    """Raised by a check: what the answer does not do yet."""
+    """Raised by a check: what the answer does not do yet, or what cannot be told here."""
 
     outcome: Outcome = "not yet"
-
-
-class Inconclusive(NotYet):
-    """Raised by a check: what was seen may be the machine's doing."""
-
-    outcome = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -112,8 +103,7 @@ class Exercise:
             said = f"Expected a coroutine function (`async def`), and got {answer!r:.80}."
             return Verdict("not yet", said)
         endless: list[str] = []
-        checks = str(notebooks() / "exercises")
-        with limited(LIMIT) as runs, strays_refused(checks) as strays:
+        with limited(LIMIT) as runs, strays_refused() as strays:
             try:
                 verdict: Verdict = self._material.check(_patient(answer, endless))
             except TooLong as late:
@@ -157,9 +147,10 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = math.inf) -
         late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
     if not late:
         return NotYet(seen)
-    return Inconclusive(
-        f"{seen} But this machine is busy: {late}. Close other programs, and run the check again."
-    )
+    todo = "Close other programs, and run the check again."
+    unknown = NotYet(f"{seen} But this machine is busy: {late}. {todo}")
+    unknown.outcome = "inconclusive"
+    return unknown
 
 
 def database() -> server.Dsn:
@@ -168,25 +159,10 @@ def database() -> server.Dsn:
         return server.database()
 
 
-def notebooks() -> Path:
-    """The directory of the notebooks.
-
-    Raises:
-        LabError: labkit was installed without them.
-    """
-    path = Path(__file__).parents[2] / "notebooks"
-    if not path.is_dir():
-        raise LabError(
-            "labkit was installed apart from its notebooks. Expected a checkout of the workbook: "
-            "run `pip install -e .` in it."
-        )
-    return path
-
-
 def find_lessons() -> None:
     """Let the modules beside the notebooks be imported, wherever this process was started."""
-    if str(notebooks()) not in sys.path:
-        sys.path.append(str(notebooks()))  # after where the kernel runs: a learner's own copy
+    if (path := str(progress.notebooks())) not in sys.path:
+        sys.path.append(path)  # after where the kernel runs: a learner's own copy
 
 
 def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., Any]:
@@ -211,19 +187,14 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
         except TimeoutError as error:
             if not limit.expired() or error.__cause__ is None:
                 raise
+            trace = traceback.extract_tb(error.__cause__.__traceback__)
             said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
-            endless.append(f"{said}{learners_frame(error.__cause__)}.")
+            endless.append(f"{said}{answers_frame(trace)}.")
             raise NotYet(endless[-1]) from None
         endless.append(f"a call of your answer returned {what}.")
         raise NotYet(endless[-1])
 
     return patient
-
-
-def learners_frame(error: BaseException) -> Frame | None:
-    """The innermost line of an answer's own in an error's trace."""
-    trace = traceback.extract_tb(error.__traceback__)
-    return innermost(trace, str(notebooks() / "exercises"))
 
 
 def _is_a_stub(answer: Any) -> bool:

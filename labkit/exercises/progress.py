@@ -1,10 +1,12 @@
-"""Which exercises there are, and which are solved.
+"""Which exercises there are, where they lie, and which are solved.
 
 Each that was tried has a file of its name in the user's data directory; nothing is sent anywhere.
 """
 
 import os
 from pathlib import Path
+
+from labkit.errors import LabError
 
 # A notebook may get another number: what is solved is recorded by the exercise's name.
 CATALOGUE = {
@@ -19,6 +21,21 @@ CATALOGUE = {
     "10_your_own_service": ["endpoint"],
 }
 EXERCISES = [name for names in CATALOGUE.values() for name in names]
+
+
+def notebooks() -> Path:
+    """The directory of the notebooks.
+
+    Raises:
+        LabError: labkit was installed without them.
+    """
+    path = Path(__file__).parents[2] / "notebooks"
+    if not path.is_dir():
+        raise LabError(
+            "labkit was installed apart from its notebooks. Expected a checkout of the workbook: "
+            "run `pip install -e .` in it."
+        )
+    return path
 
 
 def place() -> Path:

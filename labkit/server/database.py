@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
-from labkit.server.dataset import DATASET, ROWS, looks_right, refuse_to_replace
+from labkit.server.dataset import DATASET, ROWS, looks_right, refuse_what_is_not_ours
 from labkit.server.dsn import Dsn, read
 from labkit.server.explain import MINIMUM_VERSION, explain
 from labkit.server.needs import CONNECTIONS, check_needs, check_psycopg2
@@ -190,7 +190,7 @@ async def _prepare(dsn: Dsn) -> tuple[str, str, str]:
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
         if not await looks_right(connection):
-            await refuse_to_replace(connection)
+            await refuse_what_is_not_ours(connection, "labkit.orders")
             if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)

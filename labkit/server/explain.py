@@ -65,13 +65,15 @@ REMEDIES = {
 
 def explain(dsn: Dsn, error: Exception) -> str:
     """What happened, what was expected and what to do, for an error met on a server."""
-    from asyncpg import InterfaceError, LockNotAvailableError
+    from asyncpg import DependentObjectsStillExistError, InterfaceError, LockNotAvailableError
 
     if isinstance(error, ValueError) and not isinstance(error, OSError | InterfaceError):
         return UNREADABLE  # not quoted: it may hold a piece of the password
     if isinstance(error, LockNotAvailableError):
         return IN_USE
     said = (str(error).splitlines() or ["no answer"])[0]
+    if isinstance(error, DependentObjectsStillExistError):
+        said += f": {error.detail}".replace("\n", "; ")
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
     options = {key: values[-1] for key, values in parse_qs(urlsplit(dsn[:]).query).items()}
     ssl = options.get("sslmode") or os.environ.get("PGSSLMODE")

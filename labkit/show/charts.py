@@ -15,8 +15,6 @@ from labkit.show.tables import summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HARDLY = "hardly changed"
-
 
 def timeline(
     run: Run, *, offer: str | None = None, title: str | None = None, predicted: float | None = None
@@ -61,8 +59,6 @@ def compare(
     was, now, change = b.latency(offer).p99, a.latency(offer).p99, changed(ratios)
     if abs(was - now) < max(b.noise_ms, a.noise_ms):
         change = f"unchanged: {spread(ratios, 'is within the noise')}"
-    elif change == _HARDLY:
-        change += f": {spread(ratios)}"
     title = f"{offer}: p99 from {ms(was)} to {ms(now)} ms, {change}"
     befores, afters = map(list, zip(*pairs, strict=True))
     title += more_failed(befores, afters, named)[2].replace("; ", "; but ")
@@ -98,7 +94,7 @@ def changed(ratios: Sequence[float]) -> str:
     """How a figure changed, in words, by its ratios of before to after."""
     ratio = median_low(ratios)
     if 1 / DOUBT[1] < ratio < DOUBT[1]:
-        return _HARDLY
+        return f"hardly changed: {spread(ratios)}"
     inverse = [1 / it for it in ratios]
     return spread(ratios, "lower") if ratio > 1 else spread(inverse, "higher", 1 / ratio)
 

@@ -20,7 +20,7 @@ from labkit import exercises
 from labkit.errors import LabError
 from labkit.measure import Machine, ms, refuse_patched_asyncio
 from labkit.server import Dsn, choose, explain, has_dataset, looks_right, place_of, session
-from labkit.server.dataset import refuse_to_replace
+from labkit.server.dataset import refuse_what_is_not_ours
 from labkit.server.needs import check_needs, check_psycopg2
 from labkit.workbook.bundle import locked
 
@@ -136,7 +136,11 @@ async def _ask_server(dsn: Dsn) -> str:
         free = await check_needs(connection)
         there = "is there"
         if not await looks_right(connection):
-            await refuse_to_replace(connection)
+            await refuse_what_is_not_ours(connection, "labkit.orders")
+            attempt = connection.transaction()
+            await attempt.start()
+            await connection.execute("DROP TABLE IF EXISTS labkit.orders")
+            await attempt.rollback()
             there = "will be made at first use"
         elif not await has_dataset(connection):
             there += ", but with other values than it should have: `labkit reset` removes it"

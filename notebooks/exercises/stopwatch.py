@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import labkit as lab
-from labkit.exercises import NotYet, by_the_clock, database, learners_frame
+from labkit.exercises import NotYet, answers_frame, by_the_clock, database
 
 HINTS = [
     "Who decides when the next request starts: the answer to the last one, or the clock? And who "
@@ -97,7 +98,8 @@ def check(answer: Answer) -> lab.Verdict:
                 except Exception as error:
                     while isinstance(error, ExceptionGroup):
                         error = error.exceptions[0]
-                    at = f"\nat {line}" if (line := learners_frame(error)) else ""
+                    line = answers_frame(traceback.extract_tb(error.__traceback__))
+                    at = f"\nat {line}" if line else ""
                     said = f"your stopwatch raised {type(error).__name__}: {error}{at}"
                     raise lab.LabError(said) from None
                 answered.append(len(asked))

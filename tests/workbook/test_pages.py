@@ -191,7 +191,7 @@ def test_the_first_page_sets_this_machines_figures_beside_the_committed_ones() -
     assert [
         f"| [A](a.ipynb) | ✘ broken (1 of 2 claims) | {pair}118 → 2.0, 59× lower "
         f"| {pair}100 → 4.0, 25× lower |",
-        f"| [B](b.ipynb) | ✔ held (2 of 2 claims) | {pair}10.0 → 9.9, hardly changed "
+        f"| [B](b.ipynb) | ✔ held (2 of 2 claims) | {pair}10.0 → 9.9, hardly changed: 1.0× "
         f"| {pair}8.0 → 16.0, 2.0× higher |",
         "| [C](c.ipynb) | ✔ held (2 of 2 claims) |  |  |",
         f"| [D](d.ipynb) | ✔ held (2 of 2 claims) | {pair}5.0 → none, none completed "
