@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from html import escape
 from itertools import cycle, product
-from math import inf, isnan, nan
+from math import inf, isnan, nan, prod
+from numbers import Real
 from typing import Any
 
 from labkit.display import as_img, attended, call_interruptibly, diverted, number, put
@@ -16,6 +17,7 @@ from labkit.show.figures import BLUE, PREDICTED, VERMILION, panels, save
 
 Figures = dict[str, float]  # by their names
 
+_SETTINGS = 100_000  # predict is asked for each before anything is drawn
 _MARKS = ((BLUE, "o", ":"), (VERMILION, "s", "-."))
 # ipywidgets gives a slider's handle no name: a screen reader would only say "slider, 120".
 _NAMES = """<script>(window.labkitNames ??= new MutationObserver(() =>
@@ -60,6 +62,10 @@ def knobs(
             f"knobs() cannot turn {wrong or 'nothing'}. Expected whole numbers: lowest, highest, "
             "step, as rate=(20, 40, 5); and a default there: `async def scenario(load, rate=20)`."
         )
+    try:
+        inspect.signature(predict).bind(**setting)
+    except TypeError as error:
+        raise LabError(f"predict: {error}. Expected the knobs as its arguments.") from None
     panel = Knobs(scenario, predict, read, unit, values, setting)
     panel.measure()
     bundle, metadata = panel.picture()
@@ -82,7 +88,12 @@ class Knobs:
     seen: list[tuple[dict[str, int], Figures]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = [zip(self.values, at, strict=True) for at in product(*self.values.values())]
+        if (count := prod(map(len, self.values.values()))) > _SETTINGS:
+            raise LabError(
+                f"The knobs have {count:,} settings, and predict is asked for each. Expected at "
+                f"most {_SETTINGS:,}: make the steps larger."
+            )
+        settings = (zip(self.values, at, strict=True) for at in product(*self.values.values()))
         # As high as any setting needs: a knob moves the figures, and not the axis.
         self.highest = max(max(self._pencil(dict(setting)).values()) for setting in settings)
 
@@ -91,8 +102,10 @@ class Knobs:
         setting = self.setting  # a knob may be turned meanwhile
         run = measure(update_wrapper(partial(self.scenario, **setting), self.scenario))
         figures, pencil = _named(self.read(run)), self._pencil(setting)
-        if figures.keys() != pencil.keys():
-            raise LabError(f"read gave {figures}. Expected figures by predict's names: {pencil}.")
+        if figures.keys() != pencil.keys() or any(it < 0 for it in figures.values()):
+            raise LabError(
+                f"read gave {figures}. Expected figures of 0 or more, by predict's names: {pencil}."
+            )
         self.seen.append((setting, figures))
         return run
 
@@ -183,7 +196,10 @@ def controls(panel: Knobs) -> Any:
 
 
 def _named(figures: float | Figures | None) -> Figures:
-    return figures if isinstance(figures, dict) else {"": nan if figures is None else figures}
+    named = figures if isinstance(figures, dict) else {"": nan if figures is None else figures}
+    if not all(isinstance(it, Real) for it in named.values()):
+        raise LabError(f"{figures!r:.60} is no figure. Expected a number, or numbers by names.")
+    return named
 
 
 def _listed(figures: Figures) -> str:

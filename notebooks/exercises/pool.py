@@ -4,11 +4,12 @@ An answer is judged by what its pool does: which connections answer, and who wai
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-from exercises.instruments.meanwhile import opened
+from exercises.instruments.meanwhile import end_all, opened
 
 import labkit as lab
 from labkit.exercises import NotYet, by_the_clock, database
@@ -17,6 +18,7 @@ GRANTED = 8  # connections
 WAIT = 0.2  # s; how long an honest query waits for a row
 HONEST = 0.25  # s; the slowest query that has to be answered
 LOCKED = 1.8  # s; how long the row is stuck
+SOON = 1_000  # queries; asyncpg's own limit is 50,000
 WANTED = 10  # requests per second for the stuck row
 
 HINTS = [
@@ -50,6 +52,7 @@ CLOSED = "Connections were closed that are still needed, by the pool or by the s
 
 Answer = Callable[[str], Awaitable[asyncpg.Pool]]
 OpenPool = Callable[[], Awaitable[asyncpg.Pool]]
+Close = Callable[[asyncpg.Pool], Awaitable[None]]
 
 
 def check(answer: Answer) -> lab.Verdict:
@@ -57,11 +60,21 @@ def check(answer: Answer) -> lab.Verdict:
     dsn = database()
     services: list[asyncpg.Pool] = []
 
-    async def open_pool() -> asyncpg.Pool:
-        return await _opened(dsn, answer, services)
+    with opened() as connections:
 
-    _bursts(dsn, open_pool)
-    return _locked_row(dsn, open_pool)
+        async def open_pool() -> asyncpg.Pool:
+            return await _opened(dsn, answer, services, connections)
+
+        async def close(pool: asyncpg.Pool) -> None:
+            await _closed(pool)
+            if left := end_all(connections):
+                raise NotYet(
+                    f"{left} connections were opened beside the pool, after open_pool had "
+                    f"returned. The service is granted {GRANTED}, and never more."
+                )
+
+        _bursts(dsn, open_pool, close)
+        return _locked_row(dsn, open_pool, close)
 
 
 def chart(run: lab.Run) -> None:
@@ -78,7 +91,7 @@ def chart(run: lab.Run) -> None:
         )
 
 
-def _bursts(dsn: str, open_pool: OpenPool) -> None:
+def _bursts(dsn: str, open_pool: OpenPool, close: Close) -> None:
     """Twenty at once, an honest slow query, and one that waits for a row."""
     backends: set[int] = set()
     warm = most = size = left = lifetime = 0
@@ -108,7 +121,7 @@ def _bursts(dsn: str, open_pool: OpenPool) -> None:
             _idle(pool)
             left = pool.get_size()
         finally:
-            await _closed(pool)
+            await close(pool)
 
     run = lab.measure(bursts)
     for offer, what in (
@@ -145,9 +158,9 @@ def _bursts(dsn: str, open_pool: OpenPool) -> None:
         )
 
 
-def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
+def _locked_row(dsn: str, open_pool: OpenPool, close: Close) -> lab.Verdict:
     """Lookups, while a row is locked that others want."""
-    released = 0.0
+    released, queries = 0.0, math.inf
     backends: set[int] = set()
     later: set[int] = set()
 
@@ -165,7 +178,9 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
             asked = (pool.fetchval(WHO, 0.05) for _ in range(GRANTED))
             return [*await asyncio.gather(*asked)]
 
+        nonlocal queries
         pool = await open_pool()
+        queries = pool._holders[0]._max_queries
         try:
             backends.update(await everybody())
             load.offer("lookup", look_up, rate=50)
@@ -176,7 +191,7 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
                 await load.run(seconds=LOCKED + 0.2)
             later.update(await everybody())
         finally:
-            await _closed(pool)
+            await close(pool)
 
     run = lab.measure(locked_row)
     lookups = run.requests[run.requests.offer == "lookup"]
@@ -201,6 +216,11 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
             f"{GRANTED} connections were open when open_pool returned, and {len(new)} others were "
             f"opened in the {LOCKED + 0.2:g} s after that, while requests waited for them. {CLOSED}"
         )
+    if queries < SOON:
+        raise NotYet(
+            f"your pool closes each connection after {queries:g} queries, and the request that "
+            f"comes next waits until another one is opened. Leave `max_queries` as it is."
+        )
     return lab.Verdict(
         "pass",
         f"{GRANTED} connections, all warm, none opened later. While a row was locked "
@@ -208,10 +228,14 @@ def _locked_row(dsn: str, open_pool: OpenPool) -> lab.Verdict:
     )
 
 
-async def _opened(dsn: str, answer: Answer, services: list[asyncpg.Pool]) -> asyncpg.Pool:
+async def _opened(
+    dsn: str,
+    answer: Answer,
+    services: list[asyncpg.Pool],
+    connections: list[asyncpg.Connection],
+) -> asyncpg.Pool:
     try:
-        with opened() as connections:
-            pool = await answer(dsn)
+        pool = await answer(dsn)
     except lab.LabError:
         raise
     except Exception as error:
@@ -235,8 +259,7 @@ async def _opened(dsn: str, answer: Answer, services: list[asyncpg.Pool]) -> asy
         still_open = [each for each in connections if not each.is_closed()]
         beside = len(still_open) - (size := pool.get_size())
         if beside > 0 and beside + size > GRANTED:
-            for each in still_open:
-                each.terminate()
+            end_all(connections)
             raise NotYet(
                 f"when open_pool returned, {size} connections of its pool were open, and {beside} "
                 f"beside it. The service is granted {GRANTED}, and never more."

@@ -22,13 +22,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 import labkit
 from labkit import Exercise, LabError, Verdict
-from labkit.exercises import exercise, progress
+from labkit.exercises import exercise, notebooks, progress
 from labkit.server import Dsn, embedded
+from labkit.workbook.kernel import execute
 from tests.exercises.answers import Case
+from tests.exercises.answers.report import MONTHS
 from tests.exercises.matrix import (
     NAMES,
     cases,
@@ -251,6 +254,23 @@ def test_no_cell_of_the_matrix_is_missing(name: str) -> None:
     assert len(wrong) == len(set(wrong)), "each wrong answer has a message of its own"
     assert "raised" in outcomes
     assert "pass" in outcomes, "in another style than the solution"
+
+
+PRINTS = """
+import labkit as lab
+async def monthly_orders(pool, customer):
+    print(customer, flush=True)
+    return {row["month"]: row["count"] for row in await pool.fetch(MONTHS, customer)}
+print(lab.Exercise("report").check(monthly_orders).outcome)
+"""
+
+
+def test_what_jupyter_waits_for_when_it_prints_is_not_the_reports_doing(dsn: Dsn) -> None:
+    ask: Any = nbformat.v4  # which has no types
+    notebook = ask.new_notebook(cells=[ask.new_code_cell(f"MONTHS = {MONTHS!r}{PRINTS}")])
+    execute(notebook, notebooks())
+    said = [output.text for output in notebook.cells[0].outputs if "text" in output]
+    assert re.search(r"^(pass|inconclusive)$", "".join(said), re.MULTILINE), said
 
 
 def test_a_late_look_at_the_bank_is_not_the_answers_fault(

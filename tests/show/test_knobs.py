@@ -285,11 +285,25 @@ def test_the_stop_button_ends_a_measurement_and_the_next_one_works() -> None:
         ({"pause_ms": (10, 50, 0)}, "cannot turn {'pause_ms'"),
         ({"pause_ms": (10.0, 50.0, 10.0)}, "cannot turn {'pause_ms'"),
         ({}, "cannot turn nothing"),
+        ({"pause_ms": (10, 50, 10)}, "predict: missing a required argument: 'rate'"),
+        ({"pause_ms": (10, 200_000, 1), "rate": (20, 40, 20)}, "have 399,982 settings, .* larger"),
     ],
 )
 def test_a_knob_that_cannot_be_turned_is_refused(ranges: Any, wanted: str) -> None:
     with pytest.raises(LabError, match=wanted):
         labkit.knobs(unmeasured, predict=pause, read=quickest, unit="quickest (ms)", **ranges)
+
+
+@pytest.mark.parametrize("gives", ["10", [10.0], 10j])
+def test_what_is_no_figure_is_told(gives: Any) -> None:
+    with pytest.raises(LabError, match=r"is no figure\. Expected a number, or numbers by names"):
+        labkit.knobs(
+            unmeasured,
+            predict=lambda pause_ms: gives,
+            read=quickest,
+            unit="ms",
+            pause_ms=(10, 50, 10),
+        )
 
 
 @pytest.mark.parametrize("gives", [nan, inf, -1, None])

@@ -47,6 +47,7 @@ class Ends:
         gate = asyncio.Semaphore(PLACES)
         called = 0.0
         begun = inside = 0  # slow works
+        failed = 0  # works that raise
 
         def begin() -> None:
             self.alone_ms = min(self.alone_ms, 1e3 * (perf_counter() - called))
@@ -59,10 +60,12 @@ class Ends:
                 await asyncio.sleep(3 * DEADLINE_MS / 1e3)
             finally:
                 inside -= 1
-            return "slow"
+            return ""  # an answer, though it is false
 
         async def fail(error: Exception) -> None:
+            nonlocal failed
             begin()
+            failed += 1
             await asyncio.sleep(0)
             raise error
 
@@ -83,9 +86,17 @@ class Ends:
                     f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
                     f"errors are to pass through."
                 )
+        if failed != 2:
+            return (
+                f"two works raised an error, and your function began {failed}: what a work has "
+                f"done before it fails, another one does again."
+            )
         called = perf_counter()
-        if (got := await end(slow)) != "slow":
-            return f"a work of {3 * DEADLINE_MS} ms, alone in the gate, ended in {got!r}."
+        if (got := await end(slow)) != "":
+            return (
+                f"a work of {3 * DEADLINE_MS} ms, alone in the gate, returned '', and your "
+                f"function made {got!r} of it."
+            )
         call = asyncio.ensure_future(self._answer(gate, slow))
         if fault := await _go_away(call, "a caller went away during its work"):
             return fault

@@ -99,6 +99,14 @@ async def another_order(dsn: str, customer: int, made_at: datetime) -> AsyncIter
         await keeper.close()
 
 
+def end_all(connections: list[asyncpg.Connection]) -> int:
+    """End those that are open still, on their loop; return how many they were."""
+    still_open = [connection for connection in connections if not connection.is_closed()]
+    for connection in still_open:
+        connection.terminate()
+    return len(still_open)
+
+
 @contextmanager
 def opened() -> Iterator[list[asyncpg.Connection]]:
     """The connections of asyncpg that are opened while the block runs, by whomever."""

@@ -17,6 +17,26 @@ async def has_no_deadline(gate, work):
         return await work()
 
 
+async def works_again(gate, work):
+    """After an error: it may have been a mishap."""
+    try:
+        async with asyncio.timeout(0.1):
+            await gate.acquire()
+    except TimeoutError:
+        raise Overloaded("full") from None
+    try:
+        try:
+            return await work()
+        except Exception:
+            return await work()
+    finally:
+        gate.release()
+
+
+async def makes_none_of_nothing(gate, work):
+    return (await reschedules_the_deadline(gate, work)) or None
+
+
 async def has_no_gate(gate, work):
     return await work()
 
@@ -292,6 +312,8 @@ async def makes_the_work_first(gate, work):
 
 
 CASES = [
+    Case(works_again, "not yet", "two works raised an error, and your function began [34]"),
+    Case(makes_none_of_nothing, "not yet", "returned '', and your function made None of it"),
     Case(
         makes_the_work_first, "not yet", r"\d+ works were made by calling `work`, and never began"
     ),

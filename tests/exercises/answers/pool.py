@@ -47,6 +47,25 @@ async def sets_a_number(dsn):
     )
 
 
+async def opens_more_later(dsn):
+    pool = await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5)
+
+    async def open_more():
+        await asyncio.sleep(0.1)
+        for _ in range(2):
+            await asyncpg.connect(dsn)
+
+    loop = asyncio.get_running_loop()
+    loop.later = asyncio.ensure_future(open_more())
+    return pool
+
+
+async def replaces_them_often(dsn):
+    return await asyncpg.create_pool(
+        dsn, min_size=8, max_size=8, command_timeout=0.5, max_queries=60
+    )
+
+
 async def opens_a_connection(dsn):
     return await asyncpg.connect(dsn, command_timeout=0.5)
 
@@ -146,6 +165,8 @@ async def lets_the_server_give_up(dsn):
 
 
 CASES = [
+    Case(opens_more_later, "not yet", "[24] connections were opened beside the pool, after"),
+    Case(replaces_them_often, "not yet", "closes each connection after 60 queries"),
     Case(keeps_the_defaults, "not yet", r"answered by \d+ connections.* granted 8"),
     Case(grows_under_load, "not yet", "2 connections were open when .* while requests waited"),
     Case(

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import asyncpg
 import pandas as pd
 import psycopg2
 from legacy import monthly_report
@@ -178,6 +179,21 @@ async def is_decorated(pool, customer):
     return await asks_asyncpg(pool, customer)
 
 
+async def joins_what_has_ended(pool, customer):
+    dsn = dsn_of(pool)
+    thread = threading.Thread(target=ask_psycopg2, args=(dsn, customer))
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.01)
+    thread.join()
+    return await asks_asyncpg(pool, customer)
+
+
+async def leaves_its_connection_open(pool, customer):
+    connection = await asyncpg.connect(dsn_of(pool))
+    return {row["month"]: row["count"] for row in await connection.fetch(MONTHS, customer)}
+
+
 async def limits_the_old_module(pool, customer):
     """In asyncio's hands, and on the loop's thread all the same."""
     return await asyncio.wait_for(calls_the_old_module(pool, customer), 5)
@@ -248,6 +264,8 @@ CASES = [
     Case(waits_for_its_warm_thread, "not yet", KEEPS + r"return threads\.submit.*acquire\)"),
     Case(joins_its_warm_thread, "not yet", KEEPS + r"thread\.join\(\) \("),
     Case(limits_the_old_module, "not yet", KEEPS + r"time\.sleep\(0\.08\) .*\(cursor\.execute\)"),
+    Case(joins_what_has_ended, "pass", "14 reports, all right"),
+    Case(leaves_its_connection_open, "not yet", "14 reports opened 14 connections that they did"),
     Case(begins_with_the_newest, "not yet", "customer 42 the numbers are right, but not"),
     Case(Report(), "pass", "14 reports, all right"),
     Case(is_decorated, "pass", "14 reports, all right"),

@@ -46,6 +46,17 @@ async def asks_for_the_same_order(price, right):
     return sum(answer != right[7] for answer in answers)
 
 
+async def breaks_off_the_others(price, right):
+    """And then awaits what it has cancelled."""
+    tasks = [asyncio.ensure_future(price(order)) for order in right]
+    _, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for other in others:
+        other.cancel()
+    for other in others:
+        await other
+    return sum(task.result() != right[order] for order, task in zip(right, tasks, strict=True))
+
+
 async def returns_the_answers(price, right):
     return await asyncio.gather(*(price(order) for order in right), return_exceptions=True)
 
@@ -165,6 +176,7 @@ async def tries_again(price, right):
 
 
 CASES = [
+    Case(breaks_off_the_others, "raised", r"shared connection your test raised CancelledError\. "),
     Case(asks_one_after_the_other, "not yet", "one call after the other: at most 1 at once"),
     Case(counts_errors_only, "not yet", r"remembers .* \(0 raised, .* You counted 0\."),
     Case(says_only_whether, "not yet", r"shared connection, \d+ of 200 .* You counted 1\."),
