@@ -17,6 +17,8 @@ REMEDIES = {
     "^28000.*pg_hba": "that its pg_hba.conf lets in this user, from this address, to this "
     "database. To do: ask its administrator for such a line; or, where it says no encryption, "
     "write sslmode=require into the URL",
+    "^28000.*not permitted to log in": "a role that may log in. To do: let the server's "
+    "administrator run ALTER ROLE … LOGIN, or name another role",
     "^28000|^28P01|^08P01.*authentication failed": "a user and password that it "
     "knows. To do: correct them in DATABASE_URL",
     "^3D000": "a database that exists. To do: create it, or correct its name",
@@ -52,7 +54,7 @@ REMEDIES = {
     "certificate",
     "SSLError": "a server that speaks the same TLS, and accepts this client's certificate. "
     "To do: compare the ssl… options of the URL with the server's log",
-    "TimeoutError": "a connection within 10 s and each answer within 60 s. To do: check host and "
+    "TimeoutError": "a connection, and each answer, in time. To do: check host and "
     "port, and whether a session holds locks on labkit.orders",
     "gaierror": "a host name that resolves. To do: check its spelling and the network",
     "rejected SSL.* sslmode=(require|verify)": "one that speaks SSL, since PGSSLMODE or the "

@@ -19,7 +19,7 @@ OURS = r"\w+\.lock|running\.json|server|(binaries|new)-.*"
 CONTENTS = """
 WITH RECURSIVE doomed AS (
     SELECT classid, objid, objsubid, true AS inside FROM pg_depend
-        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'labkit'::regnamespace
+        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('labkit')
     UNION
     SELECT d.classid, d.objid, d.objsubid, false FROM pg_depend d JOIN doomed
         ON d.refclassid = doomed.classid AND d.refobjid = doomed.objid)
@@ -135,7 +135,7 @@ async def _contents(dsn: Dsn, which: str, drop: Sequence[str] = ()) -> tuple[lis
     """
     async with session(dsn) as connection:
         if not drop:
-            print(f"The server: {which}: {place_of(connection)}")
+            print(f"The server: {which}: {await place_of(connection)}")
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
             return [], False
@@ -154,5 +154,5 @@ async def _contents(dsn: Dsn, which: str, drop: Sequence[str] = ()) -> tuple[lis
                 "were asked. To do: run this again, and read the new list."
             )
         if drop:
-            await connection.execute("DROP SCHEMA labkit CASCADE")
+            await connection.execute("DROP SCHEMA IF EXISTS labkit CASCADE")
         return names, bool(ours)
