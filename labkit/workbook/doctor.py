@@ -158,8 +158,9 @@ def kernel() -> Iterator[Finding]:
     from nbclient.exceptions import CellExecutionError
     from nbformat import v4
 
-    from labkit.workbook.kernel import execute
+    from labkit.workbook.kernel import execute, refuse_homeless
 
+    refuse_homeless()
     profile = Path(get_ipython_dir(), "profile_default")
     ask: Any = v4  # which has no types
     notebook = ask.new_notebook(cells=[ask.new_code_cell(IN_KERNEL)])

@@ -76,7 +76,7 @@ def _agree(question: str, yes: bool) -> None:
 
 
 def _forget(names: Sequence[str], yes: bool) -> None:
-    entries = progress.read()
+    place, entries = progress.place(), progress.read()
     known = progress.EXERCISES
     if unknown := ", ".join(name for name in names if name not in {*known, *entries}):
         raise LabError(f"There is no exercise {unknown}. Expected some of: {', '.join(known)}.")
@@ -87,7 +87,7 @@ def _forget(names: Sequence[str], yes: bool) -> None:
     print(f"This forgets what became of {', '.join(gone)}. Your answers in the notebooks stay.")
     _agree("Forget it?", yes)
     for name in gone:
-        (progress.place() / name).unlink(missing_ok=True)
+        (place / name).unlink(missing_ok=True)
     print("Forgotten.")
 
 

@@ -385,6 +385,21 @@ def test_another_kernel_of_the_same_name_is_not_the_one_it_asks(
     assert [True] == [finding.well for finding in doctor.findings(doctor.kernel)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, every user has a home directory")
+@pytest.mark.parametrize("command", ["doctor", "run", "start"])
+def test_a_user_without_a_home_directory_is_told(command: str) -> None:
+    code = f"""
+import pwd, sys
+pwd.getpwuid = {{}}.__getitem__
+from labkit.__main__ import main
+sys.exit(main([{command!r}]))"""
+    env = {name: value for name, value in os.environ.items() if name != "HOME"}
+    process = [sys.executable, "-c", code]
+    done = subprocess.run(process, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
+    assert "This user has no home directory. Expected one, since" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_kernel_without_labkit_is_told(venv: Venv, dsn: Dsn) -> None:
     python = venv(sysconfig.get_path("purelib"))
     said = labkit_doctor(python=python, DATABASE_URL=dsn[:]).stdout
