@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
@@ -34,12 +35,12 @@ def database() -> Dsn:
     Raises:
         LabError: The server cannot be reached or used; the text says why and what to do.
     """
-    dsn, which = choose()
+    (dsn, which), home = choose(), None
     if dsn is None:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
-        dsn = Dsn(embedded.start())
-    version, place, found = _in_a_thread(_prepare(dsn))
+        dsn, home = Dsn(embedded.start()), embedded.place()
+    version, place, found = _in_a_thread(_prepare(dsn, home))
     check_psycopg2(dsn, found)
     beware = ""
     if found["free"] < CONNECTIONS:  # no reason to refuse it: others may end theirs at any time
@@ -118,8 +119,8 @@ async def _why_not_compose() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def session(dsn: Dsn) -> AsyncIterator[Any]:
-    """A connection to the server, in a transaction.
+async def session(dsn: Dsn, home: Path | None = None) -> AsyncIterator[Any]:
+    """A connection to the server, in a transaction; if it is the private one, `home` is its place.
 
     Raises:
         LabError: It cannot be had, or what was done in it failed; the text says what to do.
@@ -142,7 +143,7 @@ async def session(dsn: Dsn) -> AsyncIterator[Any]:
         finally:
             await connection.close(timeout=5)
     except (OSError, ValueError, PostgresError, InterfaceError, InternalClientError) as error:
-        raise LabError(explain(dsn, error)) from None
+        raise LabError(explain(dsn, error, home)) from None
 
 
 async def _connect(dsn: Dsn) -> Any:
@@ -179,12 +180,12 @@ async def place_of(connection: Any) -> str:
     return f"postgresql://{login}@{host}:{at[1]}/{database}"
 
 
-async def _prepare(dsn: Dsn) -> tuple[str, str, Any]:
+async def _prepare(dsn: Dsn, home: Path | None) -> tuple[str, str, Any]:
     """Check the server and its dataset, make the dataset if need be.
 
     Returns its version, its place, and what `check_needs` has found.
     """
-    async with session(dsn) as connection:
+    async with session(dsn, home) as connection:
         found = await check_needs(connection)
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from labkit.server.dsn import UNREADABLE, Dsn
@@ -42,6 +43,8 @@ REMEDIES = {
     "^42P05|^26000|pooling mode|a pooler there": "the server itself, or a pooler in "
     "session mode, since notebooks keep locks, settings and prepared statements. To do: write the "
     "server's own host and port into DATABASE_URL",
+    "(ConnectionError|^08|^57P0[123]).* own$": "that it runs. To do: run this again, as it starts "
+    "by itself",
     "^57P0[123]": "one that has started, and is not stopping. To do: wait, and run this again",
     "ClientConfiguration.*root certificate": "the certificate of the authority that the server's "
     "is verified by. To do: put it there, or name it by sslrootcert=FILE; or write sslmode=require",
@@ -65,8 +68,14 @@ REMEDIES = {
 }
 
 
-def explain(dsn: Dsn, error: Exception) -> str:
-    """What happened, what was expected and what to do, for an error met on a server."""
+def explain(dsn: Dsn, error: Exception, home: Path | None = None) -> str:
+    """What happened, what was expected and what to do, for an error met on a server.
+
+    Args:
+        dsn: The server's URL.
+        error: What was raised.
+        home: The server's directory, if it is the private one.
+    """
     from asyncpg import DependentObjectsStillExistError, InterfaceError, LockNotAvailableError
 
     if isinstance(error, ValueError) and not isinstance(error, OSError | InterfaceError):
@@ -79,7 +88,7 @@ def explain(dsn: Dsn, error: Exception) -> str:
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
     options = {key: values[-1] for key, values in parse_qs(urlsplit(dsn[:]).query).items()}
     ssl = options.get("sslmode") or os.environ.get("PGSSLMODE")
-    known = f"{kind}: {said} sslmode={ssl}"
+    known = f"{kind}: {said} sslmode={ssl}{' own' if home else ''}"
     todo = next(todo for row, todo in REMEDIES.items() if re.search(row, known))
     for name in "sslcert", "sslkey", "sslrootcert", "sslcrl":
         file = options.get(name) or os.environ.get(f"PG{name.upper()}")
@@ -92,4 +101,5 @@ def explain(dsn: Dsn, error: Exception) -> str:
     place = hosts or os.environ.get("PGHOST") or "the default host"
     if not re.search(r":\d+$", place):
         place += f":{options.get('port') or os.environ.get('PGPORT') or '5432'}"
+    place += f", labkit's own in {home} (LABKIT_HOME moves it)," if home else ""
     return f"The server on {place} cannot be used: {said}. Expected {todo}."

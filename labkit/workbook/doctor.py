@@ -113,7 +113,7 @@ def packages() -> Iterator[Finding]:
 def server() -> Iterator[Finding]:
     """See which PostgreSQL the lab would take, and whether it works; start it, if it is private."""
     refuse_patched_asyncio()  # on Python 3.14 and later, nothing could be asked
-    dsn, which = choose()
+    (dsn, which), home = choose(), None
     if dsn is None:
         from labkit.server import embedded
 
@@ -124,17 +124,17 @@ def server() -> Iterator[Finding]:
         dsn = Dsn(embedded.start())
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            seen, found = runner.run(asyncio.wait_for(_ask_server(dsn), SECONDS))
+            seen, found = runner.run(asyncio.wait_for(_ask_server(dsn, home), SECONDS))
     except TimeoutError as error:
-        raise LabError(explain(dsn, error)) from None
+        raise LabError(explain(dsn, error, home)) from None
     check_psycopg2(dsn, found)
     enough = found["free"] >= CONNECTIONS or None  # others may end theirs at any time
     todo = f"Expected {CONNECTIONS} free connections. To do: close those of other programs, or "
     yield Finding("server", enough, f"{which}: {seen}", f"{todo}raise the limit")
 
 
-async def _ask_server(dsn: Dsn) -> tuple[str, Any]:
-    async with session(dsn) as connection:
+async def _ask_server(dsn: Dsn, home: Path | None) -> tuple[str, Any]:
+    async with session(dsn, home) as connection:
         found = await check_needs(connection)
         there = "is there"
         if not await looks_right(connection):

@@ -634,6 +634,16 @@ def test_an_unreachable_server_is_refused(refused: Callable[[str], str]) -> None
     assert "start it, or correct host and port" in said
 
 
+def test_a_private_server_that_has_just_been_killed_starts_by_itself(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "start", lambda: f"postgresql://lab:{SECRET}@127.0.0.1:1/lab")
+    with pytest.raises(LabError) as caught:
+        database()
+    assert "127.0.0.1:1, labkit's own in " in str(caught.value)
+    assert "Expected that it runs. To do: run this again, as it starts by" in str(caught.value)
+
+
 def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
     dsn: Dsn, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -863,6 +873,7 @@ def test_a_full_disk_is_told_in_words() -> None:
                 text=True,
                 timeout=60,
             )
+            assert f"labkit's own in {name}/postgresql (LABKIT_HOME moves it), can" in done.stderr
             assert "Expected room for about 100 MB on the server's disk" in done.stderr
             assert "another exception" not in done.stderr
             assert embedded.stop(home := Path(name, "postgresql"))
