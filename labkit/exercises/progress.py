@@ -38,11 +38,7 @@ def notebooks() -> Path:
 
 
 def place() -> Path:
-    """The directory that keeps the progress, whether it is there or not.
-
-    Raises:
-        LabError: It cannot be told: see `labkit.server.home.directory`.
-    """
+    """The directory that keeps the progress, whether it is there or not; else a LabError."""
     import platformdirs  # here, so that who takes the probe home need not have them
 
     from labkit.server.home import directory

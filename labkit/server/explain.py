@@ -71,10 +71,7 @@ REMEDIES = {
 def explain(dsn: Dsn, error: Exception, home: Path | None = None) -> str:
     """What happened, what was expected and what to do, for an error met on a server.
 
-    Args:
-        dsn: The server's URL.
-        error: What was raised.
-        home: The server's directory, if it is the private one.
+    If it is the private one, `home` is its directory.
     """
     from asyncpg import DependentObjectsStillExistError, InterfaceError, LockNotAvailableError
 

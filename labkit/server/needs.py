@@ -61,11 +61,7 @@ async def check_needs(connection: Any) -> Any:
 def check_psycopg2(dsn: Dsn, found: Any) -> None:
     """See whether psycopg2, too, can connect to a server of the user's, and finds the same there.
 
-    They differ in the options and the PG* variables that they take.
-
-    Args:
-        dsn: The server's URL.
-        found: What `check_needs` has returned.
+    They differ in the options and the PG* variables that they take. `found` is what asyncpg finds.
 
     Raises:
         LabError: It does not. libpq's own words are not quoted: they may hold the password.
