@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         print(
-            f"{error.filename or 'A file'} cannot be used: {error.strerror or error}. Expected an "
-            "existing directory with room, in which you may write. To do: name another one, or "
-            "make room, or run this as its owner.",
+            f"{error.filename or 'The output'} cannot be used: {error.strerror or error}. Expected "
+            "a file or a directory, whichever the command asks for, in a place that exists, with "
+            "room, where you may write. To do: name another one, or make room, or run this as its "
+            "owner.",
             file=sys.stderr,
         )
         return 2

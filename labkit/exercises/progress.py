@@ -3,7 +3,6 @@
 Each that was tried has a file of its name in the user's data directory; nothing is sent anywhere.
 """
 
-import os
 from pathlib import Path
 
 from labkit.errors import LabError
@@ -39,20 +38,19 @@ def notebooks() -> Path:
 
 
 def place() -> Path:
-    """The directory that keeps the progress, whether it is there or not."""
-    import platformdirs  # here, so that who takes the probe home need not have it
+    """The directory that keeps the progress, whether it is there or not; else a LabError."""
+    import platformdirs  # here, so that who takes the probe home need not have them
 
-    home = os.environ.get("LABKIT_HOME") or platformdirs.user_data_dir("labkit", appauthor=False)
-    path = Path(home).expanduser()
-    # A relative place counts from the user's home directory, as for the embedded server.
-    return (path if path.is_absolute() else Path.home() / path).resolve() / "progress"
+    from labkit.server.home import directory
+
+    return directory(platformdirs.user_data_dir) / "progress"
 
 
 def read() -> dict[str, bool]:
     """For each exercise that was tried, whether it was solved; nothing if that cannot be read."""
     try:
         return {path.name: path.read_bytes() == b"solved" for path in place().iterdir()}
-    except OSError:
+    except (OSError, LabError):
         return {}
 
 
@@ -62,8 +60,8 @@ def record(exercise: str, outcome: str) -> str:
     Returns:
         What could not be done, in a sentence; as a rule, "".
     """
-    file = place() / exercise
     try:
+        file = place() / exercise
         if outcome != "not attempted":
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
@@ -71,6 +69,8 @@ def record(exercise: str, outcome: str) -> str:
             file.write_text("solved", "utf-8")
     except OSError as error:
         return f"(This was not recorded: {file} cannot be written: {error.strerror or error}.)"
+    except LabError as error:
+        return f"(This was not recorded. {error})"
     return ""
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, Stopped
@@ -34,13 +35,17 @@ def database() -> Dsn:
     Raises:
         LabError: The server cannot be reached or used; the text says why and what to do.
     """
-    dsn, which = choose()
+    (dsn, which), home = choose(), None
     if dsn is None:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
-        dsn = Dsn(embedded.start())
-    version, place, beware = _in_a_thread(_prepare(dsn))
-    check_psycopg2(dsn)
+        dsn, home = Dsn(embedded.start()), embedded.place()
+    version, place, found = _in_a_thread(_prepare(dsn, home))
+    check_psycopg2(dsn, found)
+    beware = ""
+    if found["free"] < CONNECTIONS:  # no reason to refuse it: others may end theirs at any time
+        beware = f" (beware: only {found['free']} connections are free, and notebooks take up to "
+        beware += f"{CONNECTIONS})"
     print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready{beware}")
     return dsn
 
@@ -114,8 +119,8 @@ async def _why_not_compose() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def session(dsn: Dsn) -> AsyncIterator[Any]:
-    """A connection to the server, in a transaction.
+async def session(dsn: Dsn, home: Path | None = None) -> AsyncIterator[Any]:
+    """A connection to the server, in a transaction; if it is the private one, `home` is its place.
 
     Raises:
         LabError: It cannot be had, or what was done in it failed; the text says what to do.
@@ -138,7 +143,7 @@ async def session(dsn: Dsn) -> AsyncIterator[Any]:
         finally:
             await connection.close(timeout=5)
     except (OSError, ValueError, PostgresError, InterfaceError, InternalClientError) as error:
-        raise LabError(explain(dsn, error)) from None
+        raise LabError(explain(dsn, error, home)) from None
 
 
 async def _connect(dsn: Dsn) -> Any:
@@ -163,30 +168,25 @@ async def _is_lent(dsn: Dsn, connection: Any) -> bool:
     return len({*chain(*seen)}) != 2 or len(seen) != 1
 
 
-def place_of(connection: Any) -> str:
+async def place_of(connection: Any) -> str:
     """Where a connection leads, as a URL without options, which need not stand in the URL."""
     to, at = connection._params, connection._addr
+    database = await connection.fetchval("SELECT current_database()")
     login = f"{to.user}:***" if to.password else to.user
     if isinstance(at, str):  # a socket's file
         folder, _, port = at.rpartition("/.s.PGSQL.")
-        return f"postgresql://{login}@/{to.database}?host={folder}&port={port}"
+        return f"postgresql://{login}@/{database}?host={folder}&port={port}"
     host = f"[{at[0]}]" if ":" in at[0] else at[0]
-    return f"postgresql://{login}@{host}:{at[1]}/{to.database}"
+    return f"postgresql://{login}@{host}:{at[1]}/{database}"
 
 
-async def _prepare(dsn: Dsn) -> tuple[str, str, str]:
+async def _prepare(dsn: Dsn, home: Path | None) -> tuple[str, str, Any]:
     """Check the server and its dataset, make the dataset if need be.
 
-    Returns its version, its place, and what may change and is no reason to refuse it.
+    Returns its version, its place, and what `check_needs` has found.
     """
-    import asyncpg
-
-    beware = ""
-    async with session(dsn) as connection:
-        try:
-            await check_needs(connection)
-        except asyncpg.TooManyConnectionsError as error:
-            beware = f" (beware: {error}, and notebooks take up to {CONNECTIONS})"
+    async with session(dsn, home) as connection:
+        found = await check_needs(connection)
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
         if not await looks_right(connection):
@@ -195,4 +195,4 @@ async def _prepare(dsn: Dsn) -> tuple[str, str, str]:
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)
         version = str(connection.get_settings().server_version).split()[0]
-        return version, place_of(connection), beware
+        return version, await place_of(connection), found

@@ -20,7 +20,7 @@ INSERT INTO labkit.orders
         'order ' || i || ' of batch ' || to_hex(i::bigint * 2654435761 % 4294967296),
         timestamptz '2025-01-01 00:00:00+00' + i * interval '37 seconds'
     FROM generate_series(1, {ROWS}) AS i;
-ALTER TABLE labkit.orders ADD PRIMARY KEY (id);
+ALTER TABLE labkit.orders ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
 CREATE INDEX orders_customer_idx ON labkit.orders (customer);
 COMMENT ON TABLE labkit.orders IS '{COMMENT}';
 ANALYZE labkit.orders;
@@ -52,6 +52,7 @@ CONTENT = "200000 9989943300000 10019766783000.00 593619704552 34812632975627900
 
 async def looks_right(connection: Any) -> bool:
     """Whether the table's comment, columns, indexes and number of rows are as they should be."""
+    await connection.execute("SET LOCAL quote_all_identifiers = off")  # as in SHAPE
     return bool(
         await connection.fetchval(SHAPE_QUERY) == SHAPE
         and await connection.fetchval("SELECT count(*) FROM labkit.orders") == ROWS

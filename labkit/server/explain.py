@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from labkit.server.dsn import UNREADABLE, Dsn
@@ -17,6 +18,8 @@ REMEDIES = {
     "^28000.*pg_hba": "that its pg_hba.conf lets in this user, from this address, to this "
     "database. To do: ask its administrator for such a line; or, where it says no encryption, "
     "write sslmode=require into the URL",
+    "^28000.*not permitted to log in": "a role that may log in. To do: let the server's "
+    "administrator run ALTER ROLE … LOGIN, or name another role",
     "^28000|^28P01|^08P01.*authentication failed": "a user and password that it "
     "knows. To do: correct them in DATABASE_URL",
     "^3D000": "a database that exists. To do: create it, or correct its name",
@@ -40,6 +43,8 @@ REMEDIES = {
     "^42P05|^26000|pooling mode|a pooler there": "the server itself, or a pooler in "
     "session mode, since notebooks keep locks, settings and prepared statements. To do: write the "
     "server's own host and port into DATABASE_URL",
+    "(ConnectionError|^08|^57P0[123]).* own$": "that it runs. To do: run this again, as it starts "
+    "by itself",
     "^57P0[123]": "one that has started, and is not stopping. To do: wait, and run this again",
     "ClientConfiguration.*root certificate": "the certificate of the authority that the server's "
     "is verified by. To do: put it there, or name it by sslrootcert=FILE; or write sslmode=require",
@@ -52,7 +57,7 @@ REMEDIES = {
     "certificate",
     "SSLError": "a server that speaks the same TLS, and accepts this client's certificate. "
     "To do: compare the ssl… options of the URL with the server's log",
-    "TimeoutError": "a connection within 10 s and each answer within 60 s. To do: check host and "
+    "TimeoutError": "a connection, and each answer, in time. To do: check host and "
     "port, and whether a session holds locks on labkit.orders",
     "gaierror": "a host name that resolves. To do: check its spelling and the network",
     "rejected SSL.* sslmode=(require|verify)": "one that speaks SSL, since PGSSLMODE or the "
@@ -63,8 +68,11 @@ REMEDIES = {
 }
 
 
-def explain(dsn: Dsn, error: Exception) -> str:
-    """What happened, what was expected and what to do, for an error met on a server."""
+def explain(dsn: Dsn, error: Exception, home: Path | None = None) -> str:
+    """What happened, what was expected and what to do, for an error met on a server.
+
+    If it is the private one, `home` is its directory.
+    """
     from asyncpg import DependentObjectsStillExistError, InterfaceError, LockNotAvailableError
 
     if isinstance(error, ValueError) and not isinstance(error, OSError | InterfaceError):
@@ -77,7 +85,7 @@ def explain(dsn: Dsn, error: Exception) -> str:
     kind = getattr(error, "sqlstate", None) or f"{type(error).__mro__}"
     options = {key: values[-1] for key, values in parse_qs(urlsplit(dsn[:]).query).items()}
     ssl = options.get("sslmode") or os.environ.get("PGSSLMODE")
-    known = f"{kind}: {said} sslmode={ssl}"
+    known = f"{kind}: {said} sslmode={ssl}{' own' if home else ''}"
     todo = next(todo for row, todo in REMEDIES.items() if re.search(row, known))
     for name in "sslcert", "sslkey", "sslrootcert", "sslcrl":
         file = options.get(name) or os.environ.get(f"PG{name.upper()}")
@@ -90,4 +98,5 @@ def explain(dsn: Dsn, error: Exception) -> str:
     place = hosts or os.environ.get("PGHOST") or "the default host"
     if not re.search(r":\d+$", place):
         place += f":{options.get('port') or os.environ.get('PGPORT') or '5432'}"
+    place += f", labkit's own in {home} (LABKIT_HOME moves it)," if home else ""
     return f"The server on {place} cannot be used: {said}. Expected {todo}."

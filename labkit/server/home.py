@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,22 +31,31 @@ from labkit.server.programs import IS_ROOT, run
 def place() -> Path:
     """Return the server's directory, whether it is there or not.
 
-    A relative `LABKIT_HOME` counts from the user's home directory: kernels and commands are
-    started in different directories.
-
     Raises:
-        LabError: There is no home directory to count from.
+        LabError: It cannot be told: see `directory`.
     """
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
+    return directory(where) / "postgresql"
+
+
+def directory(default: Callable[..., str]) -> Path:
+    """Return `LABKIT_HOME`, or if that is not set, the default of `platformdirs` for labkit.
+
+    A relative one counts from the user's home directory: kernels and commands are started in
+    different directories.
+
+    Raises:
+        LabError: There is no home directory to count from, or links that lead nowhere.
+    """
     try:
-        path = Path(os.environ.get("LABKIT_HOME") or where("labkit", appauthor=False)).expanduser()
-        path = path if path.is_absolute() else Path.home() / path
-    except RuntimeError:
+        path = Path(os.environ.get("LABKIT_HOME") or default("labkit", appauthor=False))
+        path = path.expanduser()
+        return (path if path.is_absolute() else Path.home() / path).resolve()
+    except RuntimeError as error:
         raise LabError(
-            "The private PostgreSQL has no place: this user has no home directory. Expected one, "
-            "or another place. To do: set LABKIT_HOME to an absolute path."
+            f"There is no place for labkit's files: {error}. Expected that this user has a home "
+            "directory, or another place. To do: set LABKIT_HOME to a directory's absolute path."
         ) from None
-    return (path / "postgresql").resolve()
 
 
 def here() -> dict[str, str]:

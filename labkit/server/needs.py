@@ -1,6 +1,7 @@
-"""What the notebooks need of a server and a role, besides the dataset."""
+"""What the notebooks need of a server and a role, besides the dataset: both drivers look."""
 
 import os
+from contextlib import closing
 from typing import Any
 
 from labkit.errors import LabError
@@ -10,7 +11,10 @@ CONNECTIONS, TIMEOUT_MS = 50, 10_000
 # Only what every role may ask. Of a schema that is not there, the answer is NULL. A superuser's
 # connections are not limited but by the server.
 NEEDS = f"""
-SELECT current_setting('transaction_read_only')::bool AS read_only,
+SELECT current_database()::text AS database, current_user::text AS role,
+    to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')
+        AS server_started,
+    current_setting('transaction_read_only')::bool AS read_only,
     coalesce(has_schema_privilege(labkit, 'CREATE'),
         has_database_privilege(current_database(), 'CREATE')) AS tables,
     has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
@@ -34,12 +38,11 @@ FROM CAST(to_regnamespace('labkit') AS oid) AS labkit
 """
 
 
-async def check_needs(connection: Any) -> int:
-    """Return how many connections are free.
+async def check_needs(connection: Any) -> Any:
+    """Return what asyncpg finds there, and how many connections are `free`, which may change.
 
     Raises:
-        PostgresError: The first need that is not met, as the server itself would say it later. Last
-            comes TooManyConnectionsError, since others may end their connections at any time.
+        PostgresError: The first need that is not met, as the server itself would say it later.
     """
     import asyncpg
 
@@ -52,25 +55,25 @@ async def check_needs(connection: Any) -> int:
         raise asyncpg.InsufficientPrivilegeError("this role may not make temporary tables there")
     if row["timeouts"]:
         raise asyncpg.QueryCanceledError(f"it ends what takes long ({row['timeouts']})")
-    if row["free"] < CONNECTIONS:
-        raise asyncpg.TooManyConnectionsError(f"only {row['free']} connections are free")
-    return int(row["free"])
+    return row
 
 
-def check_psycopg2(dsn: Dsn) -> None:
-    """See whether psycopg2, too, can connect to a server of the user's.
+def check_psycopg2(dsn: Dsn, found: Any) -> None:
+    """See whether psycopg2, too, can connect to a server of the user's, and finds the same there.
 
-    They differ in the options and the PG* variables that they take.
+    They differ in the options and the PG* variables that they take. `found` is what asyncpg finds.
 
     Raises:
-        LabError: It cannot. libpq's own words are not quoted: they may hold the password.
+        LabError: It does not. libpq's own words are not quoted: they may hold the password.
     """
     if not os.environ.get("DATABASE_URL", "").strip():  # on labkit's own, there are none of these
         return
     import psycopg2  # here, so that the probe and the doctor need no other library
 
     try:
-        psycopg2.connect(dsn, connect_timeout=10).close()
+        with closing(psycopg2.connect(dsn, connect_timeout=10)) as it, it.cursor() as cursor:
+            cursor.execute(NEEDS)
+            also = zip(found.items(), cursor.fetchone(), strict=True)
     except psycopg2.Error:
         raise LabError(
             "psycopg2 cannot connect to the server in DATABASE_URL, though asyncpg can, and the "
@@ -79,3 +82,15 @@ def check_psycopg2(dsn: Dsn) -> None:
             "write what is a setting of the server's as options=-c%20NAME%3DVALUE; or unset "
             "DATABASE_URL to work on labkit's own server."
         ) from None
+    differ = [
+        f"{name} is {ours} for asyncpg, and {its} for psycopg2"
+        for (name, ours), its in also
+        if ours != its and name != "free"
+    ]
+    if differ:
+        raise LabError(
+            "DATABASE_URL means one thing to asyncpg and another to psycopg2, and the notebooks "
+            f"use both: {'; '.join(differ)}. Expected no difference. To do: write host, port, user "
+            "and database once, before any ? in the URL; unset the PG… environment variables; or "
+            "unset DATABASE_URL to work on labkit's own server."
+        )

@@ -115,18 +115,21 @@ def _wheel() -> Path:
 
 def failure(home: Path, said: str) -> LabError:
     """The error to raise when one of the programs, or the file system, said this."""
+    elsewhere = ", set LABKIT_HOME to another directory"
     full = re.search("No space left on device|Check free disk space", said)
     last = "\n".join(said.strip().splitlines()[-6:])
     what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
     if re.search("file descriptors|Too many open files", said):
         todo = "Expected that a process may open 256 files. Raise that limit (`ulimit -n`)"
-    elif full or "ermission denied" in said or not (home / "server").exists():
+    elif re.search("user (with )?ID", said):  # by initdb and by libpq
+        todo = "Expected an entry in /etc/passwd for this user. Make one, run this as another user"
+    elif full or re.search("[Pp]ermission|denied|[Rr]ead-only|quota", said):
         owner = "the user nobody (for root)" if AS_OWNER else "you"
-        todo = f"Expected room for 100 MB where {owner} can write. Make room"
+        todo = f"Expected room for 100 MB where {owner} can write. Make room{elsewhere}"
+    elif not (home / "server").exists():
+        todo = f"Expected that its files can be made there. Correct what prevents that{elsewhere}"
     else:
         todo = "Expected its files as it left them. If they are damaged, `python -m labkit reset` "
         todo += "removes them, and the next notebook makes new ones. Else restart this machine"
-    return LabError(
-        f"The private PostgreSQL in {home} {what}{todo}, set LABKIT_HOME to another directory, "
-        f"{OTHER_WAYS}"
-    )
+        todo += elsewhere
+    return LabError(f"The private PostgreSQL in {home} {what}{todo}, {OTHER_WAYS}")

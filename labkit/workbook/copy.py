@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import json
+import tempfile
 from pathlib import Path
+
+from labkit.errors import LabError
 
 _RECORD = ".workbook.json"  # what each file was like when it came from the workbook
 # Checks are read in the checkout, and the usual wrong answers are not for learners.
@@ -18,6 +21,9 @@ def update(notebooks: Path, copy: Path) -> list[str]:
 
     Returns:
         The files that were kept although the workbook has newer ones.
+
+    Raises:
+        LabError: One of the workbook's notebooks is damaged.
     """
     sources = {
         path.relative_to(notebooks).as_posix(): path
@@ -28,21 +34,23 @@ def update(notebooks: Path, copy: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError, TypeError):  # lost: all that differs is kept
         record = dict(json.loads((copy / _RECORD).read_text("utf-8")))
     kept = []
-    for name in sorted({*sources, *record}):
-        file, source = copy / name, sources.get(name)
-        mine, newest, earlier = _content(file), _content(source), record.pop(name, None)
-        if mine not in (None, newest, earlier):  # the learner's
-            if newest not in (None, earlier):
-                kept.append(name)
-            if earlier is not None:
-                record[name] = earlier
-        elif source and newest:
-            if mine != newest:
-                _replace(file, source)
-            record[name] = newest
-        else:
-            file.unlink(missing_ok=True)  # gone from the workbook, too
-    (copy / _RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+    copy.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in sorted({*sources, *record}):
+            file, source = copy / name, sources.get(name)
+            mine, newest, earlier = _content(file), _content(source), record.get(name)
+            if mine not in (None, newest, earlier):  # the learner's
+                if newest not in (None, earlier):
+                    kept.append(name)
+            elif source and newest:
+                if mine != newest:
+                    _write(file, _without_outputs(source))
+                record[name] = newest
+            else:
+                file.unlink(missing_ok=True)  # gone from the workbook, too
+                record.pop(name, None)
+    finally:  # half a copy has its record, too: what is not in it counts as the learner's
+        _write(copy / _RECORD, json.dumps(record, indent=1).encode())
     return kept
 
 
@@ -58,19 +66,27 @@ def _content(path: Path | None) -> str | None:
     return hashlib.sha256(content).hexdigest()
 
 
-def _replace(file: Path, source: Path) -> None:
-    """Copy whole or not at all: half a file would count as changed by the learner.
-
-    A notebook comes without its outputs, since those have the answer to what is to be predicted.
-    """
+def _without_outputs(source: Path) -> bytes:
+    """What to copy: outputs have the answer to what is to be predicted in a notebook."""
     content = source.read_bytes()
-    if file.suffix == ".ipynb":
+    if source.suffix != ".ipynb":
+        return content
+    try:
         notebook = json.loads(content)
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
                 cell.update(outputs=[], execution_count=None)
-        content = f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n".encode()
+    except (ValueError, KeyError, TypeError):
+        raise LabError(
+            f"{source} is no notebook. Expected JSON with cells. To do: restore that file."
+        ) from None
+    return f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n".encode()
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write whole or not at all: half a file would count as changed by the learner."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.write_bytes(content)
-    new.replace(file)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as name:
+        new = Path(name, file.name)
+        new.write_bytes(content)
+        new.replace(file)

@@ -21,7 +21,7 @@ from labkit.errors import LabError
 from labkit.measure import Machine, ms, refuse_patched_asyncio
 from labkit.server import Dsn, choose, explain, has_dataset, looks_right, place_of, session
 from labkit.server.dataset import refuse_what_is_not_ours
-from labkit.server.needs import check_needs, check_psycopg2
+from labkit.server.needs import CONNECTIONS, check_needs, check_psycopg2
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def packages() -> Iterator[Finding]:
 def server() -> Iterator[Finding]:
     """See which PostgreSQL the lab would take, and whether it works; start it, if it is private."""
     refuse_patched_asyncio()  # on Python 3.14 and later, nothing could be asked
-    dsn, which = choose()
+    (dsn, which), home = choose(), None
     if dsn is None:
         from labkit.server import embedded
 
@@ -124,16 +124,18 @@ def server() -> Iterator[Finding]:
         dsn = Dsn(embedded.start())
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            seen = runner.run(asyncio.wait_for(_ask_server(dsn), SECONDS))
+            seen, found = runner.run(asyncio.wait_for(_ask_server(dsn, home), SECONDS))
     except TimeoutError as error:
-        raise LabError(explain(dsn, error)) from None
-    check_psycopg2(dsn)
-    yield Finding("server", True, f"{which}: {seen}")
+        raise LabError(explain(dsn, error, home)) from None
+    check_psycopg2(dsn, found)
+    enough = found["free"] >= CONNECTIONS or None  # others may end theirs at any time
+    todo = f"Expected {CONNECTIONS} free connections. To do: close those of other programs, or "
+    yield Finding("server", enough, f"{which}: {seen}", f"{todo}raise the limit")
 
 
-async def _ask_server(dsn: Dsn) -> str:
-    async with session(dsn) as connection:
-        free = await check_needs(connection)
+async def _ask_server(dsn: Dsn, home: Path | None) -> tuple[str, Any]:
+    async with session(dsn, home) as connection:
+        found = await check_needs(connection)
         there = "is there"
         if not await looks_right(connection):
             await refuse_what_is_not_ours(connection, "labkit.orders")
@@ -145,10 +147,8 @@ async def _ask_server(dsn: Dsn) -> str:
         elif not await has_dataset(connection):
             there += ", but with other values than it should have: `labkit reset` removes it"
         version = connection.get_settings().server_version.split()[0]
-        return (
-            f"{place_of(connection)}, PostgreSQL {version}, {free} connections free, "
-            f"the dataset {there}"
-        )
+        seen = f"{await place_of(connection)}, PostgreSQL {version}, "
+        return f"{seen}{found['free']} connections free, the dataset {there}", found
 
 
 def kernel() -> Iterator[Finding]:
@@ -158,8 +158,9 @@ def kernel() -> Iterator[Finding]:
     from nbclient.exceptions import CellExecutionError
     from nbformat import v4
 
-    from labkit.workbook.kernel import execute
+    from labkit.workbook.kernel import execute, refuse_homeless
 
+    refuse_homeless()
     profile = Path(get_ipython_dir(), "profile_default")
     ask: Any = v4  # which has no types
     notebook = ask.new_notebook(cells=[ask.new_code_cell(IN_KERNEL)])

@@ -28,6 +28,21 @@ class OnlyThisPython(KernelSpecManager):
         return []  # which leaves ipykernel's own
 
 
+def refuse_homeless() -> None:
+    """Refuse a user for whom neither JupyterLab nor a kernel would start.
+
+    Raises:
+        LabError: The user has no home directory.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        raise LabError(
+            "This user has no home directory. Expected one, since Jupyter keeps files there. "
+            "To do: set HOME to a directory in which you may write."
+        ) from None
+
+
 class _Loop(asyncio.SelectorEventLoop):  # on Windows, too: ZeroMQ cannot use the default there
     def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
         raise NotImplementedError  # nbclient's would take Ctrl-C away from asyncio.Runner

@@ -55,8 +55,10 @@ def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
     for path in (path for path in every if path.name.startswith(tuple(only) or "")):
         try:
             notebooks[path] = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-        except ValueError:
-            raise LabError(f"{path.name} is no notebook. Expected JSON: restore it.") from None
+        except (ValueError, AttributeError, TypeError, nbformat.ValidationError):
+            raise LabError(
+                f"{path.name} is no notebook. Expected JSON with cells. To do: restore that file."
+            ) from None
     return notebooks
 
 

@@ -19,7 +19,7 @@ OURS = r"\w+\.lock|running\.json|server|(binaries|new)-.*"
 CONTENTS = """
 WITH RECURSIVE doomed AS (
     SELECT classid, objid, objsubid, true AS inside FROM pg_depend
-        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'labkit'::regnamespace
+        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('labkit')
     UNION
     SELECT d.classid, d.objid, d.objsubid, false FROM pg_depend d JOIN doomed
         ON d.refclassid = doomed.classid AND d.refobjid = doomed.objid)
@@ -76,7 +76,7 @@ def _agree(question: str, yes: bool) -> None:
 
 
 def _forget(names: Sequence[str], yes: bool) -> None:
-    entries = progress.read()
+    place, entries = progress.place(), progress.read()
     known = progress.EXERCISES
     if unknown := ", ".join(name for name in names if name not in {*known, *entries}):
         raise LabError(f"There is no exercise {unknown}. Expected some of: {', '.join(known)}.")
@@ -87,7 +87,7 @@ def _forget(names: Sequence[str], yes: bool) -> None:
     print(f"This forgets what became of {', '.join(gone)}. Your answers in the notebooks stay.")
     _agree("Forget it?", yes)
     for name in gone:
-        (progress.place() / name).unlink(missing_ok=True)
+        (place / name).unlink(missing_ok=True)
     print("Forgotten.")
 
 
@@ -135,7 +135,7 @@ async def _contents(dsn: Dsn, which: str, drop: Sequence[str] = ()) -> tuple[lis
     """
     async with session(dsn) as connection:
         if not drop:
-            print(f"The server: {which}: {place_of(connection)}")
+            print(f"The server: {which}: {await place_of(connection)}")
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         if await connection.fetchval("SELECT to_regnamespace('labkit') IS NULL"):
             return [], False
@@ -154,5 +154,5 @@ async def _contents(dsn: Dsn, which: str, drop: Sequence[str] = ()) -> tuple[lis
                 "were asked. To do: run this again, and read the new list."
             )
         if drop:
-            await connection.execute("DROP SCHEMA labkit CASCADE")
+            await connection.execute("DROP SCHEMA IF EXISTS labkit CASCADE")
         return names, bool(ours)

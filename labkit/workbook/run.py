@@ -18,7 +18,7 @@ from rich.text import Text
 
 from labkit import exercises
 from labkit.server import database
-from labkit.workbook.kernel import execute
+from labkit.workbook.kernel import execute, refuse_homeless
 from labkit.workbook.pages import overview, write
 from labkit.workbook.report import (
     PLAIN,
@@ -46,10 +46,11 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         The exit status: 0 if every notebook ran and every claim held, else 1.
 
     Raises:
-        LabError: No such notebook, or no database.
+        LabError: No such notebook, no home directory, or no database.
         KeyboardInterrupt: Ctrl-C; what was executed before is reported.
     """
     notebooks = read(only)
+    refuse_homeless()
     directory = exercises.notebooks().parent / "runs"
     directory.mkdir(exist_ok=True)
     tempfile.TemporaryFile(dir=directory).close()  # find out now, rather than after minutes

@@ -9,6 +9,7 @@ from typing import Never
 from labkit import exercises
 from labkit.errors import LabError
 from labkit.workbook.copy import update
+from labkit.workbook.kernel import refuse_homeless
 
 FIRST = "00_start_here.ipynb"
 # JupyterLab's defaults: no news; Markdown is shown as read, for QUIZ.md folds its answers away.
@@ -23,8 +24,9 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
         ip: The address of this machine that JupyterLab listens on; if there is none, localhost.
 
     Raises:
-        LabError: The workbook is not whole, or this machine has no such address.
+        LabError: The workbook is not whole, this machine has no such address, or the user no home.
     """
+    refuse_homeless()
     if not ((root := exercises.notebooks()) / FIRST).exists():
         raise LabError(f"There is no {FIRST} in {root}. Expected the workbook: restore it.")
     if ip is not None:

@@ -15,7 +15,8 @@ def status(report: Path | None = None) -> None:
     Args:
         report: The file to write the JSON to; `-` prints it.
     """
-    entries, states = progress.read(), {True: "solved", False: "tried", None: "untouched"}
+    place, entries = progress.place(), progress.read()
+    states = {True: "solved", False: "tried", None: "untouched"}
     found = [
         {"notebook": notebook, "exercise": name, "state": states[entries.get(name)]}
         for notebook, names in progress.CATALOGUE.items()
@@ -25,7 +26,7 @@ def status(report: Path | None = None) -> None:
         for row in found:
             mark = "✔ " if row["state"] == "solved" else ""
             print(f"{row['notebook']:<32} {row['exercise']:<12} {mark}{row['state']}")
-        print(f"{progress.solved()}\nThis is kept in {progress.place()}, and sent nowhere.")
+        print(f"{progress.solved()}\nThis is kept in {place}, and sent nowhere.")
     elif report == Path("-"):
         print(json.dumps(found, indent=1))
     else:

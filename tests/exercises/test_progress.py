@@ -171,6 +171,20 @@ def test_a_file_that_cannot_be_written_breaks_no_check(
     assert "report cannot be written: " in verdict.progress
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, every user has a home directory")
+def test_without_a_place_commands_say_so_and_a_check_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LABKIT_HOME", "~nobody-of-this-name/lab")
+    for command in "status", "reset --progress --yes":
+        done = labkit(*command.split())
+        assert (2, "") == (done.returncode, done.stdout)
+        assert done.stderr.startswith("There is no place for labkit's files: ")
+    verdict = Exercise("report").check(is_wrong)
+    assert "not yet" == verdict.outcome
+    assert "(This was not recorded. There is no place" in verdict.progress
+
+
 def test_reset_forgets_one_and_says_what() -> None:
     progress.record("report", "pass")
     progress.record("pool", "pass")

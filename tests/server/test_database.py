@@ -30,6 +30,7 @@ from labkit.errors import LabError
 from labkit.server import Dsn, database, embedded, explain, has_dataset, session
 from labkit.server.database import COMPOSE_URL
 from labkit.server.dataset import CONTENT, CONTENT_QUERY, ROWS, SHAPE, SHAPE_QUERY
+from labkit.server.needs import check_needs
 
 # By this name, `labkit` itself has the function.
 module: Any = importlib.import_module("labkit.server.database")
@@ -285,6 +286,45 @@ def test_what_only_asyncpg_takes_is_told_without_the_password(
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    ("options", "setting", "said"),
+    [
+        ("?dbname=postgres", "", "database is other\\d+ for asyncpg, and postgres for psycopg2"),
+        (
+            "",
+            "PGOPTIONS=-c default_transaction_read_only=on",
+            "read_only is False for asyncpg, and",
+        ),
+        ("", "PGOPTIONS=-c lock_timeout=50", "timeouts is None for .* and lock_timeout = 50ms for"),
+        ("", "PGOPTIONS=-c role=pg_monitor", "role is other\\d+ for asyncpg, and pg_monitor for"),
+    ],
+)
+def test_drivers_that_come_to_different_places_are_told(
+    dsn: Dsn,
+    other: str,
+    refused: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    setting: str,
+    said: str,
+) -> None:
+    run(dsn, f"GRANT pg_monitor TO {urlsplit(other).username}")
+    monkeypatch.setenv(*(setting or "PGAPPNAME=lab").split("=", 1))
+    assert re.search(f"both: .*{said}.*Expected no difference", refused(other + options))
+
+
+def test_drivers_that_come_to_different_servers_are_told(
+    other: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by PGHOSTADDR; another time of its start stands for another server."""
+
+    async def elsewhere(connection: Any) -> Any:
+        return {**await check_needs(connection), "server_started": "2001"}
+
+    monkeypatch.setattr(module, "check_needs", elsewhere)
+    assert "server_started is 2001 for asyncpg, and 2" in refused(other)
+
+
 def test_what_both_drivers_take_is_well(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = Dsn(f"{other}?options=-c%20statement_timeout%3D60000&application_name=lab")
     monkeypatch.setenv("DATABASE_URL", url[:])
@@ -349,6 +389,7 @@ def test_the_place_is_the_one_that_was_reached_wherever_it_is_named(
         f"postgresql://{login}@/{name}",
         f"postgresql://{login}@127.0.0.1:1,{parts.hostname}:{parts.port}/{name}",
         f"postgresql://{login}@{parts.hostname}?dbname={name}",
+        f"postgresql://{login}@{parts.hostname}/",  # the server takes that of the role's name
     ):
         monkeypatch.setenv("DATABASE_URL", url)
         database()
@@ -504,11 +545,19 @@ def test_what_depends_on_a_dataset_that_must_be_made_anew_is_named(
     assert run(other, "SELECT count(*) FROM labkit.orders") == ROWS - 1
 
 
-def test_a_dataset_that_is_right_is_left_alone(dsn: Dsn) -> None:
+@pytest.mark.parametrize("quotes", ["off", "on"])
+def test_a_dataset_that_is_right_is_left_alone(dsn: Dsn, quotes: str) -> None:
     oid = "SELECT 'labkit.orders'::regclass::oid"
     before = run(dsn, oid)
+    run(dsn, f"ALTER DATABASE lab SET quote_all_identifiers = {quotes}")
     database()
+    run(dsn, "ALTER DATABASE lab RESET quote_all_identifiers")
     assert run(dsn, oid) == before
+
+
+def test_a_sequence_of_an_index_s_name_is_told(other: str, refused: Callable[[str], str]) -> None:
+    run(other, "CREATE SCHEMA labkit", "CREATE SEQUENCE labkit.orders_pkey")
+    assert 'relation "orders_pkey" already exists. Expected a schema labkit in' in refused(other)
 
 
 def test_two_kernels_at_once_make_the_dataset_once(
@@ -585,6 +634,16 @@ def test_an_unreachable_server_is_refused(refused: Callable[[str], str]) -> None
     assert "start it, or correct host and port" in said
 
 
+def test_a_private_server_that_has_just_been_killed_starts_by_itself(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "start", lambda: f"postgresql://lab:{SECRET}@127.0.0.1:1/lab")
+    with pytest.raises(LabError) as caught:
+        database()
+    assert "127.0.0.1:1, labkit's own in " in str(caught.value)
+    assert "Expected that it runs. To do: run this again, as it starts by" in str(caught.value)
+
+
 def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
     dsn: Dsn, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,7 +676,7 @@ def test_a_server_that_is_not_as_target_session_attrs_asks_is_refused(
         ("57P03", "the database system is shutting down", "one that has started"),
         ("28000", 'no pg_hba.conf entry for host "h", no encryption', "write sslmode=require"),
         ("28000", 'no pg_hba.conf entry for host "h", SSL encryption', "ask its administrator"),
-        ("28000", 'role "u" is not permitted to log in', "a user and password that it knows"),
+        ("28000", 'role "u" is not permitted to log in', "run ALTER ROLE … LOGIN, or name"),
         ("08P01", "SASL authentication failed", "a user and password that it knows"),
         ("55000", 'database "d" is not currently accepting connections', "ALLOW_CONNECTIONS"),
         ("57014", "canceling statement due to statement timeout", "10 s for each statement"),
@@ -814,6 +873,7 @@ def test_a_full_disk_is_told_in_words() -> None:
                 text=True,
                 timeout=60,
             )
+            assert f"labkit's own in {name}/postgresql (LABKIT_HOME moves it), can" in done.stderr
             assert "Expected room for about 100 MB on the server's disk" in done.stderr
             assert "another exception" not in done.stderr
             assert embedded.stop(home := Path(name, "postgresql"))

@@ -285,14 +285,30 @@ def test_a_relative_home_means_the_same_everywhere(
 
 
 @posix_only
-def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/lab", "loop/lab"])
+def test_a_place_that_cannot_be_told_is_told(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("LABKIT_HOME", path if path[0] == "~" else str(tmp_path / path))
+    with pytest.raises(
+        LabError, match=r"no place for labkit's files: |Not a directory|File exists"
+    ):
+        embedded.start()
 
-    monkeypatch.setattr(Path, "expanduser", nowhere)
-    monkeypatch.setenv("LABKIT_HOME", "~/lab")
-    with pytest.raises(LabError, match="this user has no home directory"):
-        place()
+
+@pytest.mark.parametrize(
+    ("said", "todo"),
+    [
+        ("initdb: could not look up effective user ID 77: user does not exist", "in /etc/passwd"),
+        ("createdb: error: local user with ID 77 does not exist", "run this as another user, or"),
+        ("[Errno 20] Not a directory: '/etc/passwd/postgresql'", "Correct what prevents that, set"),
+    ],
+)
+def test_room_is_asked_for_only_where_it_would_help(said: str, todo: str, tmp_path: Path) -> None:
+    told = str(programs.failure(tmp_path, said))
+    assert todo in told
+    assert "100 MB" not in told
 
 
 def test_root_without_a_user_nobody_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labkit.errors import LabError
 from labkit.exercises import notebooks as notebooks_of_the_checkout
 from labkit.workbook.copy import update
 
@@ -122,6 +124,30 @@ def test_without_its_record_all_that_differs_is_taken_for_the_learners(
     (notebooks / "service" / "audit.py").write_text("new = 1\n")
     assert ["legacy.py"] == update(notebooks, copy)  # of the others it knows again
     assert "new = 1\n" == (copy / "service" / "audit.py").read_text()
+
+
+@pytest.mark.parametrize("damaged", ["<<<<<<< HEAD\n{}", "[]", "{}", '{"cells": [1]}'])
+def test_a_damaged_notebook_is_named_and_what_came_before_it_stays_up_to_date(
+    notebooks: Path, copy: Path, damaged: str
+) -> None:
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = None"))
+    (notebooks / "02_pool.ipynb").write_text(damaged)
+    (notebooks / "legacy.py").write_text("old = 3\n")
+    with pytest.raises(LabError, match=r"02_pool.ipynb is no notebook. Expected JSON with cells"):
+        update(notebooks, copy)
+    (notebooks / "01_stalls.ipynb").write_text(notebook("answer = 0"))
+    (notebooks / "02_pool.ipynb").write_text(notebook("pool"))
+    assert [] == update(notebooks, copy)
+    assert [["answer = 0"]] == sources(copy / "01_stalls.ipynb")
+    assert "old = 3\n" == (copy / "legacy.py").read_text()
+
+
+def test_two_updates_at_once_do_not_disturb_each_other(notebooks: Path, copy: Path) -> None:
+    for n in range(200):
+        (notebooks / "service" / f"{n}.py").write_text("new = 1\n")
+    with ThreadPoolExecutor(4) as pool:
+        assert [[]] * 4 == list(pool.map(lambda _: update(notebooks, copy), range(4)))
+    assert 204 == sum(path.is_file() for path in copy.rglob("*"))
 
 
 def test_a_copy_that_cannot_be_a_directory_is_told(notebooks: Path) -> None:

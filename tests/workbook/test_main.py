@@ -378,28 +378,34 @@ def test_who_reads_no_further_is_told_nothing(checkout: Checkout) -> None:
 def test_mistakes_are_told_without_a_traceback_before_anything_runs(checkout: Checkout) -> None:
     checkout.add("00_first", "1 / 0")
     checkout.add("01_second", "1 / 0")
-    (checkout.root / "notebooks" / "02_third.ipynb").write_text("{")
+    damaged = {"02": "{", "03": "[]", "04": '{"cells": 1}', "05": '{"nbformat": 4}'}
+    for number, text in damaged.items():
+        (checkout.root / "notebooks" / f"{number}_third.ipynb").write_text(text)
     elsewhere = "postgresql://lab:secret@127.0.0.1:1/lab"
     setup = f"""
 import os
 print(main(["run", "--only", "17", "00"]))
 print(main(["run", "--only", "00", "--json", "no/such/directory.json"]))
+print(main(["status", "--json", "."]))
 print(main(["start"]))
+print(main(["run", "--only", "03"]), main(["run", "--only", "04"]), main(["run", "--only", "05"]))
 os.environ["DATABASE_URL"] = {elsewhere!r}
 print(main(["run", "--only", "00"]))
 del os.environ["DATABASE_URL"]
 """
     process = checkout.labkit("run", "--only", "02", setup=setup)
     expected = [
-        "There is no notebook 17. Expected one of: 00_first, 01_second, 02_third.",
-        "no/such/directory.json cannot be used: No such file or directory. Expected an",
+        "There is no notebook 17. Expected one of: 00_first, 01_second, 02_third,",
+        "no/such/directory.json cannot be used: No such file or directory. Expected a file or",
+        ". cannot be used: ",
         "There is no 00_start_here.ipynb in ",
+        *[f"0{n}_third.ipynb is no notebook. Expected JSON with cells. To do" for n in (3, 4, 5)],
         "The server on 127.0.0.1:1 cannot be used: ",
-        "02_third.ipynb is no notebook. Expected JSON: restore it.",
+        "02_third.ipynb is no notebook. Expected JSON with cells. To do: restore that file.",
     ]
     told = process.stderr.splitlines()
     assert expected == [line[: len(start)] for line, start in zip(told, expected, strict=True)]
-    assert process.stdout == "2\n" * 4
+    assert process.stdout.split() == ["2"] * 8
     assert process.returncode == 2
     assert "secret" not in process.stderr + process.stdout
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -305,6 +306,18 @@ def test_a_schema_in_use_is_left_as_it_is(theirs: str) -> None:
     assert 2 == done.returncode
     assert "in use" in done.stderr
     assert is_there(theirs)
+
+
+def test_of_two_at_once_the_second_finds_it_gone(theirs: str) -> None:
+    made(theirs)
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM "
+    waits += "pg_database WHERE datname = current_database())"
+    with ThreadPoolExecutor(1) as pool, closing(psycopg2.connect(theirs)) as first:
+        first.cursor().execute("DROP SCHEMA labkit CASCADE")
+        second = pool.submit(labkit, "reset", "--yes", DATABASE_URL=theirs)
+        until(lambda: run(theirs, waits))
+        first.commit()
+        assert (0, "") == (second.result().returncode, second.result().stderr)
 
 
 def test_another_role_s_schema_is_left_as_it_is(theirs: str, dsn: Dsn) -> None:
