@@ -94,9 +94,12 @@ class PoolMeter:
         idle, size = self._pool.get_idle_size(), self._pool.get_size()
         p99 = round(1e3 * self.waits.percentile(99), 3) if any(self.buckets) else None
         now = {"in_use": size - idle, "idle": idle, "waiting": self.waiting}
-        self._all_seen |= size - idle <= len(self._in_use())
-        longest = str(self.longest or "nobody holds one")
-        if not self._all_seen:
+        if type(self._pool) is self._metered:
+            self._all_seen |= size - idle <= len(self._in_use())
+        if self._all_seen or size == idle:
+            nobody = "on its way to somebody, or back" if size > idle else "nobody holds one"
+            longest = str(self.longest or nobody)
+        else:
             longest = "not known: some were borrowed before the meter began, or after its end"
         return now | {"wait_p99_ms": p99, "longest": longest}
 

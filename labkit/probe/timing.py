@@ -122,8 +122,9 @@ class Timer:
             try:
                 events = wait(timeout)
             finally:  # a signal's handler may raise in it
-                then, self.waits_from = clock(), math.inf
+                then = clock()
                 self.waited += min(then, due) - now
+                self.waits_from = math.inf
             if then - due > _WOKEN_LATE:
                 self.woken_late, self.woken = due, then
             else:

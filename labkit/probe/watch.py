@@ -93,22 +93,31 @@ class Probe:
         """
         return 1e3 * self._noise.percentile(99)
 
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """For how long it has watched the loop, and the loop was busy: (s, s).
+
+        As a counter, to be read again and again; by a heartbeat, the second is known from below.
+        """
+        timer, now = self._timer, perf_counter()
+        seconds = now - timer.entered if self._sampler is not None else timer.watched
+        waited = timer.waited + max(0.0, min(now, timer.since) - timer.waits_from)
+        return seconds, max(0.0, seconds - waited)
+
     def summary(self) -> Summary:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
         _ = self.stalls  # so that all are judged
-        timer = self._timer
-        seconds = perf_counter() - timer.entered if self._sampler is not None else timer.watched
-        waited = timer.waited + max(0.0, min(perf_counter(), timer.since) - timer.waits_from)
-        busy = 1 - min(1.0, waited / seconds) if seconds else math.nan
-        found = timer.lags, self._noise, self._rows
-        return sum_up(self.threshold_ms, seconds, busy, timer.beats, *found)
+        seconds, busy_s = self.seconds
+        busy = busy_s / seconds if seconds else math.nan
+        found = self._timer.lags, self._noise, self._rows
+        return sum_up(self.threshold_ms, seconds, busy, self._timer.beats, *found)
 
     def __enter__(self) -> Self:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise LabError(
-                "Probe() was entered where no event loop runs. Enter it inside a coroutine:\n"
+                "Probe() was entered where no asyncio loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
         refuse_without_gil()

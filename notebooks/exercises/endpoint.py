@@ -272,8 +272,18 @@ async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -
     keeps = patch.object(old.Archive, "keep", looking("kept", old.Archive.keep))
     is_kept = patch.object(web, "make_safe", looking("kept", web.make_safe))
     submits = patch.object(ProcessPoolExecutor, "submit", submit)
+    began = time.thread_time()
+    old.sign("")
+    a_signature, began = time.thread_time() - began, time.thread_time()
     with signs, keeps, is_kept, submits, opened() as new:
         await answer(pool, the_archive, CUSTOMERS[0])
+    cpu = time.thread_time() - began
+    if cpu > 2 * a_signature:
+        raise NotYet(
+            f"alone, a statement took {1e3 * cpu:.0f} ms of CPU time on the loop's thread, and a "
+            f"signature takes {1e3 * a_signature:.0f} ms. In one piece or in many, the loop serves "
+            f"nobody else in that time."
+        )
     return looks
 
 

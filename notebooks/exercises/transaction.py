@@ -231,7 +231,11 @@ class Bench(Shop):
     def expect(self, got: object, wanted: object, left: int, sales: Sales, what: str) -> None:
         """Result, stock and sales have to be as they should be."""
         if got is not wanted:
-            raise NotYet(f"{what}: expected {wanted!r}, and your function ended with {got!r}.")
+            other = ", which is another one. Let the bank's own through"
+            other = other if f"{got!r}" == f"{wanted!r}" else ""
+            raise NotYet(
+                f"{what}: expected {wanted!r}, and your function ended with {got!r}{other}."
+            )
         if (self.left, self.sales) != (left, sales):
             raise NotYet(
                 f"{what}: {self.left} are left, and the sales are {self.sales}. Expected {left} "

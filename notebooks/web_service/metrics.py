@@ -29,6 +29,7 @@ class Inside(Collector):
     def __init__(self, probe: Probe, meter: PoolMeter) -> None:
         self.probe, self.meter = probe, meter
         self._lags, self._lag_s, self._read_to = [0] * (len(LAGS) + 1), 0.0, -1.0
+        self._busy_s = 0.0
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as of now."""
@@ -47,13 +48,14 @@ class Inside(Collector):
         yield lag
 
         summary = self.probe.summary()
-        seconds, share = summary["seconds"], summary["busy"]
+        seconds, busy_s = self.probe.seconds
+        self._busy_s = max(self._busy_s, busy_s)  # a counter that falls counts as begun anew
         watched = CounterMetricFamily("asyncio_loop_watched_seconds", "Time under the probe")
         watched.add_metric([], seconds)
         yield watched
         busy = CounterMetricFamily("asyncio_loop_busy_seconds", "Time the loop was not waiting")
-        if share is not None:  # as on a loop without a selector
-            busy.add_metric([], share * seconds)
+        if summary["busy"] is not None:  # as on a loop without a selector
+            busy.add_metric([], self._busy_s)
         yield busy
 
         labels = ["line", "cause"]

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 from web_service import alerts, client, process, repairs, testing
+from web_service.metrics import Inside
 from web_service.settings import PARTS, Settings, from_environment
 
+from labkit.probe import Probe
+from labkit.probe.pool import PoolMeter
 from labkit.server import Dsn
 from tests.notebooks.served import ask, sessions
 from tests.server.test_embedded import until
@@ -51,6 +55,26 @@ def counted(service: process.Service) -> Counter[tuple[str, int]]:
     for row in stalls(service):  # a line has one for each cause
         found[row["file"] or "", row["line"]] += row["count"]
     return found
+
+
+def test_the_counter_of_busy_seconds_grows_by_what_the_loop_was_busy(dsn: Dsn) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+            with Probe() as probe, PoolMeter(pool) as meter:
+                inside = Inside(probe, meter)
+
+                def busy() -> float:
+                    named = {metric.name: metric for metric in inside.collect()}
+                    return float(named["asyncio_loop_busy_seconds"].samples[0].value)
+
+                probe._timer.entered -= 3_600  # as if it had counted for an hour
+                probe._timer.waited += 1_801
+                before = busy()
+                for _ in range(20):
+                    await asyncio.sleep(0.05)
+                    assert 0 <= busy() - before < 0.5
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -537,7 +537,10 @@ def test_where_no_thread_can_be_started_it_says_so_and_can_be_entered_later(
 
 
 def test_without_a_running_loop_it_says_where_to_enter_it() -> None:
-    with pytest.raises(LabError, match=r"no event loop runs. Enter it inside a coroutine"), Probe():
+    with (
+        pytest.raises(LabError, match=r"no asyncio loop runs. Enter it inside"),
+        Probe(),
+    ):
         pass
 
 

@@ -100,7 +100,10 @@ def test_a_pool_that_does_more_does_so_under_the_meter(dsn: Dsn) -> None:
     asyncio.run(main())
 
 
-def test_the_meter_says_what_it_does_not_know(dsn: Dsn) -> None:
+def test_the_meter_says_what_it_does_not_know(dsn: Dsn, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def takes_its_time(*_: object, **__: object) -> None:
+        await asyncio.sleep(0.2)
+
     async def main() -> None:
         async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
             earlier = await pool.acquire()
@@ -112,6 +115,18 @@ def test_the_meter_says_what_it_does_not_know(dsn: Dsn) -> None:
             assert meter.as_dict()["longest"].startswith("not known")
             await pool.release(late)
             assert "nobody holds one" == meter.as_dict()["longest"]
+            between = await pool.acquire()
+            with meter:
+                assert meter.as_dict()["longest"].startswith("not known")
+                await pool.release(between)
+                assert "nobody holds one" == meter.as_dict()["longest"]
+                # A release that is cancelled goes on: asyncpg shields it.
+                monkeypatch.setattr(asyncpg.Connection, "reset", takes_its_time)
+                release = asyncio.ensure_future(pool.release(await pool.acquire()))
+                await asyncio.sleep(0)
+                release.cancel()
+                await asyncio.wait([release])
+                assert "on its way to somebody, or back" == meter.as_dict()["longest"]
 
     asyncio.run(main())
 

@@ -186,14 +186,22 @@ class Shop:
     async def stop(self, table: str, sale: Call | None = None) -> None:
         """Hold a sale, or one that begins now, where it wants to write to a table, and look."""
         async with held(self.observer, table, partial(self.go_on, sale)) as call:
+            await asyncio.wait([call], timeout=0.3)  # for those who give up
             await self.look()
             self.half_way.append((self.left, self.sales))
         await asyncio.wait([call])
+        if end_of(call) is False:
+            raise NotYet(
+                "3 were left, but somebody had locked the table for a moment, and the customer was "
+                "told that none was left. Wait for the lock, or try again."
+            )
 
     async def cancel_at_the_sales(self, sale: Call) -> None:
         """Let the bank take the money, and cancel the sale where it wants to write that down."""
         async with held(self.observer, "labkit.sales", partial(self.go_on, sale)) as call:
             call.cancel()
+            # Its statement is broken off by a message of its own, which takes a moment.
+            await asyncio.wait([call], timeout=1)
 
     async def stop_and_sell_one(self, sale: Call | None = None) -> bool:
         """Hold it where it wants to write to the stock, and sell one, unless the row is locked."""

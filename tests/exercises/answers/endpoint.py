@@ -51,6 +51,17 @@ async def signs_less(pool, archive, customer):
     return answer(text, quick, await asyncio.to_thread(archive.keep, text))
 
 
+async def computes_in_slices(pool, archive, customer):
+    text, number = await text_of(pool, customer), 0
+    while number < 3_000_000:
+        number += 1
+        if number % 10_000 == 0:
+            await asyncio.sleep(0)
+    return answer(
+        text, await asyncio.to_thread(old.sign, text), await asyncio.to_thread(archive.keep, text)
+    )
+
+
 tasks: set[object] = set()
 
 
@@ -202,6 +213,7 @@ async def does_both_at_once(pool, archive, customer):
 
 
 CASES = [
+    Case(computes_in_slices, "not yet", r"\d{3} ms of CPU time on the loop's thread"),
     Case(
         calls_the_old_one,
         "not yet",

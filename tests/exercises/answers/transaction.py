@@ -313,6 +313,38 @@ async def hides_that_it_is_not_noted(pool, bank, item, customer):
     return True
 
 
+async def says_true_when_it_is_cancelled(pool, bank, item, customer):
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        await undo(pool, item, customer)
+        raise
+    with contextlib.suppress(asyncio.CancelledError):
+        await pool.execute(PAY, customer, item)
+    return True
+
+
+async def gives_up_on_a_lock(pool, bank, item, customer):
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = 100")
+            if await connection.fetchval(TAKE, item) is None:
+                return False
+            await connection.execute(RESERVE, customer, item)
+    except asyncpg.LockNotAvailableError:
+        return False
+    return await is_paid(pool, bank, item, customer)
+
+
+async def raises_another_like_it(pool, bank, item, customer):
+    try:
+        return await with_a_flag(pool, bank, item, customer)
+    except Declined as error:
+        raise Declined(*error.args) from None
+
+
 async def forgets_the_item(pool, bank, item, customer):
     """A customer may have bought something else, too."""
     if not await reserve(pool, item, customer):
@@ -477,6 +509,13 @@ async def undo(pool, item, customer):
 
 
 CASES = [
+    Case(
+        says_true_when_it_is_cancelled,
+        "not yet",
+        r"to be marked as paid: your function returned True, and the sales are .*'reserved'",
+    ),
+    Case(gives_up_on_a_lock, "not yet", "somebody had locked the table for a moment"),
+    Case(raises_another_like_it, "not yet", r"Declined\('no credit'\), which is another"),
     Case(is_the_old_one, "not yet", r"the item's row was locked \(.* borrowed: 1\)"),
     Case(keeps_the_connection, "not yet", "no row was locked, but 1 connection was borrowed"),
     Case(is_paid_too_soon, "not yet", "marked as paid before the bank had answered"),
