@@ -94,7 +94,7 @@ class Probe:
         return 1e3 * self._noise.percentile(99)
 
     @property
-    def seconds(self) -> tuple[float, float]:
+    def watched_and_busy_s(self) -> tuple[float, float]:
         """For how long it has watched the loop, and the loop was busy: (s, s).
 
         As a counter, to be read again and again; by a heartbeat, the second is known from below.
@@ -107,7 +107,7 @@ class Probe:
     def summary(self) -> Summary:
         """The stalls by line and cause, and the loop's lag: as text, HTML or plain dicts."""
         _ = self.stalls  # so that all are judged
-        seconds, busy_s = self.seconds
+        seconds, busy_s = self.watched_and_busy_s
         busy = busy_s / seconds if seconds else math.nan
         found = self._timer.lags, self._noise, self._rows
         return sum_up(self.threshold_ms, seconds, busy, self._timer.beats, *found)

@@ -48,7 +48,7 @@ class Inside(Collector):
         yield lag
 
         summary = self.probe.summary()
-        seconds, busy_s = self.probe.seconds
+        seconds, busy_s = self.probe.watched_and_busy_s
         self._busy_s = max(self._busy_s, busy_s)  # a counter that falls counts as begun anew
         watched = CounterMetricFamily("asyncio_loop_watched_seconds", "Time under the probe")
         watched.add_metric([], seconds)
