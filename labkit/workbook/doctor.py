@@ -140,7 +140,7 @@ async def _ask_server(dsn: Dsn, home: Path | None) -> tuple[str, Any]:
         if not await looks_right(connection):
             await refuse_what_is_not_ours(connection, "labkit.orders")
             attempt = connection.transaction()
-            await attempt.start()
+            await attempt.start()  # what depends on it stops this
             await connection.execute("DROP TABLE IF EXISTS labkit.orders")
             await attempt.rollback()
             there = "will be made at first use"

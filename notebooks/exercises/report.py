@@ -177,7 +177,7 @@ def check(answer: Callable[[asyncpg.Pool, int], Awaitable[object]]) -> lab.Verdi
         raise by_the_clock(run, stalls[-2][0], seen, stalls[-2][0] / STALL_MS)
     if doubt:  # on a busy machine, and nothing else was found
         raise doubt
-    if left >= len(returned):  # not a pool of its own
+    if 0 < len(returned) <= left:  # not a pool of its own
         raise NotYet(
             f"{len(returned)} reports opened {left} connections that they did not close: in "
             f"time the server has none left. Close what you open, or use `pool`."
