@@ -23,6 +23,7 @@ from typing import Any
 
 import asyncpg
 from exercises.instruments.meanwhile import another_order, end_all, opened
+from ipykernel import iostream
 from legacy import monthly_report
 
 import labkit as lab
@@ -287,7 +288,8 @@ def _place(frame: FrameType, function: Any) -> set[Place]:
     # A thread that is started is waited for, until it runs.
     starts = any((f.function, os.path.basename(f.file)) == ("start", "threading.py") for f in stack)
     imports = any(f.file.startswith("<frozen importlib") for f in stack)
-    prints = any("ipykernel" in f.file for f in stack)  # in a service nobody waits for Jupyter
+    # What is printed in a notebook waits for a thread of Jupyter's, and a service has none.
+    prints = any(f.file == iostream.__file__ for f in stack)
     if starts or imports or prints or _is_trusted(stack):
         return set()
     line = users_frame(stack)
