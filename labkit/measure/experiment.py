@@ -172,7 +172,7 @@ def _explained(name: str, error: BaseException) -> LabError:
     where = users_frame(tuple(Frame(f.filename, f.lineno or 0, f.name) for f in trace))
     at = f"\nat {where}" if where else ""
     return LabError(
-        f"The scenario {name!r} raised {type(error).__name__}: {error}{at}. "
-        f"Its requests were cancelled and its loop is closed. Expected: a scenario "
-        f"that returns. A request may fail, and is counted; a scenario may not."
+        f"The scenario {name!r} raised {type(error).__name__}: {error}{at}. Its requests were "
+        "cancelled and its loop is closed. Expected: a scenario that returns. A request may fail, "
+        "and is counted; a scenario may not."
     )

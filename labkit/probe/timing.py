@@ -123,6 +123,7 @@ class Timer:
                 events = wait(timeout)
             finally:  # a signal's handler may raise in it
                 then = clock()
+                # In this order: who reads in between sees too little busy time, not too much.
                 self.waited += min(then, due) - now
                 self.waits_from = math.inf
             if then - due > _WOKEN_LATE:

@@ -19,18 +19,14 @@ async def has_no_deadline(gate, work):
 
 async def works_again(gate, work):
     """After an error: it may have been a mishap."""
-    try:
-        async with asyncio.timeout(0.1):
-            await gate.acquire()
-    except TimeoutError:
-        raise Overloaded("full") from None
-    try:
+
+    async def twice():
         try:
             return await work()
         except Exception:
             return await work()
-    finally:
-        gate.release()
+
+    return await reschedules_the_deadline(gate, twice)
 
 
 async def makes_none_of_nothing(gate, work):

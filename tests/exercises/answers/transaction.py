@@ -316,11 +316,7 @@ async def hides_that_it_is_not_noted(pool, bank, item, customer):
 async def says_true_when_it_is_cancelled(pool, bank, item, customer):
     if not await reserve(pool, item, customer):
         return False
-    try:
-        await bank.charge(customer)
-    except BaseException:
-        await undo(pool, item, customer)
-        raise
+    await charge_or_undo(pool, bank, item, customer)
     with contextlib.suppress(asyncio.CancelledError):
         await pool.execute(PAY, customer, item)
     return True
@@ -493,13 +489,17 @@ async def reserve(pool, item, customer):
 
 
 async def is_paid(pool, bank, item, customer, *, pay=None, known=BaseException):
+    await charge_or_undo(pool, bank, item, customer, known)
+    await pool.execute(*(pay or (PAY, customer, item)))
+    return True
+
+
+async def charge_or_undo(pool, bank, item, customer, known=BaseException):
     try:
         await bank.charge(customer)
     except known:
         await undo(pool, item, customer)
         raise
-    await pool.execute(*(pay or (PAY, customer, item)))
-    return True
 
 
 async def undo(pool, item, customer):
