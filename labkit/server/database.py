@@ -40,11 +40,10 @@ def database() -> Dsn:
         from labkit.server import embedded  # here, so that the probe needs no other library
 
         dsn, home = Dsn(embedded.start()), embedded.place()
-    version, place, found = _in_a_thread(_prepare(dsn, home))
-    check_psycopg2(dsn, found)
+    version, place, free = _in_a_thread(_prepare(dsn, home))
     beware = ""
-    if found["free"] < CONNECTIONS:  # no reason to refuse it: others may end theirs at any time
-        beware = f" (beware: only {found['free']} connections are free, and notebooks take up to "
+    if free < CONNECTIONS:  # no reason to refuse it: others may end theirs at any time
+        beware = f" (beware: only {free} connections are free, and notebooks take up to "
         beware += f"{CONNECTIONS})"
     print(f"PostgreSQL {version}, {which}: {place}, {ROWS:,} orders ready{beware}")
     return dsn
@@ -180,13 +179,14 @@ async def place_of(connection: Any) -> str:
     return f"postgresql://{login}@{host}:{at[1]}/{database}"
 
 
-async def _prepare(dsn: Dsn, home: Path | None) -> tuple[str, str, Any]:
+async def _prepare(dsn: Dsn, home: Path | None) -> tuple[str, str, int]:
     """Check the server and its dataset, make the dataset if need be.
 
-    Returns its version, its place, and what `check_needs` has found.
+    Returns its version, its place, and how many connections are free.
     """
     async with session(dsn, home) as connection:
         found = await check_needs(connection)
+        check_psycopg2(dsn, found)  # before anything is made, in case they differ
         # Two kernels at once: the second waits, then finds the dataset made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('labkit.orders'))")
         if not await looks_right(connection):
@@ -195,4 +195,4 @@ async def _prepare(dsn: Dsn, home: Path | None) -> tuple[str, str, Any]:
                 await connection.execute("CREATE SCHEMA labkit")
             await connection.execute(DATASET)
         version = str(connection.get_settings().server_version).split()[0]
-        return version, await place_of(connection), found
+        return version, await place_of(connection), found["free"]

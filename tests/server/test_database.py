@@ -323,6 +323,7 @@ def test_drivers_that_come_to_different_servers_are_told(
 
     monkeypatch.setattr(module, "check_needs", elsewhere)
     assert "server_started is 2001 for asyncpg, and 2" in refused(other)
+    assert run(other, "SELECT to_regclass('labkit.orders') IS NULL"), "it was made all the same"
 
 
 def test_what_both_drivers_take_is_well(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
