@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from math import inf
 from time import perf_counter
 
 import asyncpg
@@ -14,31 +15,38 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
     """Let 40 clients ask one query back to back, on a pool of this size.
 
     A closed loop: right where the question is how much can be answered, not how long one waits.
+    The count begins when each client has had one answer, and ends with the last answer. Otherwise
+    the queries that are under way at its end would be missing: most, where many are under way.
     """
     log: list[tuple[float, float, float]] = []  # asked, got a connection, gave it back
     counts: list[int] = []  # every 10 ms, how many connections were in use
-    holding = 0
+    answered: set[int] = set()
+    holding, began = 0, inf
 
-    async def client(pool: asyncpg.Pool) -> None:
-        nonlocal holding
-        while (asked := perf_counter()) < until:
+    async def client(number: int, pool: asyncpg.Pool) -> None:
+        nonlocal holding, began
+        while (asked := perf_counter()) < began + seconds:
             async with pool.acquire() as connection:
                 got, holding = perf_counter(), holding + 1
                 await connection.fetch(query)
             holding -= 1
             log.append((asked, got, perf_counter()))
+            answered.add(number)
+            if began == inf and len(answered) == CLIENTS:
+                began = perf_counter()
 
     async def count() -> None:
-        while perf_counter() < until:
-            counts.append(holding)
+        while (now := perf_counter()) < began + seconds:
+            if now > began:
+                counts.append(holding)
             await asyncio.sleep(0.01)
 
     async with asyncpg.create_pool(dsn, min_size=size, max_size=size) as pool:
-        until = perf_counter() + seconds
-        await asyncio.gather(count(), *(client(pool) for _ in range(CLIENTS)))
+        await asyncio.gather(count(), *(client(number, pool) for number in range(CLIENTS)))
     times = pd.DataFrame(log, columns=["asked", "got", "back"])
+    times = times[times.back > began]
     return {
-        "per second": (times.back < until).sum() / seconds,
+        "per second": len(times) / (times.back.max() - began),
         "acquire (ms)": 1e3 * (times.got - times.asked).mean(),
         "held (ms)": 1e3 * (times.back - times.got).mean(),
         "busy, counted": sum(counts) / len(counts),
@@ -48,7 +56,7 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
 async def sweep(
     dsn: str, queries: Mapping[str, str], sizes: Sequence[int], *, rounds: int = 2
 ) -> pd.DataFrame:
-    """Saturate pools of several sizes, each for 0.4 s, on loops of their own.
+    """Saturate pools of several sizes, each for half a second, on loops of their own.
 
     All sizes are measured in each round, so a bad moment of the machine spoils one round only.
 
@@ -66,7 +74,7 @@ async def sweep(
     for turn in range(rounds):
         for size in sizes:
             for name, query in queries.items():
-                work = saturate(dsn, query, size, seconds=0.4)
+                work = saturate(dsn, query, size, seconds=0.5)
                 figures = await asyncio.to_thread(asyncio.run, work)
                 rows.append({"the query": name, "connections": size, "round": turn} | figures)
     return pd.DataFrame(rows)

@@ -102,4 +102,11 @@ def test_each_round_saturates_each_size_with_each_query_and_littles_law_holds(ds
 def test_who_waits_for_the_only_connection_is_counted_in_acquire(dsn: Dsn) -> None:
     figures = asyncio.run(saturate(dsn, "SELECT pg_sleep(0.02)", 1, seconds=0.3))
     assert figures["acquire (ms)"] > 5 * figures["held (ms)"]  # 39 of 40 clients wait
-    assert figures["busy, counted"] <= 1
+    # On a busy machine, the next has it before the one before goes on.
+    assert figures["busy, counted"] == pytest.approx(1, abs=0.3)
+
+
+def test_what_is_under_way_at_the_end_of_a_count_is_not_lost(dsn: Dsn) -> None:
+    """Forty queries of 0.1 s: one quarter of 0.4 s was missing."""
+    rate = asyncio.run(saturate(dsn, "SELECT pg_sleep(0.1)", 40, seconds=0.4))["per second"]
+    assert rate > 320, "forty in a tenth of a second are 400, and 300 without the first"
