@@ -18,16 +18,16 @@ ADVICE = {
     "computing": (
         "The loop's thread ran code for the whole time. Do less of it (let SQL aggregate, fetch "
         "fewer rows), cut it into pieces with `await asyncio.sleep(0)` between them, or run it in "
-        "a process pool. A thread helps only if the code lets go of the interpreter, as hashing "
-        "and compression do."
+        "a process pool. A thread frees the loop only if the code lets go of the interpreter, as "
+        "hashing and compression do; else one long hold becomes many short ones."
     ),
     "collecting garbage": (
         "Python's collector went over a large heap. Keep fewer objects alive, call gc.freeze() "
-        "once the service has started, or raise gc.set_threshold()."
+        "once the service has started, or raise gc.set_threshold() (rarer pauses, no shorter)."
     ),
     "starved by another thread": (
         "Another thread kept the interpreter, so the loop could not run. Move that thread's work "
-        "into a process: asyncio.to_thread does not help code that computes in Python."
+        "into a process, or cut it into short calls with a pause between them."
     ),
     "unknown": (
         "Something kept the interpreter, or the processors, and it could not be proved who. Look "
