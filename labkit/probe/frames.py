@@ -19,7 +19,7 @@ from typing import NamedTuple
 _LABKIT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _PATHS = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _EVENTS = events.Handle._run.__code__.co_filename  # it calls each callback
-_RUN_A_LOOP = {"run_forever", "run_until_complete", "_run_once"}
+_RUN_A_LOOP = {"run_forever", "run_until_complete"}
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _TYPED = ("<stdin", "<console", "<python-input", "<ipython-input", "<frozen")  # or Python's own
 _LONGEST = 200  # characters of a line's text
@@ -189,7 +189,9 @@ def users_frame(stack: Stack) -> Frame | None:
 
 def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
     """The frame at work; and the user's frame, if that only awaits it (a library's coroutine)."""
-    runs = [i for i, frame in enumerate(stack) if _runs_callbacks(frame)]
+    runs = [i for i, frame in enumerate(stack) if _calls_back(frame)]
+    # What has such a name need not be a loop's: websocket-client has a `run_forever` of its own.
+    runs = runs or [i for i, frame in enumerate(stack) if _runs(frame)]
     inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not f.file.startswith(_LABKIT)]
     own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
     user, called = (inside[own] if own >= 0 else None), inside[own + 1 :]
@@ -199,9 +201,13 @@ def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
     return next(reversed(written or called), None), user
 
 
-def _runs_callbacks(frame: Frame) -> bool:
+def _calls_back(frame: Frame) -> bool:
     if frame.function == "_run":
         return frame.file == _EVENTS
+    return frame.function == "_run_once" and is_library(frame.file)
+
+
+def _runs(frame: Frame) -> bool:
     return frame.function in _RUN_A_LOOP and is_library(frame.file)
 
 

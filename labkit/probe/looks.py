@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 import threading
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from labkit.probe.frames import (
@@ -22,7 +21,7 @@ from labkit.probe.frames import (
     no_collection,
     only_entered,
 )
-from labkit.probe.meters import Measured, Meters, where_the_interpreter_is
+from labkit.probe.meters import Measured, Meters, perf_counter, where_the_interpreter_is
 from labkit.probe.origin import Place, place_in_task
 from labkit.probe.stall import Stall
 from labkit.probe.suspects import Suspects
@@ -97,7 +96,6 @@ class Sampler(threading.Thread):
             m = meters.read(delay, timer.garbage, looks=seen is not None)
             who = suspects.who_kept_it(m)
             m.who_unsure = suspects.unsure
-            suspects.let_go()
             meters.ask_the_system(m)
             waits, ended_waits = timer.waits, timer.waits - waits
             age, kept_at = m.at - since, m.at if who else kept_at

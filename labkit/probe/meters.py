@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -21,6 +21,8 @@ try:
 except ImportError:  # macOS, Windows
     _COUNTS = False
 
+# The clock, in disguise: a test that freezes the time replaces each name that a module has for it.
+perf_counter = partial(time.perf_counter)
 # The number of the system call in which a thread waits for the interpreter, by the machine.
 _FUTEX = {"x86_64": b"202", "aarch64": b"98"}
 _AT_ONCE = 0.00015  # s
@@ -99,6 +101,7 @@ class Meters:
                 self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
                 self._pread.argtypes = [ctypes.c_int, ctypes.c_char_p, size, ctypes.c_long]
                 self._answer = ctypes.create_string_buffer(40)
+        self._opened = {file: os.fstat(file) for file in (self._file, self._call) if file >= 0}
         self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
         self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
@@ -110,7 +113,7 @@ class Meters:
             garbage: For how long (s) it has been collected so far, on the loop's thread and others.
             looks: Whether the loop is overdue, and it is worth a moment to see if it sleeps.
         """
-        now, loop_cpu, before = time.perf_counter(), thread_cpu(self._loop_thread), self._totals
+        now, loop_cpu, before = perf_counter(), thread_cpu(self._loop_thread), self._totals
         self._totals = (now, time.process_time(), time.thread_time(), loop_cpu or 0.0, *garbage)
         differences = (max(0.0, new - old) for old, new in zip(before, self._totals, strict=True))
         took, cpu, own_cpu, loop_ran, here, elsewhere = differences
@@ -145,7 +148,7 @@ class Meters:
             waits = "other" if call.isdigit() else ""  # else it is "running"
             if call == self._futex and int(arguments[0], 16) in self._interpreter:
                 waits = "interpreter"  # else, for a lock
-            if time.perf_counter() >= until:
+            if perf_counter() >= until:
                 break
         return waits
 
@@ -155,13 +158,14 @@ class Meters:
             return
         try:
             _, queued, runs = map(int, os.pread(self._file, 99, 0).split())
-        except OSError:  # the thread is gone
+        except (OSError, ValueError):  # the thread is gone, or a daemon has closed the file
             return
         m.loop_queued, m.loop_runs = (queued - self._queued) / 1e9, runs - self._runs
         self._queued, self._runs = queued, runs
 
     def close(self) -> None:
-        """Give the file back."""
-        for file in (self._file, self._call):
-            if file >= 0:
-                os.close(file)
+        """Give the files back, unless a daemon has closed them: the numbers may be others' now."""
+        for file, stat in self._opened.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(stat, os.fstat(file)):
+                    os.close(file)

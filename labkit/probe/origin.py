@@ -19,6 +19,8 @@ _FUTURE = ("_asyncio_future_blocking", "set_running_or_notify_cancel")  # either
 _WAKEUPS = {"task_wakeup", "__wakeup"}  # a task's, in C and in Python: what it waits for is done
 _DEEPEST = 8  # a task awaits a task awaits a task: as far as this
 _MANY = 100  # items in a process pool; to ask who waits for each of more would take too long
+# A subclass of the user's may have a `get_name` of its own, which may do anything.
+_GET_NAMES = (asyncio.Task.get_name, getattr(asyncio.tasks, "_PyTask", asyncio.Task).get_name)
 _RUNS_A_LOOP = re.compile(r"\brun_(forever|until_complete)\(").search
 
 Where = tuple[Frame | None, str | None]  # a line, and the thread that kept the interpreter there
@@ -55,7 +57,8 @@ def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
     frame, line = at_work(stack)
     if task is None:
         return Place(stack, awaited_at=line)
-    name = None if re.fullmatch(r"Task-\d+", task.get_name()) else task.get_name()
+    name = task.get_name() if type(task).get_name in _GET_NAMES else None
+    name = None if re.fullmatch(r"Task-\d+", name or "Task-1") else name
     return Place(stack, name, None, line or (None if is_users(frame) else _awaiting_line(task)))
 
 

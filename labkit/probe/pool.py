@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from time import perf_counter
 from typing import Any, Self
 
 from labkit.errors import LabError
 from labkit.probe.frames import Frame, users_frame, walk
 from labkit.probe.histogram import Histogram
+from labkit.probe.meters import perf_counter
 
 _METHODS = "acquire", "release", "get_size", "get_idle_size"
 WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)  # s; upper ends of the buckets

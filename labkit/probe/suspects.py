@@ -1,14 +1,14 @@
 """Which other thread kept the interpreter, if that can be proved.
 
 CPU time is no proof: hashing, compression and drivers let go of the interpreter while they run. A
-thread is named if it moved on in its code, or stands where only a thread stands that had the
-interpreter; or if it alone can have been it.
+thread is named if it stands where only a thread stands that had the interpreter; or if its line
+alone can have been it.
 """
 
 import os
 import sys
 import threading
-from time import perf_counter
+from collections import defaultdict
 from types import FrameType
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from labkit.probe.frames import (
     no_collection,
     only_entered,
 )
-from labkit.probe.meters import Measured, thread_cpu
-from labkit.probe.origin import Place, place_in_thread
+from labkit.probe.meters import Measured, perf_counter, thread_cpu
+from labkit.probe.origin import Place, Where, place_in_thread
 
 _WORTH = 0.001  # s of CPU time of other threads, after which they are looked at
 # In these files of the library's, a thread waits for work, and what it did is no longer on its
@@ -32,8 +32,8 @@ class Suspect(NamedTuple):
     """A thread that had CPU time while the interpreter was kept."""
 
     cpu: float | None  # s; None where the system does not tell
-    # 2: it let go of the interpreter when made to; 1: it moved on; 0: nothing; -1: at this moment,
-    # it runs without (and may have had it before).
+    # 1: it let go of the interpreter when made to; 0: nothing; -1: at this moment, it runs without
+    # (and may have had it before).
     proved: int
     place: Place
     unsure: bool = False  # it may have been at another line before
@@ -47,44 +47,37 @@ class Suspects:
         # By thread: its frame and instruction, its CPU time (s), and whether it ran there while the
         # interpreter was free.
         self._seen: dict[int, tuple[tuple[int, int], float | None, bool]] = {}
-        # The last reading's frames, held until the next one: so long, an id means one frame.
-        self._held, self._ended = list[FrameType](), list[FrameType]()
         self._ran = 0.0
-        self._last: Place | None = None  # who kept it until the last look
-        self.unsure = False  # whether that may have been another of its lines
+        self.unsure = False  # whether who kept it may have been at another of its lines
 
     def who_kept_it(self, m: Measured) -> Place | None:
         """Where the thread is that is proved to have kept the interpreter since the last look."""
-        if not m.kept:
-            self._last = None
         self._ran += m.others
         if self._ran < _WORTH:
-            self._ended, self._held = self._held, []
             return None
         ran, self._ran = self._ran, 0.0
         suspects = self.look(m, ran)
-        if suspects or ran < m.kept / 2:
-            self._last = culprit(suspects, m, ran)
-            self.unsure = any(s.unsure for s in suspects if s.place is self._last)
-            return self._last
-        last, self._last = self._last, None  # it has ended since: what comes next is not its work
-        return last
+        who = culprit(suspects, m, ran)
+        self.unsure = any(s.unsure for s in suspects if s.place is who)
+        return who
 
-    def let_go(self) -> None:
-        """Let go of frames that have ended: this can run any code, so no lock is held meanwhile."""
-        self._ended = []
-
-    @no_collection()
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
         """Where the threads are that ran while the interpreter was kept.
 
-        `unaccounted` is the CPU time (s) of all threads but the loop's since the last look.
+        `unaccounted` is the CPU time (s) of all threads but the loop's since the last look. No
+        frame is held for longer than this: what a function used is to die with it.
         """
-        frames, suspects = sys._current_frames(), list[Suspect]()
+        with no_collection():
+            frames = sys._current_frames()
+            suspects = self._look(frames, m, unaccounted)
+        del frames  # with what ended meanwhile: this can run any code, so no lock is held
+        return suspects
+
+    def _look(self, frames: dict[int, FrameType], m: Measured, unaccounted: float) -> list[Suspect]:
+        suspects = list[Suspect]()
         # With this very frame in it, all threads' frames and locals would live until a collection.
         for mine in (self._loop_thread, threading.get_ident()):
             frames.pop(mine, None)
-        self._ended, self._held = self._held, [*frames.values()]
         before, self._seen = self._seen, {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
@@ -96,13 +89,10 @@ class Suspects:
             free = (was_free and was_at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
             self._seen[ident] = at, cpu, free
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
-                # Without a CPU clock, a thread that woke up for a microsecond has moved on, too.
-                # And one that ran in a call without the interpreter has only come back from it.
-                moved = cpu is not None and was_at not in (None, at) and not was_free
                 file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
                 waits = os.path.basename(file) in _WAITING and is_library(file)
                 works = not waits or calls or only_entered(frame)
-                proved = 2 if lets_go(frame) else int(moved)  # before the frame is looked into
+                proved = int(lets_go(frame))  # before the frame is looked into
                 unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
@@ -110,25 +100,38 @@ class Suspects:
                     proved = -1  # the interpreter is here
                 suspects.append(Suspect(ran, proved, place, unsure))
             unaccounted -= ran or 0.0
-        # Those without a CPU clock had no more than what is left when the others are counted.
-        return [s for s in suspects if s.cpu is not None or unaccounted >= 0.2 * m.kept]
+        # Those without a CPU clock had no more than what is left when the others are counted; and
+        # if all have one, those that have ended since.
+        if unaccounted < 0.2 * m.kept:
+            return [s for s in suspects if s.cpu is not None]
+        ended = Suspect(unaccounted, 0, Place())
+        return suspects if any(s.cpu is None for s in suspects) else [*suspects, ended]
 
 
 def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | None:
     """The one of those that ran meanwhile that is proved to have kept the interpreter so long.
 
-    `others_cpu` (s) is that of all threads but the loop's: one that has ended since is in it.
+    `others_cpu` (s) is that of all threads but the loop's.
     """
-    # A thread that lets go of the interpreter has moved on, too. And beside one whose CPU time
-    # nobody knows, to have moved on proves nothing.
-    best = max((s.proved for s in suspects), default=0)
-    unsure = best < 2 and len({s.cpu is None for s in suspects}) == 2
-    proved = [s for s in suspects if s.proved == best > 0 and not unsure]
+    if proved := [s for s in suspects if s.proved == 1]:
+        cpu = sum(others_cpu if s.cpu is None else s.cpu for s in proved)
+        return max(proved, key=_cpu).place if cpu >= m.kept / 4 else None
+    # To have moved on in its code is no proof: one that came back from a call without the
+    # interpreter has, too. So nothing is proved beside another line that can have kept it for as
+    # long, or beside a thread whose CPU time nobody knows; nor of a line whose threads had more CPU
+    # time than has passed: they ran without.
+    by_line = defaultdict[Where, list[Suspect]](list)
+    for s in suspects:
+        by_line[s.place.line, s.place.thread and ""].append(s)
     # Another can have slept with the interpreter for as long as these did not run.
-    kept = m.kept + m.idle
-    enough = m.kept / 4 if best == 2 else 0.8 * kept
-    lines = {s.place.line for s in suspects}
-    if not unsure and len(lines) == 1 and all(s.proved == 0 for s in suspects):
-        proved, enough = suspects, max(enough, others_cpu / 4)  # who else can have been it?
-    cpu = sum(others_cpu if s.cpu is None and s.proved else s.cpu or 0.0 for s in proved)
-    return max(proved, key=lambda s: s.cpu or 0.0).place if proved and cpu >= enough else None
+    enough = 0.8 * (m.kept + m.idle)
+    able = [line for line in by_line.values() if sum(map(_cpu, line)) >= enough]
+    if len(able) != 1 or any(s.cpu is None for s in suspects):
+        return None
+    ran_without = sum(map(_cpu, able[0])) > 1.2 * m.took or any(s.proved < 0 for s in able[0])
+    who = max(able[0], key=_cpu).place
+    return who if who.thread and not ran_without else None
+
+
+def _cpu(suspect: Suspect) -> float:
+    return suspect.cpu or 0.0

@@ -13,13 +13,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter, thread_time
+from time import thread_time
 from types import CodeType, FrameType
 from typing import Any
 
 from labkit.probe.frames import Stack, walk
 from labkit.probe.histogram import Histogram
-from labkit.probe.meters import thread_cpu
+from labkit.probe.meters import perf_counter, thread_cpu
 from labkit.probe.verdict import Iteration
 
 _LAG_WINDOW = 0.020  # s; one figure of lag for each
@@ -93,7 +93,7 @@ class Timer:
             self._undo = self._beat()
 
     def _time_selector(self, selector: Any) -> Callable[[], None]:
-        wait, clock, note = selector.select, perf_counter, self._note
+        wait, clock, note = selector.select, perf_counter.func, self._note
         notable = next_tick = 0.0
         left = False
         self.wait_files.add(getattr(getattr(wait, "__code__", None), "co_filename", __file__))

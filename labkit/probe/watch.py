@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import Self
 from weakref import WeakSet
 
@@ -15,6 +14,7 @@ from labkit.errors import LabError
 from labkit.probe.histogram import Histogram
 from labkit.probe.log import Teller, warn_of_observers
 from labkit.probe.looks import Sampler
+from labkit.probe.meters import perf_counter
 from labkit.probe.stall import Stall
 from labkit.probe.summary import Rows, Summary, count, sum_up
 from labkit.probe.timing import Timer

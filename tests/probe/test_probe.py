@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,7 +118,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, threshold: float) -> None:
         self.now, self.cpu, self.late, self.timer = 100.0, 0.0, 0.0, timing.Timer(threshold)
-        monkeypatch.setattr(timing, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(timing, "perf_counter", partial(lambda: self.now))
         monkeypatch.setattr(timing, "thread_time", lambda: self.cpu)
         loop: Any = SimpleNamespace(_selector=self, call_soon=lambda *_: None)
         self.timer.start(loop)
