@@ -121,6 +121,8 @@ def failure(home: Path, said: str) -> LabError:
     what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
     if re.search("file descriptors|Too many open files", said):
         todo = "Expected that a process may open 256 files. Raise that limit (`ulimit -n`)"
+    elif re.search("could not bind|unreachable", said):
+        todo = "Expected that programs may listen on 127.0.0.1, and reach it. Allow that"
     elif re.search("user (with )?ID", said):  # by initdb and by libpq
         todo = "Expected an entry in /etc/passwd for this user. Make one, run this as another user"
     elif full or re.search("[Pp]ermission|denied|[Rr]ead-only|quota", said):
