@@ -61,7 +61,8 @@ def start() -> str:
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
             _let_go()
             raise (error if isinstance(error, LabError) else failure(home, str(error))) from None
-        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
+        # Without TLS, for which drivers might read a certificate of the user's, and fail on it.
+        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab?sslmode=disable"
 
 
 def stop(home: Path) -> bool:
