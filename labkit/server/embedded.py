@@ -146,7 +146,7 @@ def _start_supervisor(home: Path) -> None:
     # There `-m` finds labkit, installed or not.
     options = DETACHED | {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2]}
     command = [sys.executable, *module, str(home), SETTINGS]
-    process = subprocess.Popen(command, encoding="utf-8", **options)
+    process = subprocess.Popen(command, encoding="utf-8", errors="replace", **options)
     assert process.stdout
     with process.stdout:
         error = process.stdout.read().strip()

@@ -266,14 +266,20 @@ def test_another_major_version_is_told_and_left_untouched(home: Path, kernel: Be
 
 
 @posix_only
-@pytest.mark.parametrize("sign", '$`"\\')
-def test_a_path_that_a_shell_would_change_is_refused(
+@pytest.mark.parametrize("sign", [*'$`"\\', pytest.param("\udcff", id="not UTF-8")])
+def test_a_path_that_would_not_be_read_as_it_is_is_refused(
     tmp_path: Path, sign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / f"a{sign}b"))
-    with pytest.raises(LabError, match="Expected a path without any of"):
+    with pytest.raises(LabError, match="Expected a path in UTF-8, without any of"):
         embedded.start()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ("x" * 300)))
+    with pytest.raises(LabError, match=r"(?s)Expected that its files can be made there.*LABKIT_HO"):
+        embedded.start()
 
 
 def test_a_relative_home_means_the_same_everywhere(
