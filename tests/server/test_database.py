@@ -278,6 +278,20 @@ def test_a_certificate_of_the_users_does_not_reach_labkits_own_server(
     assert "nothing on 127.0.0.1:54320" in capsys.readouterr().out
 
 
+def test_a_port_of_the_environments_that_is_no_number_is_told(
+    other: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "x")
+    assert "a number for the port (and in PGPORT, if that is set)" in refused(other)
+
+
+def test_a_timeout_among_the_urls_options_is_told(
+    other: str, refused: Callable[[str], str]
+) -> None:
+    said = refused(f"{other}?options=-c%20statement_timeout%3D500")
+    assert "TO 0; or take them out of the URL's options, or name another role" in said
+
+
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
