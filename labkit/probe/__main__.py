@@ -62,20 +62,21 @@ def main() -> None:
         if attaching:
             found = attach(options.pid, options.seconds, options.threshold_ms)
             sys.exit(0 if _report(found, options.json) else 2)
+        del options.program[: options.program[0] == "--"]  # which some Pythons leave there
         name, find = options.program[0], importlib.util.find_spec
         # Not its parts: to find them would run the program's code, unwatched.
         there = find(name.partition(".")[0]) if options.module else os.path.exists(name)
         if not there:
             raise LabError(f"There is no {name!r}. Expected: -m MODULE, or the path of a script.")
+        folder = tempfile.mkdtemp(prefix="labkit-probe-")
     except (LabError, OSError, ImportError) as error:
         parser.exit(2, f"labkit.probe: {error}\n")
-    _run(options)
+    _run(options, folder)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, folder: str) -> None:
     """Run the program as Python would, with every loop watched; the summary comes at the end."""
-    pid, folder = os.getpid(), tempfile.mkdtemp(prefix="labkit-probe-")
-    received: list[int] = []
+    pid, received = os.getpid(), list[int]()
 
     def report() -> None:
         if os.getpid() == pid:  # a forked child comes here, too
@@ -120,12 +121,14 @@ def _run(options: argparse.Namespace) -> None:
     sys.argv = options.program
     try:
         _run_as_main(options.module)
-    except Exception as error:  # shown as Python would: without the frames from here to the program
+    except (Exception, KeyboardInterrupt) as error:
+        # Shown as Python would: without the frames from here to the program.
         trace, ours = error.__traceback__, (__file__, runpy.run_path.__code__.co_filename)
         while trace and trace.tb_frame.f_code.co_filename in ours:
             trace = trace.tb_next
         sys.excepthook(type(error), error.with_traceback(trace), trace)
-        sys.exit(1)
+        sys.excepthook = lambda *_: None  # for what is shown now; Python ends as it does after it
+        raise
 
 
 def _run_as_main(module: bool) -> None:

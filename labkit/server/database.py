@@ -19,7 +19,8 @@ from labkit.server.programs import leave_out_settings
 T = TypeVar("T")
 
 COMPOSE_PLACE = "127.0.0.1:54320"
-COMPOSE_URL = f"postgresql://lab:lab@{COMPOSE_PLACE}/lab"  # as in docker-compose.yml
+# As in docker-compose.yml. Without TLS: drivers might fail on a certificate of the user's.
+COMPOSE_URL = f"postgresql://lab:lab@{COMPOSE_PLACE}/lab?sslmode=disable"
 
 
 def database() -> Dsn:

@@ -8,9 +8,10 @@ from labkit.errors import LabError
 
 UNREADABLE = (
     "DATABASE_URL is not the URL of a PostgreSQL. Expected "
-    "postgresql://user:password@host:port/database, with a number for the port, each option "
-    "after ? written as name=value, and any of @ : / ? # %, or a space, in the password written as "
-    "%40 %3A %2F %3F %23 %25 %20. To do: set it so, or unset it to work on labkit's own server."
+    "postgresql://user:password@host:port/database, with a number for the port (and in PGPORT, if "
+    "that is set), each option after ? written as name=value, and any of @ : / ? # %, or a space, "
+    "in the password written as %40 %3A %2F %3F %23 %25 %20. To do: set it so, or unset it to work "
+    "on labkit's own server."
 )
 # The methods of a str that give back the whole text, changed a little.
 WHOLE = """

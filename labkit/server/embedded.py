@@ -61,7 +61,8 @@ def start() -> str:
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
             _let_go()
             raise (error if isinstance(error, LabError) else failure(home, str(error))) from None
-        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
+        # Without TLS, for which drivers might read a certificate of the user's, and fail on it.
+        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab?sslmode=disable"
 
 
 def stop(home: Path) -> bool:
@@ -145,7 +146,7 @@ def _start_supervisor(home: Path) -> None:
     # There `-m` finds labkit, installed or not.
     options = DETACHED | {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2]}
     command = [sys.executable, *module, str(home), SETTINGS]
-    process = subprocess.Popen(command, encoding="utf-8", **options)
+    process = subprocess.Popen(command, encoding="utf-8", errors="replace", **options)
     assert process.stdout
     with process.stdout:
         error = process.stdout.read().strip()

@@ -31,7 +31,8 @@ REMEDIES = {
     "^53300": "about 50 free connections. To do: close those of other programs, or raise the limit",
     "^25006": "a server and role that may write. To do: name such a one",
     "^57014|^25P0[34]|^57P05": "10 s for each statement and transaction, or no limit. To do: run "
-    "ALTER ROLE … SET, for each of these timeouts, TO 0; or name another role",
+    "ALTER ROLE … SET, for each of these timeouts, TO 0; or take them out of the URL's options, or "
+    "name another role",
     "^2BP01": "that nothing depends on labkit.orders, which must be made anew. To do: drop or "
     "change what does",
     "^42809|^42P07|^42710": "a schema labkit in which the names of labkit's table orders and its "

@@ -34,15 +34,17 @@ def check(home: Path) -> None:
     """Refuse, before anything is made, what cannot work.
 
     Raises:
-        LabError: A path that a shell would change, or no user to run the server.
+        LabError: A path that would not be read as it is, or no user to run the server.
     """
     # PostgreSQL's programs start each other through a shell, with their paths in double quotes.
     for path in home, _wheel():
-        if wrong := [c for c in '$`"\n\\' if c in str(path) and c != os.sep]:
+        shown = os.fsencode(path).decode(errors="replace")  # what is not UTF-8 becomes a \ufffd
+        if wrong := [c for c in '$`"\n\\\ufffd' if c in shown and c != os.sep]:
             raise LabError(
-                f"PostgreSQL cannot work in {path}: a shell would take the {wrong[0]!r} in it for "
-                'a command of its own. Expected a path without any of $ ` " \\. To do: set '
-                f"LABKIT_HOME to another directory, move the workbook, {OTHER_WAYS}"
+                f"PostgreSQL cannot work in {shown}: a shell, or Python, would take the "
+                f"{wrong[0]!r} in it for something else. Expected a path in UTF-8, without any of "
+                '$ ` " \\. To do: set LABKIT_HOME to another directory, move the workbook, '
+                f"{OTHER_WAYS}"
             )
     if IS_ROOT and not AS_OWNER:
         raise LabError(
@@ -121,12 +123,14 @@ def failure(home: Path, said: str) -> LabError:
     what = "found no space left on its disk. " if full else f"could not be started:\n{last}\n"
     if re.search("file descriptors|Too many open files", said):
         todo = "Expected that a process may open 256 files. Raise that limit (`ulimit -n`)"
+    elif re.search("could not bind|unreachable", said):
+        todo = "Expected that programs may listen on 127.0.0.1, and reach it. Allow that"
     elif re.search("user (with )?ID", said):  # by initdb and by libpq
         todo = "Expected an entry in /etc/passwd for this user. Make one, run this as another user"
     elif full or re.search("[Pp]ermission|denied|[Rr]ead-only|quota", said):
         owner = "the user nobody (for root)" if AS_OWNER else "you"
         todo = f"Expected room for 100 MB where {owner} can write. Make room{elsewhere}"
-    elif not (home / "server").exists():
+    elif not os.path.exists(home / "server"):  # Path.exists fails on a name too long
         todo = f"Expected that its files can be made there. Correct what prevents that{elsewhere}"
     else:
         todo = "Expected its files as it left them. If they are damaged, `python -m labkit reset` "

@@ -104,7 +104,8 @@ def _start(home: Path, settings: str) -> int:
         if "could not bind" in said:  # the port is taken
             port = ""
         # What a killed server leaves is about to go (on Windows, where it holds no lock).
-        elif "still in use" not in said or time.monotonic() > deadline:
+        another = re.search("could not bind(?!.*assign requested)|still in use", said)
+        if not another or time.monotonic() > deadline:
             run(home, "pg_ctl", "stop", "-m", "immediate", "-D", str(data))  # if it is just slow
             raise failure(home, said)
 

@@ -50,6 +50,8 @@ def pages(directory: Path) -> None:
     """
     refuse_others_files(directory, "_static/pages.css")
     notebooks = read()
+    directory.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=directory).close()  # find out now, rather than after minutes
     write(notebooks, overview(results_of(notebooks)), directory)
     print(f"As pages: {directory / 'index.html'}")
 

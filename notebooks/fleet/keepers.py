@@ -107,7 +107,8 @@ def keep_pooler() -> None:
                 time.sleep(0.01)
             door = f"{service.username}:{service.password}@127.0.0.1:{own_port}{service.path}"
             console = f"{admin.username}:{admin.password}@127.0.0.1:{own_port}/pgbouncer"
-            say(dsn=f"postgresql://{door}", console=f"postgresql://{console}")
+            door, console = (f"postgresql://{url}?{service.query}" for url in (door, console))
+            say(dsn=door, console=console)
             sys.stdin.read()
         finally:
             process.kill()  # it has nothing to save

@@ -134,7 +134,8 @@ def start_poolers(server: Server) -> list[Pooler]:
             poolers.append(Pooler(kept.facts["dsn"], kept.facts["console"], kept))
         return poolers
     with contextlib.suppress(psycopg2.OperationalError):
-        return [Pooler(f"{COMPOSE}/lab", f"{COMPOSE}/pgbouncer?connect_timeout=2")]
+        door, console = (f"{COMPOSE}/{name}?sslmode=disable" for name in ("lab", "pgbouncer"))
+        return [Pooler(door, f"{console}&connect_timeout=2")]
     print(
         "No PgBouncer here, so the cells that need one have nothing to show. Either of these gets "
         "you one: `docker compose --profile fleet up -d --wait`, or the package pgbouncer of your "

@@ -26,7 +26,7 @@ from typing import IO, Any
 from labkit.errors import LabError
 from web_service.settings import PARTS
 
-PATIENCE = 10.0  # s; until it must be up
+PATIENCE = 30.0  # s; until it must be up, on a busy machine, too
 GRACE = 3.0  # s; until what does not end is ended
 OWNED = "WEB_SERVICE_OWNED"  # whether a process of the service is to end with its input
 PYTHON = [sys.executable, "-m", "web_service"]
@@ -65,6 +65,19 @@ class Service:
                     f"The service answered {error.code} {error.reason} to GET {path}. Expected "
                     "200. (Only a service that runs with watched=True has /probe and /metrics.)"
                 ) from None
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until so many workers are up: it answers as soon as one of them is.
+
+        Raises:
+            LabError: They did not come up in time.
+        """
+        until = time.monotonic() + PATIENCE
+        while (up := str(self.log).count("startup complete")) < count:
+            if time.monotonic() > until or self.process.poll() is not None:
+                only = f"Only {up} of {count} workers came up within {PATIENCE:g} s"
+                raise LabError(_ended(self, only))
+            time.sleep(0.05)
 
     @property
     def log(self) -> list[str]:

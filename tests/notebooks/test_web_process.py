@@ -110,6 +110,18 @@ def test_a_service_that_does_not_come_up_in_time_is_ended(
     assert "lab:***@" in str(error.value)
 
 
+def test_workers_that_do_not_all_come_up_in_time_are_counted(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
+) -> None:
+    with process.run(dsn, "--workers", "2") as service:
+        service.wait_for_workers(2)
+        assert 2 == str(service.log).count("startup complete")
+        monkeypatch.setattr(process, "PATIENCE", 0.2)
+        expected = r"(?s)^Only 2 of 3 workers came up within 0\.2 s\. Expected .*last lines:\n    "
+        with pytest.raises(labkit.LabError, match=expected):
+            service.wait_for_workers(3)
+
+
 def measured(dsn: Dsn, kills: bool = False) -> labkit.Run:
     """A run with 50 orders a second, and four requests that the service cannot answer."""
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -373,6 +374,7 @@ def test_the_json_is_written_though_stderr_is_gone_and_a_folder_that_is_gone_is_
 
 
 CANNOT_RUN = [["package"], ["-m", "package"], ["-m", "package.nosuch"], ["broken.py"], ["fails.py"]]
+CANNOT_RUN += [["stopped.py"], ["--", "-dash.py"]]
 
 
 @pytest.mark.parametrize("arguments", CANNOT_RUN, ids=" ".join)
@@ -381,14 +383,17 @@ def test_what_cannot_run_is_told_as_python_tells_it(arguments: list[str], tmp_pa
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "broken.py").write_text("def f(:\n")
     (tmp_path / "fails.py").write_text("def f(x: int): raise ValueError(f.__annotations__)\nf(1)\n")
-    told = []
+    (tmp_path / "stopped.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    (tmp_path / "-dash.py").write_text("1 / 0\n")
+    told, statuses = [], set()
     for python in [sys.executable], PROBE:
         command = [*python, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert 1 == done.returncode
+        statuses.add(done.returncode)
         told.append(done.stderr)
     nothing = "labkit.probe: no event loop was watched to its end, and no stall was seen.\n"
     assert told[0] + nothing == told[1]
+    assert len(statuses - {0}) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -478,6 +483,21 @@ def test_the_command_line_says_what_to_do(arguments: list[str], said: str) -> No
     error = run(*arguments, status=2)
     assert any(part in error for part in said.split("|")), error
     assert "Traceback" not in error
+
+
+def test_that_no_folder_can_be_made_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", none)
+    monkeypatch.setattr(sys, "argv", ["labkit.probe", __file__])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = "labkit.probe: [Errno 2] No usable temporary directory found in ['/tmp']\n"
+    assert said == capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

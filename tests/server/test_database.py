@@ -266,6 +266,32 @@ def test_a_users_settings_for_drivers_do_not_reach_labkits_own_server(
     assert subprocess.check_output([sys.executable, "-c", ask], text=True) == "[]\n"
 
 
+def test_a_certificate_of_the_users_does_not_reach_labkits_own_server(
+    dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = tmp_path / ".postgresql" / "postgresql.crt"
+    certificate.parent.mkdir()
+    certificate.write_text("No driver can read this, as it cannot where the key has a passphrase.")
+    for name in "HOME", "USERPROFILE":
+        monkeypatch.setenv(name, str(tmp_path))
+    assert run(database(), "SELECT 1") == 1
+    assert "nothing on 127.0.0.1:54320" in capsys.readouterr().out
+
+
+def test_a_port_of_the_environments_that_is_no_number_is_told(
+    other: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "x")
+    assert "a number for the port (and in PGPORT, if that is set)" in refused(other)
+
+
+def test_a_timeout_among_the_urls_options_is_told(
+    other: str, refused: Callable[[str], str]
+) -> None:
+    said = refused(f"{other}?options=-c%20statement_timeout%3D500")
+    assert "TO 0; or take them out of the URL's options, or name another role" in said
+
+
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
@@ -649,7 +675,7 @@ def test_a_server_without_ssl_where_ssl_is_asked_for_is_refused(
     dsn: Dsn, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
-    said = refused(dsn[:])
+    said = refused(at(dsn))
     assert "rejected SSL upgrade. Expected one that speaks SSL, since PGSSLMODE" in said
     assert "To do: unset that" in said
 

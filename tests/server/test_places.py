@@ -1,5 +1,6 @@
 """One directory, seen from elsewhere: copied, deleted, replaced, mounted, of another machine."""
 
+import itertools
 import json
 import os
 import shutil
@@ -265,14 +266,20 @@ def test_another_major_version_is_told_and_left_untouched(home: Path, kernel: Be
 
 
 @posix_only
-@pytest.mark.parametrize("sign", '$`"\\')
-def test_a_path_that_a_shell_would_change_is_refused(
+@pytest.mark.parametrize("sign", [*'$`"\\', pytest.param("\udcff", id="not UTF-8")])
+def test_a_path_that_would_not_be_read_as_it_is_is_refused(
     tmp_path: Path, sign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / f"a{sign}b"))
-    with pytest.raises(LabError, match="Expected a path without any of"):
+    with pytest.raises(LabError, match="Expected a path in UTF-8, without any of"):
         embedded.start()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ("x" * 300)))
+    with pytest.raises(LabError, match=r"(?s)Expected that its files can be made there.*LABKIT_HO"):
+        embedded.start()
 
 
 def test_a_relative_home_means_the_same_everywhere(
@@ -336,6 +343,35 @@ def test_a_log_that_a_dying_server_has_open_is_let_be(
         (home / "server" / name).touch()
     assert supervisor._start(home, embedded.SETTINGS)
     assert ["log-of-the-dying"] == [path.name for path in (home / "server").glob("log*")]
+
+
+@pytest.mark.parametrize(
+    ("why", "attempts"), [("Cannot assign requested address", 1), ("Address already in use", 3)]
+)
+def test_where_no_port_can_be_had_the_search_ends(
+    home: Path, why: str, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "server" / "data").mkdir(parents=True)
+    said = f'LOG:  could not bind IPv4 address "127.0.0.1": {why}\n'
+    asked: list[str] = []
+
+    def refuse(_: Path, *command: str) -> tuple[int, str]:
+        asked.append(command[1])
+        return 1, said
+
+    monkeypatch.setattr(supervisor, "run", refuse)
+    monkeypatch.setattr("time.monotonic", itertools.count(0, 25).__next__)
+    with pytest.raises(LabError, match=r"(?s)could not bind.*listen on 127\.0\.0\.1") as error:
+        supervisor._start(home, embedded.SETTINGS)
+    assert asked == ["start"] * attempts + ["stop"]
+    assert "labkit reset" not in str(error.value)
+
+
+def test_a_server_that_cannot_be_reached_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    told = str(programs.failure(tmp_path, "createdb: error: Network is unreachable"))
+    assert "Expected that programs may listen on 127.0.0.1, and reach it" in told
+    assert "labkit reset" not in told
 
 
 def test_an_old_copy_of_binaries_does_not_stay_behind(home: Path, kernel: Begin) -> None:

@@ -155,6 +155,17 @@ def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> 
     assert ["index.html"] == [file.name for file in tmp_path.iterdir()]
 
 
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    begun: list[object] = []
+    monkeypatch.setattr("labkit.workbook.pages.write", lambda *work: begun.append(work))
+    with pytest.raises(OSError, match="new"):
+        pages(tmp_path / "file" / "new")
+    assert begun == []
+
+
 def test_every_picture_has_the_text_that_the_notebook_gave_it(site: Site) -> None:
     drawn = 0
     for path, notebook in read().items():
