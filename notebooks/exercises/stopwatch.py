@@ -167,6 +167,7 @@ def _judge(
             f"in the last second your stopwatch asked {behind:.0f} ms too late (median): each "
             f"freeze has moved everything after it. A schedule counts from its beginning, not from "
             f"the last request.",
+            behind / LATE,
         )
     if late.max() > LATE and at_once < 0.9 * FROZEN * RATE:  # it has met a freeze
         # Who needs longer to ask them than they take has the first answers before the last asks.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.processes import hear, program, tell
+from labkit.errors import LabError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,44 @@ class Outcome:
 
 
 def run(
-    dsn: str, *, instances: int = 4, clients: int = 5, requests: int = 10, **pool_options: Any
+    dsn: str,
+    *,
+    min_size: int,
+    max_size: int,
+    instances: int = 4,
+    clients: int = 5,
+    requests: int = 10,
+    **pool_options: Any,
 ) -> Outcome:
     """Start instances one after the other, as a deployment does; then ask them all at once.
 
     Args:
         dsn: Which server, or which PgBouncer before one.
+        min_size: How many connections each instance's pool opens at its start.
+        max_size: How many it may have.
         instances: How many processes.
         clients: How many requests each instance has under way at once.
         requests: How many requests each client makes, one after the other.
-        pool_options: For each instance's `asyncpg.create_pool`: min_size, max_size, and so on.
+        pool_options: What else each instance's `asyncpg.create_pool` is given.
+
+    Raises:
+        LabError: The sizes do not fit each other, or there would be nobody to ask or to be asked.
     """
+    sizes = {"min_size": min_size, "max_size": max_size}
+    others = {"instances": instances, "clients": clients, "requests": requests}
+    if min(max_size, *others.values()) < 1 or not 0 <= min_size <= max_size:
+        given = ", ".join(f"{name}={number}" for name, number in (sizes | others).items())
+        raise LabError(
+            f"This fleet was not started: {given}. Expected a max_size of 1 or more, a min_size "
+            "from 0 to that, and 1 or more of the others."
+        )
     reports, failures = [], []
     with ExitStack() as stack:
         fleet = [stack.enter_context(program("fleet.instance")) for _ in range(instances)]
         up = []
         for number, process in enumerate(fleet):
             order = {"number": number, "dsn": dsn, "clients": clients, "requests": requests}
-            tell(process, **order, pool_options=pool_options)
+            tell(process, **order, pool_options=sizes | pool_options)
             answer = hear(process)
             failures += [] if answer["started"] else [answer["said"]]
             up += [process] if answer["started"] else []

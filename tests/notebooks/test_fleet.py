@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import asyncpg
 import fleet
@@ -141,7 +143,18 @@ def test_no_password_stands_on_a_command_line_or_is_shown(server: Server) -> Non
 
 def test_an_instance_that_breaks_is_told_in_words(server: Server) -> None:
     with pytest.raises(RuntimeError, match="A process of the fleet ended: "):
-        fleet.run(server.service, no_such_option=1)
+        fleet.run(server.service, min_size=1, max_size=1, no_such_option=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"min_size": -1}, {"min_size": 4}, {"min_size": 0, "max_size": 0}]
+    + [{name: 0} for name in ("instances", "clients", "requests")],
+)
+def test_a_fleet_that_cannot_be_is_refused_before_it_starts(wrong: dict[str, int]) -> None:
+    given = "".join(f".*{name}={number}" for name, number in wrong.items())
+    with pytest.raises(LabError, match=f"This fleet was not started: {given}.*Expected"):
+        fleet.run("", **{"min_size": 1, "max_size": 3} | wrong)
 
 
 def test_an_instance_that_warns_a_lot_is_not_stopped_by_it(
@@ -283,6 +296,29 @@ def test_closing_leaves_nothing(elsewhere: Path, monkeypatch: pytest.MonkeyPatch
     assert [] == list(elsewhere.iterdir())
     until(lambda: gone(elsewhere))  # the supervisor, a moment later
     server.close()  # again: nothing happens
+    stopped = partial(pytest.raises, LabError, match="was stopped. .* `server = Server.* again")
+    for role in ("admin", "service", "limited"):
+        with stopped():
+            getattr(server, role)
+    for pooler in poolers if servers.installed() else []:
+        with stopped():
+            print(pooler.dsn)
+        with stopped(), pooler.watched():
+            pass
+
+
+def test_close_all_ends_also_what_no_name_stands_for(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_running", WeakValueDictionary())  # not those of other tests
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    held = [Server(), Server()]  # as by the frames of a traceback
+    poolers = start_poolers(held[0]) if servers.installed() else []
+    servers.close_all()
+    servers.close_all()  # again: nothing happens
+    assert len(held) + len(poolers) == len(servers._running)
+    assert [] == list(elsewhere.iterdir())
+    until(lambda: gone(elsewhere))
 
 
 def kernel(code: str, temporary: Path) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ from web_service import alerts, client, process, repairs, testing
 from web_service.metrics import Inside
 from web_service.settings import PARTS, Settings, from_environment
 
+from labkit.errors import LabError
 from labkit.probe import Probe
 from labkit.probe.pool import PoolMeter
 from labkit.server import Dsn
@@ -158,6 +159,12 @@ def test_alerts_fire_on_the_sick_service_and_not_on_the_sound_one(dsn: Dsn) -> N
     assert seen(PARTS)[lag] < sick[lag] / 3
 
 
+def test_no_threshold_is_made_from_a_run_that_was_not_healthy() -> None:
+    slow = dict.fromkeys(alerts.QUERIES, 0.29) | {"acquire wait, p99 (s)": 5.0}
+    with pytest.raises(LabError, match=r"healthy run: acquire wait, p99 .s. 5. Expected"):
+        alerts.thresholds(slow)
+
+
 def test_two_workers_have_a_probe_and_a_pool_each(dsn: Dsn, nothing_is_left: None) -> None:
     async def both(service: process.Service) -> dict[int, Any]:
         found: dict[int, Any] = {}
@@ -194,6 +201,11 @@ def test_the_tests_of_the_endpoints_fail_on_the_sick_service_alone(dsn: Dsn) -> 
         key for key, outcome in found.items() if outcome == "FAILED" and "probe" not in key[1]
     }
     assert {("sick", "test_by_blockbuster", e) for e in ("payments", "payments, quick")} == others
+
+
+def test_a_service_that_does_not_answer_is_no_praise_of_a_detector() -> None:
+    with pytest.raises(LabError, match=r"does not answer .credit.: .*(Error|refused)"):
+        testing.run_on({"sick": ()}, "postgresql://lab:lab@127.0.0.1:1/lab")
 
 
 def test_settings_come_from_the_environment_and_hide_the_dsn() -> None:
