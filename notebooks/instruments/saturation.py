@@ -15,10 +15,10 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
     """Let 40 clients ask one query back to back, on a pool of this size.
 
     A closed loop: right where the question is how much can be answered, not how long one waits.
-    The count begins when each client has had one answer, and ends with the last answer. Otherwise
-    the queries that are under way at its end would be missing: most, where many are under way.
+    Each client counts from its first answer to its last, so in whole queries. Otherwise those that
+    are under way at the end would be missing: most, where many are under way.
     """
-    log: list[tuple[float, float, float]] = []  # asked, got a connection, gave it back
+    log: list[tuple[int, float, float, float]] = []  # asked, got a connection, gave it back
     counts: list[int] = []  # every 10 ms, how many connections were in use
     answered: set[int] = set()
     holding, began = 0, inf
@@ -30,7 +30,7 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
                 got, holding = perf_counter(), holding + 1
                 await connection.fetch(query)
             holding -= 1
-            log.append((asked, got, perf_counter()))
+            log.append((number, asked, got, perf_counter()))
             answered.add(number)
             if began == inf and len(answered) == CLIENTS:
                 began = perf_counter()
@@ -43,10 +43,11 @@ async def saturate(dsn: str, query: str, size: int, seconds: float) -> dict[str,
 
     async with asyncpg.create_pool(dsn, min_size=size, max_size=size) as pool:
         await asyncio.gather(count(), *(client(number, pool) for number in range(CLIENTS)))
-    times = pd.DataFrame(log, columns=["asked", "got", "back"])
-    times = times[times.back > began]
+    times = pd.DataFrame(log, columns=["client", "asked", "got", "back"])
+    backs = times.groupby("client").back
+    times = times[times.client.duplicated()]  # all but the first of each
     return {
-        "per second": len(times) / (times.back.max() - began),
+        "per second": ((backs.count() - 1) / (backs.max() - backs.min())).sum(),
         "acquire (ms)": 1e3 * (times.got - times.asked).mean(),
         "held (ms)": 1e3 * (times.back - times.got).mean(),
         "busy, counted": sum(counts) / len(counts),
