@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from labkit.probe.frames import (
+    Frame,
     after_other_lines,
     is_library,
     lets_go,
@@ -20,7 +21,7 @@ from labkit.probe.frames import (
     only_entered,
 )
 from labkit.probe.meters import Measured, perf_counter, thread_cpu
-from labkit.probe.origin import Place, Where, place_in_thread
+from labkit.probe.origin import Place, place_in_thread
 
 _WORTH = 0.001  # s of CPU time of other threads, after which they are looked at
 # In these files of the library's, a thread waits for work, and what it did is no longer on its
@@ -120,17 +121,19 @@ def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | 
     # interpreter has, too. So nothing is proved beside another line that can have kept it for as
     # long, or beside a thread whose CPU time nobody knows; nor of a line whose threads had more CPU
     # time than has passed: they ran without.
-    by_line = defaultdict[Where, list[Suspect]](list)
+    by_line = defaultdict[Frame | None, list[Suspect]](list)
     for s in suspects:
-        by_line[s.place.line, s.place.thread and ""].append(s)
+        by_line[s.place.line].append(s)
     # Another can have slept with the interpreter for as long as these did not run.
     enough = 0.8 * (m.kept + m.idle)
     able = [line for line in by_line.values() if sum(map(_cpu, line)) >= enough]
     if len(able) != 1 or any(s.cpu is None for s in suspects):
         return None
-    ran_without = sum(map(_cpu, able[0])) > 1.2 * m.took or any(s.proved < 0 for s in able[0])
-    who = max(able[0], key=_cpu).place
-    return who if who.thread and not ran_without else None
+    if sum(map(_cpu, able[0])) > 1.2 * m.took:
+        return None
+    if any(s.proved < 0 or s.place.thread is None for s in able[0]):  # or it has ended
+        return None
+    return max(able[0], key=_cpu).place
 
 
 def _cpu(suspect: Suspect) -> float:
