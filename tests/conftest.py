@@ -213,6 +213,15 @@ def dsn(session_home: Path) -> Dsn:
 
 
 @pytest.fixture(autouse=True)
+def no_setting_is_inherited() -> Iterator[None]:
+    """From another test, in which database() took labkit's own server, and left this behind."""
+    with pytest.MonkeyPatch.context() as patch:  # undone after the test's own
+        patch.setenv("PGSSLMODE", "")
+        patch.delenv("PGSSLMODE")
+        yield
+
+
+@pytest.fixture(autouse=True)
 def the_server_runs(request: pytest.FixtureRequest, session_home: Path) -> None:
     """Start the tests' server again, if a test worked in another home: this process let go of it.
 

@@ -19,8 +19,7 @@ from labkit.server.programs import leave_out_settings
 T = TypeVar("T")
 
 COMPOSE_PLACE = "127.0.0.1:54320"
-# As in docker-compose.yml. Without TLS: drivers might fail on a certificate of the user's.
-COMPOSE_URL = f"postgresql://lab:lab@{COMPOSE_PLACE}/lab?sslmode=disable"
+COMPOSE_URL = f"postgresql://lab:lab@{COMPOSE_PLACE}/lab"  # as in docker-compose.yml
 
 
 def database() -> Dsn:

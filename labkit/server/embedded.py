@@ -61,8 +61,7 @@ def start() -> str:
         except (LabError, OSError, RuntimeError) as error:  # fasteners raises the last
             _let_go()
             raise (error if isinstance(error, LabError) else failure(home, str(error))) from None
-        # Without TLS, for which drivers might read a certificate of the user's, and fail on it.
-        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab?sslmode=disable"
+        return f"postgresql://lab:{password}@127.0.0.1:{port}/lab"
 
 
 def stop(home: Path) -> bool:

@@ -58,14 +58,18 @@ def leave_out_settings() -> list[str]:
     """Take the user's PG* settings out of this process, and so out of those that it starts.
 
     They are for a server of the user's. Drivers would follow them to another one than the URL
-    names (PGHOSTADDR), or fail on it (PGSSLMODE, PGSERVICE); no URL can say otherwise.
+    names (PGHOSTADDR), or fail on it (PGSSLMODE, PGSERVICE); no URL can say otherwise. Nor are they
+    to ask for TLS: they would read a certificate in ~/.postgresql, and fail where it has a secret.
 
     Returns:
         Their names.
     """
+    without_tls = {"PGSSLMODE": "disable"}
     names = [name for name in sorted(os.environ) if name.startswith("PG")]
+    names = [name for name in names if os.environ[name] != without_tls.get(name)]
     for name in names:
         del os.environ[name]
+    os.environ |= without_tls
     return names
 
 

@@ -525,7 +525,7 @@ sys.stdin.readline()
 
 def stop(dsn: str, held: float) -> tuple[str, float, "subprocess.Popen[str]"]:
     """Stop a process that measures; return what it said, after how long, and the process."""
-    server = dsn[:] + "&application_name=stopped"
+    server = dsn[:] + "?application_name=stopped"
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPED.format(held=held), server],
         stdin=subprocess.PIPE,

@@ -262,7 +262,7 @@ def wait_for(dsn: str, name: str, some: bool) -> bool:
 @pytest.mark.parametrize("seed", [0, 12])  # connections asked for twice; row locks
 def test_the_stop_button_leaves_no_connection_and_no_lock(dsn: Dsn, seed: int) -> None:
     name = f"mystery {seed}"
-    command = [sys.executable, "-c", STOPPED, f"{dsn[:]}&application_name={name}", f"{seed}"]
+    command = [sys.executable, "-c", STOPPED, f"{dsn[:]}?application_name={name}", f"{seed}"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdout
@@ -278,7 +278,7 @@ def test_the_stop_button_leaves_no_connection_and_no_lock(dsn: Dsn, seed: int) -
 
 
 def test_a_run_leaves_no_connection_and_no_thread(dsn: Dsn) -> None:
-    server, threads = f"{dsn[:]}&application_name=mystery", threading.active_count()
+    server, threads = f"{dsn[:]}?application_name=mystery", threading.active_count()
     Case(11, server).measure(seconds=1)
     assert wait_for(dsn, "mystery", some=False)
     assert threading.active_count() <= threads

@@ -319,7 +319,7 @@ def test_a_stale_pid_file_harms_no_other_program(home: Path, kernel: Begin, name
 
 def test_it_takes_another_port_when_its_own_is_taken(home: Path, kernel: Begin) -> None:
     first = kernel()
-    port = first.start().rpartition(":")[2].partition("/lab")[0]
+    port = first.start().rpartition(":")[2].removesuffix("/lab")
     first.end()
     until(lambda: gone(home))
     with socket.create_server(("127.0.0.1", int(port))):
