@@ -37,8 +37,8 @@ async def try_limits(
         began, outcome = perf_counter(), "went through"
         try:
             await call
-        except OSError as error:  # TimeoutError is one; so is a connection that was cut
-            outcome = type(error).__name__
+        except (OSError, asyncpg.ConnectionDoesNotExistError) as error:
+            outcome = type(error).__name__  # a TimeoutError, or a connection that was cut
         return where, limit, outcome, perf_counter() - began
 
     def pool_of(size: int) -> Any:
