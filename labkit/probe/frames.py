@@ -191,7 +191,9 @@ def at_work(stack: Stack) -> tuple[Frame | None, Frame | None]:
     """The frame at work; and the user's frame, if that only awaits it (a library's coroutine)."""
     runs = [i for i, frame in enumerate(stack) if _calls_back(frame)]
     # What has such a name need not be a loop's: websocket-client has a `run_forever` of its own.
-    runs = runs or [i for i, frame in enumerate(stack) if _runs(frame)]
+    runs = runs or [
+        i for i, f in enumerate(stack) if f.function in _RUN_A_LOOP and is_library(f.file)
+    ]
     inside = [f for f in stack[runs[-1] + 1 if runs else 0 :] if not f.file.startswith(_LABKIT)]
     own = max((i for i, frame in enumerate(inside) if is_users(frame)), default=-1)
     user, called = (inside[own] if own >= 0 else None), inside[own + 1 :]
@@ -205,10 +207,6 @@ def _calls_back(frame: Frame) -> bool:
     if frame.function == "_run":
         return frame.file == _EVENTS
     return frame.function == "_run_once" and is_library(frame.file)
-
-
-def _runs(frame: Frame) -> bool:
-    return frame.function in _RUN_A_LOOP and is_library(frame.file)
 
 
 def is_users(frame: Frame | None) -> bool:

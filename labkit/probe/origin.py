@@ -57,9 +57,9 @@ def place_in_task(stack: Stack, task: asyncio.Task[Any] | None) -> Place:
     frame, line = at_work(stack)
     if task is None:
         return Place(stack, awaited_at=line)
-    name = task.get_name() if type(task).get_name in _GET_NAMES else None
-    name = None if re.fullmatch(r"Task-\d+", name or "Task-1") else name
-    return Place(stack, name, None, line or (None if is_users(frame) else _awaiting_line(task)))
+    name = task.get_name() if type(task).get_name in _GET_NAMES else ""
+    given = None if re.fullmatch(r"(Task-\d+)?", name) else name
+    return Place(stack, given, None, line or (None if is_users(frame) else _awaiting_line(task)))
 
 
 def place_in_thread(frame: types.FrameType | None, thread: str) -> Place:

@@ -75,8 +75,7 @@ class Service:
         until = time.monotonic() + PATIENCE
         while (up := str(self.log).count("startup complete")) < count:
             if time.monotonic() > until or self.process.poll() is not None:
-                only = f"Only {up} of {count} workers came up within {PATIENCE:g} s"
-                raise LabError(_ended(self, only))
+                raise LabError(_ended(self, f"Only {up} of {count} workers came up"))
             time.sleep(0.05)
 
     @property
