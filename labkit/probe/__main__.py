@@ -26,7 +26,7 @@ from labkit.probe.attach import attach
 from labkit.probe.program import say, watch_every_loop
 from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
-from labkit.probe.watch import Probe, refuse_without_gil
+from labkit.probe.watch import Probe, refuse_where_no_look_is_possible
 
 _GRACE = 3.0  # s; without the probe, a signal would have ended the program at once
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         Probe(options.threshold_ms)  # refuses what is no threshold
         if not attaching:
-            refuse_without_gil()
+            refuse_where_no_look_is_possible()
         if options.json:
             open(options.json, "a").close()  # now, not after an hour, it must be known to work
         if attaching:

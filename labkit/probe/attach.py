@@ -14,7 +14,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.probe.summary import Summary
-from labkit.probe.watch import Probe, refuse_without_gil
+from labkit.probe.watch import Probe, refuse_where_no_look_is_possible
 
 # Runs in the other process, in a namespace of its own. The work is done on a thread, so that its
 # loop is not held by an import; what was imported of labkit is forgotten afterwards.
@@ -101,7 +101,7 @@ def watch_loops(
     Raises:
         LabError: No loop runs, or one is being watched already; or Python runs without its lock.
     """
-    refuse_without_gil()
+    refuse_where_no_look_is_possible()
     loops = {main_loop} - {None}
     caller: Any  # None after each thread: nobody's frames are kept alive
     for caller in sys._current_frames().values():

@@ -1,5 +1,6 @@
 """Watch an asyncio loop: how late it is, when it stalls, for how long, why, and at which line."""
 
+import _thread
 import asyncio
 import gc
 import math
@@ -46,7 +47,7 @@ class Probe:
 
     Raises:
         LabError: There is no running loop, or it is being watched already; or this Python runs
-            without its global interpreter lock.
+            without its global interpreter lock, or its threads are greenlets.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Probe:
                 "Probe() was entered where no asyncio loop runs. Enter it inside a coroutine:\n"
                 "    async def main():\n        with labkit.Probe() as probe: ..."
             ) from None
-        refuse_without_gil()
+        refuse_where_no_look_is_possible()
         if loop in _watched or not self._free.acquire(blocking=False):
             already = "loop is watched by a probe" if loop in _watched else "probe watches a loop"
             raise LabError(
@@ -172,11 +173,17 @@ class Probe:
             self._noise.add(verdict)
 
 
-def refuse_without_gil() -> None:
-    """Raise LabError on a free-threaded Python: a look there stops all threads, or crashes."""
+def refuse_where_no_look_is_possible() -> None:
+    """Raise LabError on a free-threaded Python, and where threads are none of the system's."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():  # 3.13 and later have it
         raise LabError(
             "This Python runs without its global interpreter lock. There, a look at a thread that "
             "runs makes all threads wait, and may crash the process. Expected: a Python with that "
             "lock, or PYTHON_GIL=1 in its environment."
+        )
+    starter = str(getattr(_thread.start_new_thread, "__module__", ""))
+    if starter.partition(".")[0] in ("gevent", "eventlet"):
+        raise LabError(
+            "gevent or eventlet has made greenlets of this program's threads. While one computes, "
+            "no other can look at it. Expected: a process whose threads they have not replaced."
         )

@@ -585,6 +585,19 @@ def test_a_free_threaded_python_is_refused(
     assert "PYTHON_GIL=1" in capsys.readouterr().err
 
 
+def test_greenlets_in_place_of_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enter() -> None:
+        with Probe():
+            pass
+
+    def start_new_thread() -> None: ...
+
+    start_new_thread.__module__ = "gevent.thread"
+    monkeypatch.setattr("_thread.start_new_thread", start_new_thread)
+    with pytest.raises(LabError, match=r"^gevent or eventlet has made greenlets .* Expected"):
+        asyncio.run(enter())
+
+
 IN_A_SUBINTERPRETER = """
 import asyncio
 from concurrent import interpreters
