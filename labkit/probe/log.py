@@ -14,10 +14,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from labkit.probe.frames import Frame
+from labkit.probe.meters import perf_counter
 from labkit.probe.stall import Stall
 from labkit.probe.summary import Rows, count
 
@@ -85,8 +85,8 @@ class Teller:
 
     def _say_how_many_more(self, leaving: bool) -> None:
         for key, row in list(self._more.items()):
-            if leaving or monotonic() - self._logged[key] >= _AGAIN:
-                self._logged[key] = monotonic()
+            if leaving or perf_counter() - self._logged[key] >= _AGAIN:
+                self._logged[key] = perf_counter()
                 del self._more[key]
                 seconds = row["total_ms"] / 1e3
                 where = f", {row['at']} {key[0]}" if key[0] else ""
@@ -109,7 +109,7 @@ class Teller:
                 self._logged.clear()
             known = stall.cause in {cause for _, cause in self._logged}
             page = "" if known else f" (what to do: python -m labkit.probe why {stall.cause})"
-            self._logged[key] = monotonic()
+            self._logged[key] = perf_counter()
             self.write(logging.INFO, f"{stall}{page}")
 
 
