@@ -1,7 +1,6 @@
 """Run a scenario under load and probe, on a loop of its own, and keep what was seen."""
 
 import contextlib
-import gc
 import inspect
 import math
 import threading
@@ -74,9 +73,6 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
     work, progress, began = Work(scenario, name, threshold_ms), Progress(), perf_counter()
     limit, runs = _limit.get((math.inf, []))
     earlier = {*threading.enumerate()}
-    # The notebook's own hundred thousands of objects are not the service's garbage: out of the way.
-    gc.collect()
-    gc.freeze()
     try:
         work.start()
         # Not work.join(): in Python 3.11 and 3.12 an interrupted join() takes a thread for ended.
@@ -96,7 +92,6 @@ def measure(scenario: Scenario, *, name: str | None = None, threshold_ms: float 
             raise TooLong(f"had not ended after {limit:g} s{left}") from None
         raise Stopped(f"{name} was stopped{left}.") from None
     finally:
-        gc.unfreeze()
         _outlived.update({*threading.enumerate()} - earlier)
     if work.error is not None:
         progress.update(f"{name}: failed", last=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import math
 import sys
@@ -84,11 +85,16 @@ class Work(threading.Thread):
             log.addFilter(self._keep_warning)
             log.addHandler(_SILENT)
         try:
+            # The notebook's own hundred thousands of objects are not the service's garbage: out of
+            # the way. Here, as on the main thread a finalizer would swallow a KeyboardInterrupt.
+            gc.collect()
+            gc.freeze()
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self.error = error
         finally:
+            gc.unfreeze()
             for log in _LOGS:
                 log.removeFilter(self._keep_warning)
                 log.removeHandler(_SILENT)

@@ -23,6 +23,7 @@ import pytest
 
 from labkit import LabError, Load, Run, bars, lower, measure, measure_pairs, similar
 from labkit.display import diverted
+from labkit.errors import Stopped
 from labkit.exercises import notebooks
 from labkit.measure import TooLong, experiment, left_behind, limited
 from labkit.measure import machine as machine_module
@@ -585,6 +586,25 @@ def test_the_stop_button_answers_while_the_loop_is_held_and_says_where(dsn: str)
         assert all_closed(dsn)  # once the call that held it is over
         process.communicate("\n")
     assert process.returncode == 0
+
+
+def test_the_stop_button_is_heard_while_garbage_is_collected() -> None:
+    class Pressing:
+        def __init__(self) -> None:
+            self.me = self  # so that only the collector finds it
+
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # so that nobody finds it earlier
+    Pressing()
+    try:
+        with pytest.raises(Stopped, match="short was stopped"):
+            measure(short)
+    finally:
+        gc.enable()
+        signal.signal(signal.SIGINT, before)
 
 
 # Pairs.
