@@ -29,11 +29,7 @@ from labkit.server.programs import IS_ROOT, run
 
 
 def place() -> Path:
-    """Return the server's directory, whether it is there or not.
-
-    Raises:
-        LabError: It cannot be told: see `directory`.
-    """
+    """Return the server's directory, whether it is there or not."""
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
     return directory(where) / "postgresql"
 
@@ -43,9 +39,6 @@ def directory(default: Callable[..., str]) -> Path:
 
     A relative one counts from the user's home directory: kernels and commands are started in
     different directories.
-
-    Raises:
-        LabError: There is no home directory to count from, or links that lead nowhere.
     """
     try:
         path = Path(os.environ.get("LABKIT_HOME") or default("labkit", appauthor=False))
@@ -82,19 +75,15 @@ def write_record(home: Path, **record: int) -> None:
     (home / "running.json").write_text(text, "utf-8")
 
 
-def supervised(home: Path) -> bool:
-    """Whether a supervisor is alive that works in this very directory, here or elsewhere."""
-    lock = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
-    free = lock.acquire_read_lock(blocking=False)
-    lock.lockfile.close()  # and so gives it up
-    return not free
-
-
 def serving(home: Path) -> int | None:
     """The port of the server, if it can be used from here and now."""
     record = _read_record(home)
-    usable = record.get("here") == here() and "port" in record and is_alive(record["server"])
-    return record["port"] if usable and supervised(home) else None
+    if record.get("here") != here() or "port" not in record or not is_alive(record["server"]):
+        return None
+    supervisor = fasteners.InterProcessReaderWriterLock(home / "supervisor.lock")
+    ended = supervisor.acquire_read_lock(blocking=False)
+    supervisor.lockfile.close()  # and so gives it up
+    return None if ended else record["port"]
 
 
 def is_alive(pid: int) -> bool:
