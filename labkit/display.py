@@ -62,13 +62,9 @@ def diverted(put: Put) -> Iterator[None]:
 
 
 def show(
-    text: str,
-    *,
-    html: str | None = None,
-    png: bytes | None = None,
-    data: dict[str, Any] | None = None,
+    text: str, *, html: str = "", png: bytes = b"", data: dict[str, Any] | None = None
 ) -> None:
-    """Display one output.
+    """Display one output: as HTML or a picture, too, if there is one.
 
     Args:
         text: The whole message in words; what is printed outside a notebook, and read aloud by
@@ -79,25 +75,27 @@ def show(
     """
     bundle: dict[str, Any] = {"text/plain": text}
     metadata: dict[str, Any] = {"labkit": data} if data else {}
-    if html is not None:
+    if html:
         bundle["text/html"] = html
-    if png is not None:
+    if png:
         bundle["image/png"] = png
         width = struct.unpack(">I", png[16:20])[0] // 2  # charts are drawn for sharp screens
         metadata["image/png"] = {"alt": text, "width": width}
     put(bundle, metadata)
 
 
-def put(bundle: dict[str, Any], metadata: dict[str, Any]) -> None:
+def put(bundle: dict[str, Any], metadata: dict[str, Any], **how: Any) -> Any:
     """Display a picture or a table as Jupyter has it; outside a notebook, print its words."""
     if instead := _instead.get():
         instead(bundle, metadata)
     elif in_notebook():
         from IPython.display import display
 
-        display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+        show_as: Any = display  # IPython has no types
+        return show_as(bundle, raw=True, metadata=metadata, **how)
     else:
         print(bundle["text/plain"])
+    return None
 
 
 def as_html(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -139,12 +137,7 @@ class Progress:
     def update(self, text: str, *, last: bool = False, data: dict[str, Any] | None = None) -> None:
         """Replace the line; `data` as for `show`."""
         bundle, metadata = {"text/plain": text}, {"labkit": data or {}}
-        if _instead.get() or (last and not in_notebook()):
-            put(bundle, metadata)
-        elif self._handle is not None:
+        if self._handle is not None:
             self._handle.update(bundle, raw=True, metadata=metadata)
-        elif in_notebook():
-            from IPython.display import display
-
-            show_as: Any = display  # IPython has no types
-            self._handle = show_as(bundle, raw=True, metadata=metadata, display_id=True)
+        elif last or in_notebook() or _instead.get():
+            self._handle = put(bundle, metadata, display_id=True)

@@ -97,9 +97,8 @@ def lines(
         many = {name: len(column) for name, column in columns.items()}
         raise LabError(f"lines() was given {many} figures for {len(x)} x. Expected one for each x.")
     for (name, column), (colour, dashes, marker) in zip(columns.items(), cycle(_LINES)):
-        look: dict[str, Any] = {"marker": marker, "ms": 5}
-        look = {"drawstyle": "steps-post"} if during else look
-        axes.plot(x, column, color=colour, ls=dashes, label=name, **look)
+        look: dict[str, Any] = {"drawstyle": "steps-post"} if during else {"marker": marker}
+        axes.plot(x, column, color=colour, ls=dashes, label=name, ms=5, **look)
     if log:
         logarithmic(axes)
     else:
