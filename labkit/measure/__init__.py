@@ -5,7 +5,7 @@ a thread; `machine` watches how late the machine itself is. `run` holds what was
 machine that is never late would have shown; from both, `claims` and `pairs` say what held.
 """
 
-from labkit.measure.claims import above, at_most, exactly, none, verify
+from labkit.measure.claims import VERDICT, above, at_most, exactly, none, verify
 from labkit.measure.experiment import TooLong, left_behind, limited, measure, measure_pairs
 from labkit.measure.load import Load
 from labkit.measure.machine import Machine

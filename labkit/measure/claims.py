@@ -43,7 +43,7 @@ from labkit.measure.run import Run, ms
 Figure = Callable[[Run], float]
 Watched = Run | Machine | Iterable[Run | Machine]
 
-_MARK = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
+VERDICT = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def verify(*claims: Claim) -> None:
     rows = []
     for c in claims:
         figure = f"{c.figure}; {c.why}: run it again" if c.held is None else c.figure
-        rows.append((_MARK[c.held], c.claim, figure))
+        rows.append((VERDICT[c.held], c.claim, figure))
     text = "\n".join(f"{verdict}: {claim} ({figure})" for verdict, claim, figure in rows)
     html = as_html(["verdict", "claim", "figure"], rows)
     show(text, html=html, data={"claims": [asdict(c) for c in claims]})

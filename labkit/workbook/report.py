@@ -14,9 +14,8 @@ from rich.table import Table
 
 from labkit import exercises
 from labkit.errors import LabError
-from labkit.measure import ms
+from labkit.measure import VERDICT, ms
 
-VERDICT = {True: "✔ held", False: "✘ broken", None: "? inconclusive"}
 PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}  # [1] stays [1]
 Figures = dict[str, Any]  # of a run or of a claim
 

@@ -17,12 +17,12 @@ from rich.status import Status
 from rich.text import Text
 
 from labkit import exercises
+from labkit.measure import VERDICT
 from labkit.server import database
 from labkit.workbook.kernel import execute, refuse_homeless
 from labkit.workbook.pages import overview, write
 from labkit.workbook.report import (
     PLAIN,
-    VERDICT,
     Result,
     headings,
     in_sum,
