@@ -28,7 +28,7 @@ from labkit.display import show
 from labkit.errors import LabError
 from labkit.exercises import progress
 from labkit.exercises.strays import answers_frame, strays_refused
-from labkit.measure import Run, TooLong, left_behind, limited
+from labkit.measure import STARVED, Run, TooLong, idle_since, left_behind, limited
 
 Outcome = Literal["pass", "not yet", "raised", "inconclusive", "not attempted"]
 _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
@@ -36,6 +36,7 @@ _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
 # An answer that never ends must not keep the notebook. Load itself waits 10 s for a request.
 PATIENCE = 8.0  # s; then a call of the answer that still waits is broken off
 LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
+_QUEUED = "what computed had to queue for a processor"
 
 
 class NotYet(LabError):  # noqa: N818 (it is an answer)
@@ -102,10 +103,13 @@ class Exercise:
         if not callable(answer):
             said = f"Expected a coroutine function (`async def`), and got {answer!r:.80}."
             return Verdict("not yet", said)
-        endless: list[str] = []
+        import psutil  # here, as `import labkit` is to be quick
+
+        endless: list[NotYet] = []
+        before = psutil.cpu_times()
         with limited(LIMIT) as runs, strays_refused() as strays:
             try:
-                verdict: Verdict = self._material.check(_patient(answer, endless))
+                verdict: Verdict = self._material.check(_patient(answer, endless, before))
             except TooLong as late:
                 return Verdict("not yet", f"your answer {late}.")
             except NotYet as seen:
@@ -115,7 +119,7 @@ class Exercise:
         if strays and verdict.outcome != "pass":  # whatever came of it
             return Verdict("not yet", strays[0])
         if endless and verdict.outcome in ("pass", "raised"):
-            return Verdict("not yet", endless[0])
+            return Verdict(endless[0].outcome, str(endless[0]))
         if runs and hasattr(self._material, "chart"):
             self._material.chart(runs[-1])
         return replace(verdict, why=self._material.WHY if verdict.outcome == "pass" else "")
@@ -142,9 +146,14 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = math.inf) -
     """
     late = ""
     if run.machine.starved and over < 4:
-        late = "what computed had to queue for a processor"
+        late = _QUEUED
     if run.noise_max_ms >= least_ms:
         late = f"by itself it was up to {run.noise_max_ms:.0f} ms late"
+    return _unless(late, seen)
+
+
+def _unless(late: str, seen: str) -> NotYet:
+    """What was seen, unless the machine was late, as is said in words."""
     if not late:
         return NotYet(seen)
     todo = "Close other programs, and run the check again."
@@ -165,10 +174,11 @@ def find_lessons() -> None:
         sys.path.append(path)  # after where the kernel runs: a learner's own copy
 
 
-def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., Any]:
+def _patient(answer: Callable[..., Any], endless: list[NotYet], before: Any) -> Callable[..., Any]:
     """Break off each call that has not ended in time, and note where it waited.
 
-    An answer need only return what can be awaited: it may be decorated, or an object.
+    An answer need only return what can be awaited: it may be decorated, or an object. `before` is
+    what psutil.cpu_times() gave when the check began.
     """
 
     @functools.wraps(answer)
@@ -189,10 +199,11 @@ def _patient(answer: Callable[..., Any], endless: list[str]) -> Callable[..., An
                 raise
             trace = traceback.extract_tb(error.__cause__.__traceback__)
             said = f"a call of your answer had not ended after {PATIENCE:g} s: it waited at "
-            endless.append(f"{said}{answers_frame(trace)}.")
-            raise NotYet(endless[-1]) from None
-        endless.append(f"a call of your answer returned {what}.")
-        raise NotYet(endless[-1])
+            late = _QUEUED if idle_since(before) < STARVED else ""
+            endless.append(_unless(late, f"{said}{answers_frame(trace)}."))
+            raise endless[-1] from None
+        endless.append(NotYet(f"a call of your answer returned {what}."))
+        raise endless[-1]
 
     return patient
 

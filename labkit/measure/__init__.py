@@ -8,13 +8,15 @@ machine that is never late would have shown; from both, `claims` and `pairs` say
 from labkit.measure.claims import VERDICT, above, at_most, exactly, none, verify
 from labkit.measure.experiment import TooLong, left_behind, limited, measure, measure_pairs
 from labkit.measure.load import Load
-from labkit.measure.machine import Machine
+from labkit.measure.machine import STARVED, Machine, idle_since
 from labkit.measure.pairs import DOUBT, lower, more_failed, partners, similar, spread, typical
 from labkit.measure.run import Run, ms
 from labkit.measure.work import Scenario, refuse_patched_asyncio
 
 __all__ = [
     "DOUBT",
+    "STARVED",
+    "VERDICT",
     "Load",
     "Machine",
     "Run",
@@ -23,6 +25,7 @@ __all__ = [
     "above",
     "at_most",
     "exactly",
+    "idle_since",
     "left_behind",
     "limited",
     "lower",

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 _EVERY = 0.003  # s; how long the watching thread sleeps
 _PAUSE = 0.020  # s; later than this is a pause
-_STARVED = 0.1  # idle share of the processors below which whatever computes has to queue
+STARVED = 0.1  # idle share of the processors below which whatever computes has to queue
 _LATE_MS = 5.0  # later than this in one wake-up, and a few things may have come in another order
 # Milliseconds, and the share of the time in wake-ups later than that: above it, what waits often
 # waits for the machine, and what is served one by one makes a queue of it. The notebooks alone, on
@@ -42,8 +42,7 @@ class Machine:
     def __enter__(self) -> Self:
         import psutil  # here, so that a service that takes the probe home need not have it
 
-        psutil.cpu_times_percent()  # counts from here on
-        self._watching = True
+        self._before, self._watching = psutil.cpu_times(), True
         loops_thread = threading.get_native_id()
         self._thread = threading.Thread(
             target=self._watch, args=(loops_thread,), name="labkit-machine", daemon=True
@@ -52,12 +51,10 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import psutil
-
         self._watching = False
         self._thread.join()
         self.late_ms.sort()
-        self.idle = psutil.cpu_times_percent().idle / 100
+        self.idle = idle_since(self._before)
 
     def _watch(self, loops_thread: int) -> None:
         asked, cpu, queue = perf_counter(), process_time(), _queued(loops_thread)
@@ -94,7 +91,7 @@ class Machine:
         """Whether whoever computed had to queue for a processor, and often."""
         watched = sum(self.late_ms) + 1e3 * _EVERY * len(self.late_ms)
         lost = ((sum(ms for ms in self.late_ms if ms > least), share) for least, share in _LOST)
-        return self.idle < _STARVED or any(ms > share * watched for ms, share in lost)
+        return self.idle < STARVED or any(ms > share * watched for ms, share in lost)
 
     @property
     def trouble(self) -> str:
@@ -103,7 +100,7 @@ class Machine:
             longest = 1e3 * max(end - start for start, end in self.pauses)
             return f"the machine paused, for up to {longest:.0f} ms"
         if self.starved:
-            return f"the machine was {'busy' if self.idle < _STARVED else 'late again and again'}"
+            return f"the machine was {'busy' if self.idle < STARVED else 'late again and again'}"
         late = self.late(1)
         return f"the machine was up to {late:.0f} ms late" if late > _LATE_MS else ""
 
@@ -137,6 +134,15 @@ def served_as_before(
         return max(waits, default=0.0)
 
     return again, unknown
+
+
+def idle_since(before: Any) -> float:
+    """The share of the processors' time that nobody has used since psutil.cpu_times() gave this."""
+    import psutil
+
+    now = psutil.cpu_times()
+    spent = sum(now) - sum(before)
+    return (now.idle - before.idle) / spent if spent > 0 else 1.0
 
 
 def _queued(thread: int) -> float:

@@ -99,19 +99,19 @@ def check(answer: Answer) -> lab.Verdict:
             returned.append((await answer(pool, workers), dict(expected)))
 
         async def alone() -> None:
-            nonlocal pool
             costs.append(Cost())
-            with counted_rows(costs[-1]):
-                async with asyncpg.create_pool(dsn, **sizes) as pool:
-                    await measured(best, costs[-1])
+            await measured(best, costs[-1])
 
         sizes: Any = {"min_size": SIZE, "max_size": SIZE, "server_settings": {"TimeZone": ZONE}}
         async with asyncpg.create_pool(dsn, **sizes) as pool:
             expected.update(_seen_here(ranking.rank(await pool.fetch(ranking.ORDERS))))
-        await alone()
-        async with another_order(dsn, NEWCOMER, MADE_AT) as amount:
-            expected.update(ranking.rank([(NEWCOMER, amount, MADE_AT)]))
-            await alone()
+        # The same pool both times: some remember what they saw by the pool, or in a connection.
+        with counted_rows(costs):
+            async with asyncpg.create_pool(dsn, **sizes) as pool:
+                await alone()
+                async with another_order(dsn, NEWCOMER, MADE_AT) as amount:
+                    expected.update(ranking.rank([(NEWCOMER, amount, MADE_AT)]))
+                    await alone()
         del expected[WEEK]
         async with asyncpg.create_pool(dsn, **sizes) as pool:
             load.offer("lookup", lambda: pool.fetchval(LOOKUP), rate=200)
@@ -170,7 +170,7 @@ def check(answer: Answer) -> lab.Verdict:
             run,
             p99 / 4,  # one that is late in each of a lookup's steps
             f"alone, your answer is fine. But under load the lookups' p99 was {p99:.0f} ms.",
-            p99 / FELT_MS,
+            1,  # a queue has no end while the processors are too few
         )
     rows = max(cost.rows for cost in costs)
     return lab.Verdict(

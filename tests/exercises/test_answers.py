@@ -96,7 +96,12 @@ ANYWHERE = [
         "a call of your answer returned a coroutine that nobody awaited: write `return await …`",
     ),
     Case(returns_a_future, "not yet", "your answer returned a Future that nobody awaited: write"),
-    Case(waits_for_ever, "not yet", r"had not ended after 0.5 s: it waited at test_answers\.py:"),
+    Case(
+        waits_for_ever,
+        "not yet",
+        r"had not ended after 0.5 s: it waited at test_answers\.py:",
+        by_the_clock=True,
+    ),
     Case(
         never_gives_the_loop_back,
         "not yet",

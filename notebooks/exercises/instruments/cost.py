@@ -143,12 +143,12 @@ def without_the_check(frame: FrameType) -> Stack:
 
 
 @contextmanager
-def counted_rows(cost: Cost) -> Iterator[None]:
-    """Listen to each connection of asyncpg that is made in the block, whoever makes it."""
+def counted_rows(costs: list[Cost]) -> Iterator[None]:
+    """Listen to each connection of asyncpg that is made in the block, for the last of the costs."""
     make = asyncpg.Connection.__init__
 
     def listened(self: Any, protocol: Any, transport: Any, *args: Any) -> None:
-        transport.set_protocol(Listening(protocol, cost))
+        transport.set_protocol(Listening(protocol, costs))
         make(self, protocol, transport, *args)
 
     with patch.object(asyncpg.Connection, "__init__", listened):
@@ -158,8 +158,8 @@ def counted_rows(cost: Cost) -> Iterator[None]:
 class Listening:
     """Counts the rows in what PostgreSQL sends, and hands it on to asyncpg."""
 
-    def __init__(self, protocol: Any, cost: Cost) -> None:
-        self._cost, self._rows, self._rest = cost, 0, bytearray()
+    def __init__(self, protocol: Any, costs: list[Cost]) -> None:
+        self._costs, self._rows, self._rest = costs, 0, bytearray()
         self._protocol = protocol
 
     def __getattr__(self, name: str) -> Any:
@@ -176,7 +176,8 @@ class Listening:
                 break
             if kind == b"D":  # a row; of COPY (d), asyncpg decodes none
                 self._rows += 1
-                self._cost.rows = max(self._cost.rows, self._rows)
+                cost = self._costs[-1]
+                cost.rows = max(cost.rows, self._rows)
             elif kind in (b"C", b"s"):  # that is all; that is all of this batch
                 self._rows = 0
             at = end

@@ -271,6 +271,7 @@ CASES = [
         never_gives_it_back,
         "not yet",
         r"had not ended after 8 s: it waited at endpoint\.py:\d+ in never_gives_it_back\.",
+        by_the_clock=True,
     ),
     Case(keeps_it_to_sign, "not yet", "a text had been signed, and 1 connection of the pool"),
     Case(opens_a_connection_to_keep, "not yet", "1 connection beside the pool was still open"),

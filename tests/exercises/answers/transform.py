@@ -128,6 +128,23 @@ async def remembers_and_asks_something(pool, workers):
     return await remembers(pool, workers)
 
 
+by_pool: dict[object, object] = {}
+
+
+async def remembers_by_the_pool(pool, workers):
+    """As a decorator would that keeps a result for each set of arguments."""
+    if pool not in by_pool:
+        by_pool[pool] = await ranks_sums_in_python(pool, workers)
+    return by_pool[pool]
+
+
+async def remembers_in_a_temporary_table(pool, workers):
+    async with pool.acquire() as connection:
+        await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS sums AS {SUMS}")
+        rows = await connection.fetch("SELECT * FROM sums ORDER BY points, customer DESC")
+    return {row["week"]: (row["customer"], row["points"]) for row in rows}
+
+
 async def waits_for_the_worker(pool, workers):
     """Another process works, and the loop's thread waits for it. It might be any job."""
     best = await ranks_sums_in_python(pool, workers)
@@ -310,6 +327,8 @@ CASES = [
     Case(opens_its_own_connection, "not yet", IN_ONE_GO + ": they are"),
     Case(remembers, "not yet", "two calls, and the second result was still the first: your"),
     Case(remembers_and_asks_something, "not yet", "the second result was still the first"),
+    Case(remembers_by_the_pool, "not yet", "the second result was still the first"),
+    Case(remembers_in_a_temporary_table, "not yet", "the second result was still the first"),
     Case(
         leaves_the_whole_call_to_the_loops_thread,
         "not yet",
