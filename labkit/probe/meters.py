@@ -17,9 +17,9 @@ from functools import cache, partial
 try:
     from resource import RUSAGE_THREAD, getrusage
 
-    _COUNTS = True
+    COUNTS = True
 except ImportError:  # macOS, Windows
-    _COUNTS = False
+    COUNTS = False
 
 # The clock, in disguise: a test that freezes the time replaces each name that a module has for it.
 perf_counter = partial(time.perf_counter)
@@ -88,9 +88,10 @@ class Meters:
     """Reads what has happened since the last reading. For the sampler's thread only."""
 
     def __init__(self, loop_thread: int) -> None:
-        self._loop_thread, self._file, self._call = loop_thread, -1, -1
+        self._loop_thread, self._file, self._own, self._call = loop_thread, -1, -1, -1
         with contextlib.suppress(OSError):
             self._file = os.open(f"/proc/self/task/{loop_thread}/schedstat", os.O_RDONLY)
+            self._own = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
             self._futex = _FUTEX.get(os.uname().machine)
             self._interpreter = where_the_interpreter_is()
             if self._futex and self._interpreter and sys.maxsize > 2**32:
@@ -101,8 +102,10 @@ class Meters:
                 self._pread, size = ctypes.PyDLL(None).pread, ctypes.c_size_t
                 self._pread.argtypes = [ctypes.c_int, ctypes.c_char_p, size, ctypes.c_long]
                 self._answer = ctypes.create_string_buffer(40)
-        self._opened = {file: os.fstat(file) for file in (self._file, self._call) if file >= 0}
-        self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, 0, 0
+        self._opened = {
+            file: os.fstat(file) for file in (self._file, self._own, self._call) if file >= 0
+        }
+        self._totals, self._waits, self._queued, self._runs = (0.0,) * 6, 0, (0, 0), 0
         self.ask_the_system(self.read(0.0, (0.0, 0.0)))
 
     def read(self, asked: float, garbage: tuple[float, float], looks: bool = False) -> Measured:
@@ -118,13 +121,13 @@ class Meters:
         differences = (max(0.0, new - old) for old, new in zip(before, self._totals, strict=True))
         took, cpu, own_cpu, loop_ran, here, elsewhere = differences
         others, late = max(0.0, cpu - loop_ran - own_cpu), max(0.0, took - asked)
-        waits, self._waits = self._waits, getrusage(RUSAGE_THREAD).ru_nvcsw if _COUNTS else 0
+        waits, self._waits = self._waits, getrusage(RUSAGE_THREAD).ru_nvcsw if COUNTS else 0
         asks = max(0, self._waits - waits - 1)  # one of the waits was its sleep
         m = Measured(now, took, late, 0.0, 0.0, others, loop_cpu, here, elsewhere, asked=asks)
         if late > _LATE:
             # Its own CPU time is a garbage collection's.
             waited = asks * sys.getswitchinterval() + own_cpu
-            wanted = max(0.0, min(late, waited if _COUNTS else cpu))
+            wanted = max(0.0, min(late, waited if COUNTS else cpu))
             # Whoever had it may have slept with it, or have waited for a processor.
             m.kept = min(wanted, cpu) if cpu > late / 20 else wanted
             if late > _VERY_LATE:
@@ -153,15 +156,18 @@ class Meters:
         return waits
 
     def ask_the_system(self, m: Measured) -> None:
-        """Add what it knows of the loop's thread. Unlike `read`, it lets go of the interpreter."""
+        """Add what it knows of the two threads. Unlike `read`, it lets go of the interpreter."""
         if self._file < 0:
             return
         try:
             _, queued, runs = map(int, os.pread(self._file, 99, 0).split())
+            own = int(os.pread(self._own, 99, 0).split()[1])
         except (OSError, ValueError):  # the thread is gone, or a daemon has closed the file
             return
-        m.loop_queued, m.loop_runs = (queued - self._queued) / 1e9, runs - self._runs
-        self._queued, self._runs = queued, runs
+        m.loop_queued, own_queued = (queued - self._queued[0]) / 1e9, (own - self._queued[1]) / 1e9
+        m.loop_runs, self._runs, self._queued = runs - self._runs, runs, (queued, own)
+        # That this thread waited for a processor says nothing of the loop's, which may have slept.
+        m.stopped = max(0.0, m.stopped - own_queued)
 
     def close(self) -> None:
         """Give the files back, unless a daemon has closed them: the numbers may be others' now."""

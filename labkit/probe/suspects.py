@@ -20,9 +20,10 @@ from labkit.probe.frames import (
     no_collection,
     only_entered,
 )
-from labkit.probe.meters import Measured, perf_counter, thread_cpu
+from labkit.probe.meters import COUNTS, Measured, perf_counter, thread_cpu
 from labkit.probe.origin import Place, place_in_thread
 
+_MOST = 1000  # calls remembered
 _WORTH = 0.001  # s of CPU time of other threads, after which they are looked at
 # In these files of the library's, a thread waits for work, and what it did is no longer on its
 # stack; except in a `run`, where it calls a function in C.
@@ -33,8 +34,8 @@ class Suspect(NamedTuple):
     """A thread that had CPU time while the interpreter was kept."""
 
     cpu: float | None  # s; None where the system does not tell
-    # 1: it let go of the interpreter when made to; 0: nothing; -1: at this moment, it runs without
-    # (and may have had it before).
+    # 1: it let go of the interpreter when made to; 0: nothing; -1: in this call it runs without,
+    # and may have had it before.
     proved: int
     place: Place
     unsure: bool = False  # it may have been at another line before
@@ -48,6 +49,8 @@ class Suspects:
         # By thread: its frame and instruction, its CPU time (s), and whether it ran there while the
         # interpreter was free.
         self._seen: dict[int, tuple[tuple[int, int], float | None, bool]] = {}
+        # The file, first line and instruction of calls in which any thread ever ran without it.
+        self._run_without = set[tuple[str, int, int]]()
         self._ran = 0.0
         self.unsure = False  # whether who kept it may have been at another of its lines
 
@@ -87,8 +90,12 @@ class Suspects:
             native, at = thread.native_id if thread else None, (id(frame), frame.f_lasti)
             cpu, then = thread_cpu(native), perf_counter()
             ran = None if cpu is None else cpu - (had or 0.0)
-            free = (was_free and was_at == at) or (not m.kept and (ran or 0.0) > m.took / 2)
+            idle = not (m.asked if COUNTS else m.kept)
+            free = (was_free and was_at == at) or (idle and (ran or 0.0) > m.took / 2)
             self._seen[ident] = at, cpu, free
+            call = frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_lasti
+            if free and len(self._run_without) < _MOST:
+                self._run_without.add(call)
             if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
                 file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
                 waits = os.path.basename(file) in _WAITING and is_library(file)
@@ -97,8 +104,10 @@ class Suspects:
                 unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                if (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2:
-                    proved = -1  # the interpreter is here
+                # The interpreter is here; or this call is known to run without.
+                runs = (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2
+                if runs or (call in self._run_without and not proved):
+                    proved = -1
                 suspects.append(Suspect(ran, proved, place, unsure))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted; and
@@ -116,7 +125,9 @@ def culprit(suspects: list[Suspect], m: Measured, others_cpu: float) -> Place | 
     """
     if proved := [s for s in suspects if s.proved == 1]:
         cpu = sum(others_cpu if s.cpu is None else s.cpu for s in proved)
-        return max(proved, key=_cpu).place if cpu >= m.kept / 4 else None
+        most = max((s.cpu or 0.0 for s in suspects if not s.proved), default=0.0)
+        # It had the interpreter for a part of that time; another can have had it for more.
+        return max(proved, key=_cpu).place if cpu >= max(m.kept, most) / 1.5 else None
     # To have moved on in its code is no proof: one that came back from a call without the
     # interpreter has, too. So nothing is proved beside another line that can have kept it for as
     # long, or beside a thread whose CPU time nobody knows; nor of a line whose threads had more CPU

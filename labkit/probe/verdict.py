@@ -80,7 +80,7 @@ class Iteration:
         glance = asked and m.kept > 2 * interval
         asked = waits or (asked and (self.end > 0 or "other" not in seen))
         own = m.others > m.took * (os.cpu_count() or 1) / 2  # its threads had most processors
-        queued, stopped = m.loop_queued * part, m.stopped * part
+        queued, stopped = m.loop_queued * part, min(m.stopped, max(0.0, until - m.at + m.late))
         crowded = min(rest, queued) if own else 0.0
         rest -= crowded
         late = 0.0 if own else queued  # while it asks, it can wait for both at the same time
@@ -94,13 +94,15 @@ class Iteration:
             alone = not asked and m.others < m.kept / 2  # then it kept the interpreter itself
             self.after_c[place.where] += ran + (rest if alone else 0.0)
         kept, cause, at = m.kept >= min(rest / 2, 0.6 * interval), "unknown", place
-        unclear = not waits and (perhaps or stopped > 2 * rest)  # the stop may have begun earlier
+        # The stop may have begun earlier: then, nobody knows how much of the wait was its doing.
+        unclear = (not who and stopped > m.kept / 2) if waits else perhaps or stopped > 2 * rest
         asleep = 0.0
         if asked and told and not waits and self.shares.get(("blocked", place)):
             asleep = rest - asks if asks < 0.75 * rest else 0.0  # still there, until it asked
             rest -= asleep
         if asked and kept and not unclear:
-            if m.elsewhere * part > rest / 2:  # whichever line it came to there is not to blame
+            # Whichever line it came to there is not to blame. By CPU time, as it is counted.
+            if m.elsewhere * part > min(rest, m.kept * part) / 2:
                 cause, at = "collecting garbage", who or Place()
             elif who:
                 cause, at = _STARVED, who
