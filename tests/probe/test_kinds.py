@@ -939,7 +939,7 @@ def test_of_threads_that_ran_only_the_one_that_alone_can_have_been_it_is_named()
     assert culprit([free], looked(0.09, 0.09), 0.09) is None
     slept = looked(0.2, 0.09, idle=0.11)  # somebody did, with the interpreter
     assert culprit([hashes], slept, 0.09) is culprit([hog], slept, 0.05) is None
-    made_to = Suspect(0.05, 1, HOG)  # let go of the interpreter
+    made_to = Suspect(0.07, 1, HOG)  # let go of the interpreter
     assert HOG == culprit([hashes, zips, made_to], looked(0.09, 0.09), 0.14)
 
 
@@ -951,7 +951,7 @@ def test_a_thread_that_runs_while_the_look_has_the_interpreter_does_without(
 ) -> None:
     monkeypatch.setattr("labkit.probe.suspects.thread_cpu", clock)
     with thread(lambda: time.sleep(0.01)):
-        found = Suspects(threading.get_ident()).look(looked(0.09, 0.09))
+        found = Suspects(threading.get_ident()).look(looked(0.09, 0.09, asked=18))
     assert [expected] == [each.proved for each in found if each.place.thread == "worker"]
 
 
