@@ -142,7 +142,8 @@ def by_the_clock(run: Run, least_ms: float, seen: str, over: float = math.inf) -
         seen: What was seen, in a sentence.
         over: The figure divided by its limit, if the figure grows with computing time, the
             answer's or the server's. Where no processor is free, computing may take four times as
-            long: up to there, the answer is not accused.
+            long: up to there, the answer is not accused. 1 for what waits in a queue, which then
+            grows without an end.
     """
     late = ""
     if run.machine.starved and over < 4:

@@ -154,6 +154,7 @@ def _judge(
             -late.min(),  # were only the first one so late, all others would look early
             f"your stopwatch asked up to {-late.min():.0f} ms too early, and {at_once} were on "
             f"their way at once: {RATE} a second are one every {1e3 / RATE:.0f} ms.",
+            1,
         )
     if len(asked) != DUE:
         raise NotYet(
@@ -167,7 +168,7 @@ def _judge(
             f"in the last second your stopwatch asked {behind:.0f} ms too late (median): each "
             f"freeze has moved everything after it. A schedule counts from its beginning, not from "
             f"the last request.",
-            behind / LATE,
+            1,  # a queue has no end while the processors are too few
         )
     if late.max() > LATE and at_once < 0.9 * FROZEN * RATE:  # it has met a freeze
         # Who needs longer to ask them than they take has the first answers before the last asks.
@@ -186,6 +187,7 @@ def _judge(
             off,
             f"half of your requests were {off:.0f} ms or more off the schedule. {RATE} a second "
             f"are one every {1e3 / RATE:.0f} ms, and not several at once.",
+            1,
         )
     if answered < DUE:  # its tasks may have gone on writing into what it returned
         raise NotYet(
@@ -238,6 +240,7 @@ def _compare(run: lab.Run, yours: Times, truth: Times, service: Times) -> lab.Ve
                 abs(mine - right),
                 f"you asked on time, but your p{100 * q:.0f} is {mine:.0f} ms, and the same "
                 f"requests took {right:.0f} ms from when they were due.",
+                1,
             )
     return lab.Verdict(
         "pass",

@@ -4,6 +4,7 @@ import functools
 import gc
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -673,8 +674,12 @@ def test_a_crowd_that_never_gives_the_loop_back_is_broken_off_too() -> None:
         load.offer("spin", spin, rate=2, burst=10)
         await load.run(seconds=1)
 
-    with limited(2.5), pytest.raises(TooLong, match=r"its loop was held at .* in spin"):
-        measure(crowded)
+    for seconds in (2.5, 10):  # a busy machine may need so long until the crowd is there
+        with limited(seconds), pytest.raises(TooLong) as raised:
+            measure(crowded)
+        if "held" in str(raised.value):
+            break
+    assert re.search(r"its loop was held at .* in spin", str(raised.value))
     assert left_behind() is None
 
 

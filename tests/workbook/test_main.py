@@ -88,7 +88,7 @@ class Checkout:
             env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=300,
         )
 
 
