@@ -666,6 +666,7 @@ HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog")
         (looked(0.005, 0.005, loop_waits="other"), HOG, "blocked"),
         (looked(0.09, 0.09, loop_waits="other"), HOG, "unknown"),  # and before this glance?
         (looked(0.09, 0.09, elsewhere=0.09), HOG, "collecting garbage"),
+        (looked(0.09, 0.05, elsewhere=0.04), HOG, "collecting garbage"),  # on a busy processor
         (looked(0.0, 0.0, loop_runs=None), None, "blocked"),
         (looked(0.09, 0.09, loop_runs=None), HOG, "unknown"),  # as on macOS and Windows
     ],
@@ -941,6 +942,8 @@ def test_of_threads_that_ran_only_the_one_that_alone_can_have_been_it_is_named()
     assert culprit([hashes], slept, 0.09) is culprit([hog], slept, 0.05) is None
     made_to = Suspect(0.07, 1, HOG)  # let go of the interpreter
     assert HOG == culprit([hashes, zips, made_to], looked(0.09, 0.09), 0.14)
+    a_little = made_to._replace(cpu=0.04)  # and another had it for the rest
+    assert culprit([hashes, a_little], looked(0.09, 0.09), 0.13) is None
 
 
 @pytest.mark.parametrize(
@@ -953,6 +956,43 @@ def test_a_thread_that_runs_while_the_look_has_the_interpreter_does_without(
     with thread(lambda: time.sleep(0.01)):
         found = Suspects(threading.get_ident()).look(looked(0.09, 0.09, asked=18))
     assert [expected] == [each.proved for each in found if each.place.thread == "worker"]
+
+
+def test_a_call_that_ran_without_the_interpreter_once_is_accused_of_nothing_by_cpu_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work() -> None:
+        time.sleep(0.01)
+
+    suspects = Suspects(threading.get_ident())
+    monkeypatch.setattr("labkit.probe.suspects.thread_cpu", lambda _: 1.0)
+    with thread(work):
+        assert suspects.look(looked(0.0, 0.0)) == []  # the interpreter was free, and it ran
+        with thread(work):  # another, at the same call
+            [found] = suspects.look(looked(0.09, 0.09, asked=18))
+    assert found.proved == -1
+
+
+def test_a_stop_while_the_loop_waits_is_the_machines_unless_a_thread_is_proved() -> None:
+    """The sampler slept for a part of the stop: of that, it knows nothing."""
+    m = looked(0.05, 0.02, stopped=0.03)
+    seen = [Iteration(0.0, woken=0.1), Iteration(0.0, woken=0.1)]
+    for iteration, who in zip(seen, (None, HOG), strict=True):
+        iteration.add(0.1, m, 0.0, who, waits=True)
+    assert pytest.approx(0.1) == judge(seen[0], 0.05, 0.0)
+    assert isinstance(judge(seen[1], 0.05, 0.0), Stall)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells who waits")
+def test_the_samplers_own_wait_for_a_processor_is_no_stop_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meters = Meters(threading.get_native_id())
+    monkeypatch.setattr("os.pread", lambda file, *_: b"0 %d 0" % (9e12 * (file == meters._own)))
+    m = looked(0.09, 0.0, stopped=0.09)
+    meters.ask_the_system(m)
+    meters.close()
+    assert m.stopped == 0
 
 
 def test_beside_a_thread_without_a_cpu_clock_cpu_time_proves_nothing() -> None:
