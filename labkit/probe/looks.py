@@ -94,6 +94,7 @@ class Sampler(threading.Thread):
             since = timer.since
             seen = self._look(since) if perf_counter() - since >= self._first else None
             m = meters.read(delay, timer.garbage, looks=seen is not None)
+            suspects.collects = timer.collects_elsewhere
             who = suspects.who_kept_it(m)
             m.who_unsure = suspects.unsure
             meters.ask_the_system(m)

@@ -47,6 +47,7 @@ class Measured:
     idle: float = 0.0  # of `late`, how long it waited for the interpreter while no thread ran
     loop_queued: float = 0.0  # how long the loop's thread was ready and no processor was free
     asked: int = 0  # how often the sampler waited for the interpreter; 0 where nobody counts
+    finalizes: bool = False  # who had it ran what the collector calls, which is no collecting
     who_unsure: bool = False  # the thread that had it may have been at another of its lines
     loop_waits: str = ""  # its thread, in a system call, for the "interpreter" or "other"
     loop_runs: int | None = None  # how often the loop's thread was given a processor

@@ -39,6 +39,7 @@ class Suspect(NamedTuple):
     proved: int
     place: Place
     unsure: bool = False  # it may have been at another line before
+    finalizes: bool = False  # while it collects garbage, that calls code in Python
 
 
 class Suspects:
@@ -53,6 +54,7 @@ class Suspects:
         self._run_without = set[tuple[str, int, int]]()
         self._ran = 0.0
         self.unsure = False  # whether who kept it may have been at another of its lines
+        self.collects = 0, 0  # the thread that collects garbage, and the frame in which it does
 
     def who_kept_it(self, m: Measured) -> Place | None:
         """Where the thread is that is proved to have kept the interpreter since the last look."""
@@ -63,6 +65,7 @@ class Suspects:
         suspects = self.look(m, ran)
         who = culprit(suspects, m, ran)
         self.unsure = any(s.unsure for s in suspects if s.place is who)
+        m.finalizes = any(s.finalizes for s in suspects if s.place is who)
         return who
 
     def look(self, m: Measured, unaccounted: float = 0.0) -> list[Suspect]:
@@ -108,7 +111,9 @@ class Suspects:
                 runs = (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2
                 if runs or (call in self._run_without and not proved):
                     proved = -1
-                suspects.append(Suspect(ran, proved, place, unsure))
+                collects = ident == self.collects[0] and not only_entered(frame)
+                finalizes = collects and id(frame) != self.collects[1]
+                suspects.append(Suspect(ran, proved, place, unsure, finalizes))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted; and
         # if all have one, those that have ended since.

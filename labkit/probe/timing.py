@@ -50,6 +50,7 @@ class Timer:
         # When a collection began, the CPU clock of its thread then, and which one that is.
         self._gc_began, self._gc_cpu, self._gc_native, self._gc_here = math.inf, 0.0, 0, False
         self.collects = 0  # the id of the frame on this thread in which it is being collected
+        self.collects_elsewhere = 0, 0  # another thread, and its frame
         self.lags = Histogram()
         # (seconds since the beginning, the longest iteration in ms), for each window
         self.lag = deque[tuple[float, float]](maxlen=_WINDOWS)
@@ -204,10 +205,12 @@ class Timer:
         """
         now, cpu = perf_counter(), thread_time()
         self._gc_here = threading.get_ident() == self._thread
-        begins = phase == "start" and self._gc_here
-        self.collects = id(sys._getframe().f_back) if begins else 0
+        begins, frame = phase == "start", id(sys._getframe().f_back)
+        self.collects = frame if begins and self._gc_here else 0
+        elsewhere = begins and not self._gc_here
+        self.collects_elsewhere = (threading.get_ident(), frame) if elsewhere else (0, 0)
         self._garbage[self._gc_here] += max(0.0, min(now - self._gc_began, cpu - self._gc_cpu))
-        self._gc_began = now if phase == "start" else math.inf
+        self._gc_began = now if begins else math.inf
         self._gc_cpu, self._gc_native = cpu, threading.get_native_id()
 
     @property

@@ -102,7 +102,7 @@ class Iteration:
             rest -= asleep
         if asked and kept and not unclear:
             # Whichever line it came to there is not to blame. By CPU time, as it is counted.
-            if m.elsewhere * part > min(rest, m.kept * part) / 2:
+            if m.elsewhere * part > min(rest, m.kept * part) / 2 and not m.finalizes:
                 cause, at = "collecting garbage", who or Place()
             elif who:
                 cause, at = _STARVED, who

@@ -299,6 +299,26 @@ def test_what_a_collection_calls_is_not_the_collectors_fault() -> None:
     assert verdict(main) == ("blocked", marked("CLOSE"))
 
 
+def test_what_a_collection_in_a_thread_calls_is_not_the_collectors_fault() -> None:
+    class Connection:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            sum(range(5_000_000))  # IN A THREAD
+
+    def collect() -> None:
+        Connection()
+        gc.collect(0)
+
+    async def main() -> None:
+        collecting = asyncio.ensure_future(asyncio.to_thread(collect))
+        while not collecting.done():
+            await asyncio.sleep(0.005)
+
+    assert verdict(main) == ("starved by another thread", marked("IN A THREAD"))
+
+
 # While an error is on its way through a coroutine, Python 3.11 tells of an object that there is not
 # when it is asked what the coroutine awaits.
 WHILE_AN_ERROR_COMES_THROUGH = """
@@ -667,6 +687,7 @@ HOG = Place((Frame("/srv/hog.py", 7, "hog"),), None, "hog")
         (looked(0.09, 0.09, loop_waits="other"), HOG, "unknown"),  # and before this glance?
         (looked(0.09, 0.09, elsewhere=0.09), HOG, "collecting garbage"),
         (looked(0.09, 0.05, elsewhere=0.04), HOG, "collecting garbage"),  # on a busy processor
+        (looked(0.09, 0.09, elsewhere=0.09, finalizes=True), HOG, "starved by another thread"),
         (looked(0.0, 0.0, loop_runs=None), None, "blocked"),
         (looked(0.09, 0.09, loop_runs=None), HOG, "unknown"),  # as on macOS and Windows
     ],
