@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from instruments.debug_mode import in_debug_mode, slow_callbacks
+from instruments.ended_in import ended_in
 from instruments.saturation import saturate, sweep
 from instruments.scratch_table import scratch_table
 from instruments.story import Run, Steps, on_one_connection, outcome
@@ -85,6 +86,22 @@ def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories
     warnings = slow_callbacks(run, "long")
     assert 3 == len(warnings)
     assert not [text for text in warnings if "/" in text or "\\" in text]
+
+
+def test_of_the_requests_that_share_a_stall_each_is_counted() -> None:
+    async def scenario(load: lab.Load) -> None:
+        async def work() -> None:
+            time.sleep(0.08)
+
+        load.offer("guilty", work, rate=2, burst=3)
+        await load.run(seconds=0.6)
+
+    run = lab.measure(scenario)
+    guilty = run.requests_of("guilty")
+    assert len(run.stalls) < 3
+    assert 3 == len(guilty) == ended_in(run.stalls, guilty)
+    later = guilty.assign(intended_s=guilty.intended_s + 10)
+    assert 0 == ended_in(run.stalls, later) == ended_in([], guilty)
 
 
 def test_each_round_saturates_each_size_with_each_query_and_littles_law_holds(dsn: Dsn) -> None:
