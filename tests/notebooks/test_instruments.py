@@ -18,6 +18,8 @@ import labkit as lab
 from labkit.errors import LabError
 from labkit.measure.run import DEBUG
 from labkit.server import Dsn, session
+from tests.server.test_database import SECRET, at
+from tests.server.test_database import run as run_sql
 
 
 def test_a_story_has_a_row_for_each_step_and_for_what_is_left(dsn: Dsn) -> None:
@@ -128,3 +130,13 @@ def test_what_is_under_way_at_the_end_of_a_count_is_not_lost(dsn: Dsn) -> None:
     figures = asyncio.run(saturate(dsn, "SELECT pg_sleep(0.1)", 40, seconds=0.4))
     inside = figures["per second"] * (figures["acquire (ms)"] + figures["held (ms)"]) / 1e3
     assert inside == pytest.approx(40, rel=0.1)  # by Little's law: nobody pauses between two
+
+
+def test_a_pool_that_is_too_large_for_the_server_is_refused(dsn: Dsn) -> None:
+    run_sql(dsn, f"CREATE ROLE few LOGIN PASSWORD '{SECRET}' CONNECTION LIMIT 2")
+    try:
+        url = Dsn(at(dsn, "few"))
+        with pytest.raises(LabError, match=r"no room for a pool of 3 connections: .* Expected"):
+            asyncio.run(sweep(url, {"answers": "SELECT 1"}, [3], rounds=1))
+    finally:
+        run_sql(dsn, "DROP ROLE few")
