@@ -8,6 +8,8 @@ from time import perf_counter
 import asyncpg
 import pandas as pd
 
+import labkit as lab
+
 CLIENTS = 40
 
 
@@ -67,6 +69,9 @@ async def sweep(
         sizes: How many connections the pools have.
         rounds: How often to measure all.
 
+    Raises:
+        LabError: The server has not so many connections.
+
     Returns:
         A row a measurement. Columns: the query, connections, round, per second, acquire (ms) and
         held (ms), both means, and busy, counted: how many connections were in use, on average.
@@ -76,6 +81,12 @@ async def sweep(
         for size in sizes:
             for name, query in queries.items():
                 work = saturate(dsn, query, size, seconds=0.5)
-                figures = await asyncio.to_thread(asyncio.run, work)
+                try:
+                    figures = await asyncio.to_thread(asyncio.run, work)
+                except asyncpg.TooManyConnectionsError as error:
+                    raise lab.LabError(
+                        f"There was no room for a pool of {size} connections: {error}. Expected "
+                        "sizes that the server has connections for. To do: choose a smaller one."
+                    ) from None
                 rows.append({"the query": name, "connections": size, "round": turn} | figures)
     return pd.DataFrame(rows)

@@ -67,6 +67,7 @@ async def meeting(
     dsn: str,
     shipment: Request,
     sent_back: Request,
+    price: int,
     *,
     of_shipment: Mapping[str, str] | None = None,
     of_returns: Mapping[str, str] | None = None,
@@ -75,10 +76,14 @@ async def meeting(
 
     Args:
         dsn: Which server.
-        shipment: Takes one of the item and adds 5 to what shipping has cost, both or neither.
-        sent_back: Puts one of the item back.
+        shipment: Takes one of the item and adds the price to what shipping has cost.
+        sent_back: Puts one of the item back. Where it returns "UPDATE 0", it has put none back.
+        price: What the carrier asks for a shipment.
         of_shipment: Settings of the server's for the shipment's session.
         of_returns: The same for the sessions of the returns.
+
+    Returns:
+        Among others "half done": whether one write of the shipment is there without the other.
     """
     async with stock(dsn) as keeper:
         async with (
@@ -91,13 +96,13 @@ async def meeting(
             said, _ = await shipped
         _, available, shipping = await keeper.fetchrow("TABLE labkit.stock")
     served = [outcome for outcome, _ in returns].count("done")
-    done = said == "done"
+    neither, both = (1000 + served, 0), (1000 + served - 1, price)  # of the shipment's writes
     return {
         "the shipment": said,
         "returns served, of 5": served,
         "the others": ", ".join({outcome for outcome, _ in returns} - {"done"}) or "-",
         "longest wait (ms)": max(took for _, took in returns),
-        "half done": (available, shipping) != (1000 + served - done, 5 * done),
+        "half done": (available, shipping) not in (neither, both),
     }
 
 
@@ -112,8 +117,7 @@ async def _fate(request: Awaitable[object]) -> tuple[str, float]:
     """What became of a request, and how long it took (ms)."""
     began = time.perf_counter()
     try:
-        await request
-        said = "done"
+        said = "done" if await request != "UPDATE 0" else "UPDATE 0"
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         said = f"{type(error).__name__}: {error}"
     return said, 1e3 * (time.perf_counter() - began)

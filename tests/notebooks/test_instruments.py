@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from instruments.debug_mode import in_debug_mode, slow_callbacks
+from instruments.ended_in import ended_in
 from instruments.saturation import saturate, sweep
 from instruments.scratch_table import scratch_table
 from instruments.story import Run, Steps, on_one_connection, outcome
@@ -17,6 +18,8 @@ import labkit as lab
 from labkit.errors import LabError
 from labkit.measure.run import DEBUG
 from labkit.server import Dsn, session
+from tests.server.test_database import SECRET, at
+from tests.server.test_database import run as run_sql
 
 
 def test_a_story_has_a_row_for_each_step_and_for_what_is_left(dsn: Dsn) -> None:
@@ -87,6 +90,22 @@ def test_debug_mode_warns_of_the_long_callbacks_of_one_offer_without_directories
     assert not [text for text in warnings if "/" in text or "\\" in text]
 
 
+def test_of_the_requests_that_share_a_stall_each_is_counted() -> None:
+    async def scenario(load: lab.Load) -> None:
+        async def work() -> None:
+            time.sleep(0.08)
+
+        load.offer("guilty", work, rate=2, burst=3)
+        await load.run(seconds=0.6)
+
+    run = lab.measure(scenario)
+    guilty = run.requests_of("guilty")
+    assert len(run.stalls) < 3
+    assert 3 == len(guilty) == ended_in(run.stalls, guilty)
+    later = guilty.assign(intended_s=guilty.intended_s + 10)
+    assert 0 == ended_in(run.stalls, later) == ended_in([], guilty)
+
+
 def test_each_round_saturates_each_size_with_each_query_and_littles_law_holds(dsn: Dsn) -> None:
     sizes, queries = [1, 4], {"waits": "SELECT pg_sleep(0.02)", "answers": "SELECT 1"}
     table = asyncio.run(sweep(dsn, queries, sizes, rounds=3))
@@ -111,3 +130,13 @@ def test_what_is_under_way_at_the_end_of_a_count_is_not_lost(dsn: Dsn) -> None:
     figures = asyncio.run(saturate(dsn, "SELECT pg_sleep(0.1)", 40, seconds=0.4))
     inside = figures["per second"] * (figures["acquire (ms)"] + figures["held (ms)"]) / 1e3
     assert inside == pytest.approx(40, rel=0.1)  # by Little's law: nobody pauses between two
+
+
+def test_a_pool_that_is_too_large_for_the_server_is_refused(dsn: Dsn) -> None:
+    run_sql(dsn, f"CREATE ROLE few LOGIN PASSWORD '{SECRET}' CONNECTION LIMIT 2")
+    try:
+        url = Dsn(at(dsn, "few"))
+        with pytest.raises(LabError, match=r"no room for a pool of 3 connections: .* Expected"):
+            asyncio.run(sweep(url, {"answers": "SELECT 1"}, [3], rounds=1))
+    finally:
+        run_sql(dsn, "DROP ROLE few")

@@ -197,15 +197,29 @@ async def send_back(pool: asyncpg.Pool) -> None:
 
 
 def test_a_meeting_says_who_was_served_and_who_was_refused(dsn: Dsn) -> None:
-    met = asyncio.run(meeting(dsn, ship, send_back, of_returns={"lock_timeout": "50ms"}))
+    met = asyncio.run(meeting(dsn, ship, send_back, 5, of_returns={"lock_timeout": "50ms"}))
     assert "done" == met["the shipment"]
     assert met["the others"].startswith("LockNotAvailableError")
     assert not met["half done"]
 
 
 def test_a_meeting_sees_a_shipment_that_was_done_by_halves(dsn: Dsn) -> None:
-    met = asyncio.run(meeting(dsn, ship_by_halves, send_back))
+    met = asyncio.run(meeting(dsn, ship_by_halves, send_back, 5))
     assert (5, True) == (met["returns served, of 5"], met["half done"])
+
+
+def test_a_meeting_counts_no_return_that_changed_nothing_and_takes_any_price(dsn: Dsn) -> None:
+    async def found_none(pool: asyncpg.Pool) -> str:
+        tag: str = await pool.execute("UPDATE labkit.stock SET item = 1 WHERE item = 2")
+        return tag
+
+    async def ship_for_7(pool: asyncpg.Pool) -> None:
+        await pool.execute(f"{TAKE_ONE}, shipping = shipping + 7")
+
+    met = asyncio.run(meeting(dsn, ship_for_7, found_none, 7))
+    assert (0, "UPDATE 0") == (met["returns served, of 5"], met["the others"])
+    assert not met["half done"]
+    assert asyncio.run(meeting(dsn, ship_for_7, found_none, 5))["half done"]  # or a part of it
 
 
 def test_the_longest_queue_is_kept_with_the_session_that_holds_it_up(dsn: Dsn) -> None:
