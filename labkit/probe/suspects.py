@@ -107,9 +107,10 @@ class Suspects:
                 unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                # The interpreter is here; or this call is known to run without.
+                # The interpreter is here; or this call is known to run without. (Where a thread
+                # waits for work, it tells nothing of what it did before.)
                 runs = (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2
-                if runs or (call in self._run_without and not proved):
+                if runs or (works and call in self._run_without and not proved):
                     proved = -1
                 collects = ident == self.collects[0] and not only_entered(frame)
                 finalizes = collects and id(frame) != self.collects[1]
