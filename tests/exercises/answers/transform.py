@@ -327,8 +327,8 @@ CASES = [
     Case(opens_its_own_connection, "not yet", IN_ONE_GO + ": they are"),
     Case(remembers, "not yet", "two calls, and the second result was still the first: your"),
     Case(remembers_and_asks_something, "not yet", "the second result was still the first"),
-    Case(remembers_by_the_pool, "not yet", "the second result was still the first"),
-    Case(remembers_in_a_temporary_table, "not yet", "the second result was still the first"),
+    Case(remembers_by_the_pool, "not yet", "second result was still the first: your answer rem"),
+    Case(remembers_in_a_temporary_table, "not yet", "an order had come in between two calls, and"),
     Case(
         leaves_the_whole_call_to_the_loops_thread,
         "not yet",
