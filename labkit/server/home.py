@@ -29,7 +29,7 @@ from labkit.server.programs import IS_ROOT, run
 
 
 def place() -> Path:
-    """Return the server's directory, whether it is there or not."""
+    """Return the server's directory, whether it is there or not; LabError as `directory`."""
     where = platformdirs.site_data_dir if IS_ROOT else platformdirs.user_data_dir
     return directory(where) / "postgresql"
 
@@ -38,7 +38,7 @@ def directory(default: Callable[..., str]) -> Path:
     """Return `LABKIT_HOME`, or if that is not set, the default of `platformdirs` for labkit.
 
     A relative one counts from the user's home directory: kernels and commands are started in
-    different directories.
+    different directories. LabError where there is no such home, or links lead nowhere.
     """
     try:
         path = Path(os.environ.get("LABKIT_HOME") or default("labkit", appauthor=False))

@@ -46,9 +46,9 @@ def thresholds(healthy: dict[str, float]) -> dict[str, float]:
     return {name: min(max(FACTOR * it, LEAST[name]), MOST) for name, it in healthy.items()}
 
 
-def unhealthy(figures: dict[str, float]) -> list[str]:
+def unhealthy(seen: dict[str, float]) -> list[str]:
     """Those that are too high for a healthy run: `FACTOR` times as much is above `MOST`."""
-    return [f"{name} {value:.2g}" for name, value in figures.items() if FACTOR * value > MOST]
+    return [f"{name} {value:.2g}" for name, value in seen.items() if FACTOR * value > MOST]
 
 
 def fired(seen: dict[str, float], limits: dict[str, float]) -> list[str]:
