@@ -29,6 +29,7 @@ def watch_every_loop() -> None:
     original = events._set_running_loop
     probes: dict[tuple[int, int], watch.Probe] = {}  # by process and thread
     printers: dict[int, _Printer] = {}
+    told = set[str]()  # one program may start a thousand loops
 
     def save(key: tuple[int, int]) -> None:  # where the parent finds it, however this process ends
         new = Path(folder, "{}-{}.{}".format(*key, threading.get_ident()))
@@ -61,7 +62,9 @@ def watch_every_loop() -> None:
                 probe._timer._engine = sys._getframe(1).f_code
                 watch._watched.discard(loop)  # the program may have a probe of its own
         except Exception as error:  # the program must run all the same
-            probe._teller.warn(f"a loop is not watched: {error}")
+            if (text := f"a loop is not watched: {error}") not in told:
+                told.add(text)
+                probe._teller.warn(text)
 
     asyncio._set_running_loop = events._set_running_loop = set_running_loop
 

@@ -5,6 +5,7 @@ thread is named if it stands where only a thread stands that had the interpreter
 alone can have been it.
 """
 
+import math
 import os
 import sys
 import threading
@@ -47,9 +48,7 @@ class Suspects:
 
     def __init__(self, loop_thread: int) -> None:
         self._loop_thread = loop_thread
-        # By thread: its frame and instruction, its CPU time (s), and whether it ran there while the
-        # interpreter was free.
-        self._seen: dict[int, tuple[tuple[int, int], float | None, bool]] = {}
+        self._had: dict[int, float | None] = {}  # by thread, its CPU time (s) so far
         # The file, first line and instruction of calls in which any thread ever ran without it.
         self._run_without = set[tuple[str, int, int]]()
         self._ran = 0.0
@@ -85,21 +84,17 @@ class Suspects:
         # With this very frame in it, all threads' frames and locals would live until a collection.
         for mine in (self._loop_thread, threading.get_ident()):
             frames.pop(mine, None)
-        before, self._seen = self._seen, {}
+        before, self._had = self._had, {}
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
             thread = threads.get(ident)
-            was_at, had, was_free = before.get(ident, (None, None, False))
-            native, at = thread.native_id if thread else None, (id(frame), frame.f_lasti)
+            native = thread.native_id if thread else None
             cpu, then = thread_cpu(native), perf_counter()
-            ran = None if cpu is None else cpu - (had or 0.0)
-            idle = not (m.asked if COUNTS else m.kept)
-            free = (was_free and was_at == at) or (idle and (ran or 0.0) > m.took / 2)
-            self._seen[ident] = at, cpu, free
+            ran = None if cpu is None else cpu - (before.get(ident) or 0.0)
+            self._had[ident] = cpu
             call = frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_lasti
-            if free and len(self._run_without) < _MOST:
-                self._run_without.add(call)
-            if m.kept and not free and (ran is None or ran >= 0.2 * m.kept):
+            worth = m.kept or (m.took if call not in self._run_without else math.inf)
+            if ran is None or ran >= 0.2 * worth:
                 file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
                 waits = os.path.basename(file) in _WAITING and is_library(file)
                 works = not waits or calls or only_entered(frame)
@@ -107,14 +102,20 @@ class Suspects:
                 unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
                 place = place_in_thread(frame if works else None, name)
-                # The interpreter is here; or this call is known to run without. (Where a thread
-                # waits for work, it tells nothing of what it did before.)
-                runs = (thread_cpu(native) or 0.0) - (cpu or 0.0) > (perf_counter() - then) / 2
+                # The interpreter is here, and it runs all the same (not only to ask for it); or it
+                # was free, and it ran. Where it waits for work, the call tells nothing of before.
+                now = (thread_cpu(native) or 0.0) - (cpu or 0.0)
+                runs = now > 0.75 * (perf_counter() - then)
+                was_free = not (m.asked if COUNTS else m.kept) and ident in before
+                runs |= was_free and (ran or 0.0) > m.took / 2
+                if runs and len(self._run_without) < _MOST:
+                    self._run_without.add(call)
                 if runs or (works and call in self._run_without and not proved):
                     proved = -1
                 collects = ident == self.collects[0] and not only_entered(frame)
                 finalizes = collects and id(frame) != self.collects[1]
-                suspects.append(Suspect(ran, proved, place, unsure, finalizes))
+                if m.kept:
+                    suspects.append(Suspect(ran, proved, place, unsure, finalizes))
             unaccounted -= ran or 0.0
         # Those without a CPU clock had no more than what is left when the others are counted; and
         # if all have one, those that have ended since.

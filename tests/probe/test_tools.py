@@ -598,6 +598,23 @@ def test_greenlets_in_place_of_threads_are_refused(monkeypatch: pytest.MonkeyPat
         asyncio.run(enter())
 
 
+def test_a_program_whose_loops_cannot_be_watched_runs_all_the_same_and_is_told_once(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "patched.py"
+    script.write_text(
+        "import _thread, asyncio\n"
+        "def start_new_thread(): ...\n"
+        "start_new_thread.__module__ = 'gevent.thread'\n"
+        "_thread.start_new_thread = start_new_thread\n"
+        "for _ in range(3): asyncio.run(asyncio.sleep(0))\n"
+        "print('ran')\n"
+    )
+    done = subprocess.run([*PROBE, script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("ran\n", 0)
+    assert done.stderr.count("a loop is not watched: gevent or eventlet has made greenlets") == 1
+
+
 IN_A_SUBINTERPRETER = """
 import asyncio
 from concurrent import interpreters
