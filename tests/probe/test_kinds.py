@@ -985,13 +985,18 @@ def test_a_call_that_ran_without_the_interpreter_once_is_accused_of_nothing_by_c
     def work() -> None:
         time.sleep(0.01)
 
-    suspects = Suspects(threading.get_ident())
-    monkeypatch.setattr("labkit.probe.suspects.thread_cpu", lambda _: 1.0)
+    suspects, cpu = Suspects(threading.get_ident()), 1.0
+    monkeypatch.setattr("labkit.probe.suspects.thread_cpu", lambda _: cpu)
     with thread(work):
-        assert suspects.look(looked(0.0, 0.0)) == []  # the interpreter was free, and it ran
+        assert suspects.look(looked(0.0, 0.0)) == []  # this may be of long before
         with thread(work):  # another, at the same call
             [found] = suspects.look(looked(0.09, 0.09, asked=18))
-    assert found.proved == -1
+        assert found.proved == 0
+        cpu = 2.0
+        assert suspects.look(looked(0.0, 0.0)) == []  # the interpreter was free, and it ran
+        with thread(work):
+            [found] = suspects.look(looked(0.09, 0.09, asked=18))
+        assert found.proved == -1
 
 
 def test_a_stop_while_the_loop_waits_is_the_machines_unless_a_thread_is_proved() -> None:
