@@ -28,6 +28,7 @@ from labkit.probe.stall import ADVICE
 from labkit.probe.summary import Summary
 from labkit.probe.watch import Probe, refuse_where_no_look_is_possible
 
+_ENDS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 _GRACE = 3.0  # s; without the probe, a signal would have ended the program at once
 _USAGE = """python -m labkit.probe [--threshold-ms 50] [--json FILE] -m MODULE|SCRIPT [ARGUMENT ...]
        python -m labkit.probe attach PID [--seconds 30] [--threshold-ms 50] [--json FILE]
@@ -48,7 +49,7 @@ def main() -> None:
     attaching = sys.argv[1:2] == ["attach"]
     if attaching:
         parser.add_argument("pid", type=int)
-        parser.add_argument("--seconds", type=float, default=30.0, help="for so long")
+        parser.add_argument("--seconds", type=_seconds, default=30.0, help="for so long")
     else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
         parser.add_argument("program", nargs=argparse.PARSER)
@@ -60,7 +61,11 @@ def main() -> None:
         if options.json:
             open(options.json, "a").close()  # now, not after an hour, it must be known to work
         if attaching:
-            found = attach(options.pid, options.seconds, options.threshold_ms)
+            for number in _ENDS:  # as Ctrl-C: nothing is to stay in the other process
+                signal.signal(number, signal.default_int_handler)
+            found, why_not = attach(options.pid, options.seconds, options.threshold_ms)
+            for reason in why_not:
+                say(f"labkit.probe: a loop of process {options.pid} is left out. {reason}")
             sys.exit(0 if _report(found, options.json) else 2)
         del options.program[: options.program[0] == "--"]  # which some Pythons leave there
         name, find = options.program[0], importlib.util.find_spec
@@ -69,9 +74,17 @@ def main() -> None:
         if not there:
             raise LabError(f"There is no {name!r}. Expected: -m MODULE, or the path of a script.")
         folder = tempfile.mkdtemp(prefix="labkit-probe-")
+    except KeyboardInterrupt:
+        parser.exit(130)
     except (LabError, OSError, ImportError) as error:
         parser.exit(2, f"labkit.probe: {error}\n")
     _run(options, folder)
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text} s; expected a number above 0, of seconds")
+    return seconds
 
 
 def _run(options: argparse.Namespace, folder: str) -> None:
@@ -109,7 +122,7 @@ def _run(options: argparse.Namespace, folder: str) -> None:
             signal.signal(number, new)
 
     atexit.register(leave)  # by then, the program's threads and children have ended
-    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+    for number in _ENDS:
         replace(number, signal.SIG_DFL, end)
         if hasattr(os, "register_at_fork"):  # a child ends at once, even while it is in C code
             os.register_at_fork(after_in_child=partial(replace, number, end, signal.SIG_DFL))

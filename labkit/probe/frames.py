@@ -28,8 +28,9 @@ _GENERATED = "<generated>"  # the file of code that has none, as a dataclass's _
 _LETS_GO = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME")
 # These may take long in C, and are no place to let go of it.
 _OPERATORS = ("BINARY", "BUILD", "COMPARE", "CONTAINS", "FORMAT", "STORE_SUBSCR", "UNARY", "UNPACK")
+_COLLECTS = sys.version_info < (3, 12)  # in the middle of such a walk; see no_collection
 _walking = threading.RLock()
-if hasattr(os, "register_at_fork"):  # else a child might find it held by a thread that it has not
+if _COLLECTS and hasattr(os, "register_at_fork"):  # else a child might find it held by nobody
     os.register_at_fork(
         before=_walking.acquire,
         after_in_parent=_walking.release,
@@ -93,9 +94,11 @@ def no_collection() -> Iterator[None]:
     In Python 3.11, `f_back`, `f_locals` and `cr_frame` make an object, which may start a
     collection. If that other thread runs meanwhile, its frames are gone: the interpreter crashes.
     """
+    if not _COLLECTS:
+        yield
+        return
     with _walking:  # otherwise the first thread to finish would switch collection back on
-        collecting = sys.version_info < (3, 12) and gc.isenabled()
-        if collecting:
+        if collecting := gc.isenabled():
             gc.disable()
         try:
             yield

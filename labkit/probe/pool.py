@@ -70,8 +70,9 @@ class PoolMeter:
 
         # A subclass, as an asyncpg pool has no place for a new attribute; so `pool.fetchval()` and
         # its like are metered, too.
-        methods = {"__slots__": (), "acquire": acquire, "release": release, "is_metered": True}
-        self._class, self._metered = original, type(original.__name__, (original,), methods)
+        names = {"__slots__": (), "__module__": original.__module__, "is_metered": True}
+        names |= {"acquire": acquire, "release": release}
+        self._class, self._metered = original, type(original.__name__, (original,), names)
         self._pool.__class__ = self._metered
         return self
 
@@ -118,7 +119,7 @@ class PoolMeter:
         self._held[id(borrowed.connection)] = borrowed
 
 
-@dataclass
+@dataclass(eq=False)  # each is another: tasks are kept in sets
 class Borrowed:
     """What `acquire()` gives, to be awaited or entered; then, who has the connection."""
 
@@ -132,6 +133,9 @@ class Borrowed:
 
     def __str__(self) -> str:
         return f"{perf_counter() - self.since:.1f} s, borrowed at {self.line}, in {self.task!r}"
+
+    def __getattr__(self, name: str) -> Any:  # what else asyncpg's has, as its `timeout`
+        return getattr(self.asked, name)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._borrow(self.asked).__await__()

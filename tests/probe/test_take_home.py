@@ -205,7 +205,13 @@ def test_a_pool_has_one_meter_and_behaves_as_without_it(dsn: Dsn) -> None:
                 async with once:
                     with pytest.raises(asyncpg.InterfaceError, match="already acquired"):
                         await once.__aenter__()
+                assert (True, None) == (once.done, once.timeout)
                 assert 1 == pool.get_idle_size()
+                both = await asyncio.gather(pool.acquire(), pool.acquire())
+                assert 0 == pool.get_idle_size()
+                for connection in both:
+                    await pool.release(connection)
+                assert "asyncpg.pool" == type(pool).__module__
             with another:
                 assert 1 == await pool.fetchval("SELECT 1")
             assert 1 == another.as_dict()["idle"]

@@ -1,6 +1,7 @@
 """What is made of stalls: the summary, the log, and the command line that watches any program."""
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -537,15 +539,91 @@ def test_what_attach_sends_watches_every_loop_and_leaves_no_trace(tmp_path: Path
     script = attach._SCRIPT.format(
         package=str(Path(attach.__file__).parents[1]),
         answer=str(answer),
+        script=__file__,  # while it is there, the answer is wanted
         seconds=1.0,
         threshold_ms=50.0,
     )
     command = [sys.executable, "-c", SERVES, str(answer)]
     done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
     assert "" == done.stdout.strip() + done.stderr
-    found = json.loads(answer.read_text())
-    assert 2 == len(found)
+    found, why_not = json.loads(answer.read_text())
+    assert (2, []) == (len(found), why_not)
     assert all("blocked" in {row["cause"] for row in one["stalls"]} for one in found), found
+
+
+@contextlib.contextmanager
+def loops(*coroutines: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Each runs on a loop of a thread of its own, until the end of the block."""
+    threads = [threading.Thread(target=asyncio.run, args=(each(),)) for each in coroutines]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    yield
+    for thread in threads:
+        thread.join()
+
+
+async def works() -> None:
+    for _ in range(12):
+        await asyncio.sleep(0.02)
+        time.sleep(0.08)
+
+
+async def ends_soon() -> None:
+    await asyncio.sleep(0.3)
+
+
+async def has_a_probe() -> None:
+    with Probe():
+        await asyncio.sleep(1)
+
+
+async def is_held() -> None:
+    await asyncio.sleep(0.05)
+    time.sleep(1.8)
+
+
+async def holds_on_and_on() -> None:
+    for _ in range(4):
+        time.sleep(0.5)
+        await asyncio.sleep(0)
+
+
+def test_a_loop_that_ends_or_is_watched_or_is_held_spoils_nothing_of_the_others() -> None:
+    class Worker:
+        __hash__ = None  # type: ignore[assignment]
+
+        def run_forever(self) -> None:
+            time.sleep(1)
+
+    worker = threading.Thread(target=Worker().run_forever)
+    worker.start()
+    with loops(works, ends_soon, has_a_probe, is_held):
+        found, why_not = attach.watch_loops(None, 1.0, 50.0)
+    worker.join()
+    ended, worked = sorted(found, key=lambda each: each["seconds"])
+    assert ended["seconds"] < 0.6 < worked["seconds"]
+    assert not ended["stalls"]
+    assert ["blocked"] == [row["cause"] for row in worked["stalls"]]
+    assert 2 == len(why_not)
+    assert any("is watched by a probe already" in reason for reason in why_not)
+    assert any("held for all of" in reason and "py-spy" in reason for reason in why_not)
+
+
+def test_a_loop_that_only_seldom_lets_anybody_in_is_watched_all_the_same() -> None:
+    with loops(holds_on_and_on):
+        [found], why_not = attach.watch_loops(None, 1.2, 50.0)
+    [row] = found["stalls"]
+    assert ("blocked", []) == (row["cause"], why_not)
+
+
+def test_attached_it_ends_once_nobody_waits_for_it_and_says_why_it_found_nothing() -> None:
+    asked = iter([True, False])
+    with loops(works):
+        [found], _ = attach.watch_loops(None, 30.0, 50.0, lambda: next(asked))
+    assert found["seconds"] < 1
+    with loops(is_held), pytest.raises(LabError, match=r"^A loop was held for all of 0.1 s"):
+        attach.watch_loops(None, 0.1, 50.0)
 
 
 @pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="Python 3.14 and later have it")
@@ -556,10 +634,10 @@ def test_attach_watches_a_process_that_runs() -> None:
         assert process.stdout is not None
         assert "ready" in process.stdout.readline()
         try:
-            [found] = attach.attach(process.pid, 2.0, 50.0)
+            [found], why_not = attach.attach(process.pid, 2.0, 50.0)
         finally:
             process.kill()
-    assert process.pid == found["pid"]
+    assert (process.pid, []) == (found["pid"], why_not)
     assert [("blocked", 5)] == [(row["cause"], row["line"]) for row in found["stalls"]]
 
 
