@@ -214,7 +214,7 @@ def test_a_pool_has_one_meter_and_behaves_as_without_it(dsn: Dsn) -> None:
                 assert "asyncpg.pool" == type(pool).__module__
             with another:
                 assert 1 == await pool.fetchval("SELECT 1")
-            assert 1 == another.as_dict()["idle"]
+            assert 2 == another.as_dict()["idle"]
 
     asyncio.run(main())
 
