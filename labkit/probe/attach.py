@@ -154,11 +154,11 @@ def watch_loops(
             "No event loop was found. Expected a running one. (One of uvloop's is found only in "
             "the main thread.)"
         )
-    began, over, one_at_a_time = time.monotonic(), False, threading.Lock()
+    began, over, lock = time.monotonic(), False, threading.Lock()
     entered, why_not = list[Probe](), dict[Probe, str]()
 
     def enter(probe: Probe) -> None:  # on the loop's own thread
-        with one_at_a_time:
+        with lock:
             if over:
                 return
             probe._teller = _Silent()
@@ -167,16 +167,9 @@ def watch_loops(
             except LabError as error:
                 why_not[probe] = str(error)
 
-    def leave(probe: Probe) -> None:
-        with one_at_a_time:
-            probe.__exit__(None, None, None)
-
-    def on_each_loop(act: Callable[[Probe], None]) -> None:
-        for loop, probe in probes:
-            with contextlib.suppress(RuntimeError):  # it is closed
-                loop.call_soon_threadsafe(act, probe)
-
-    on_each_loop(enter)
+    for loop, probe in probes:
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(enter, probe)
     while (
         time.monotonic() - began < seconds
         and wanted()
@@ -186,19 +179,15 @@ def watch_loops(
         time.sleep(min(0.1, seconds))
         for loop, probe in probes:
             if loop.is_closed():
-                leave(probe)
-    over = True
-    on_each_loop(leave)
-    until = time.monotonic() + 1.0
-    while any(probe._sampler for probe in entered) and time.monotonic() < until:
-        time.sleep(0.01)
-    for probe in entered:  # a loop that is held, or has ended, has not left it
-        leave(probe)
+                probe.__exit__()
+    with lock:
+        over = True
     held = (
         f"A loop was held for all of {time.monotonic() - began:.1f} s, so nothing could enter it. "
         f"`py-spy dump --pid {os.getpid()}` says where."
     )
     for loop, probe in probes:
+        probe.__exit__()
         if probe not in entered and not loop.is_closed():
             why_not.setdefault(probe, held)
     if not entered:

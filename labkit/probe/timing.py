@@ -61,7 +61,8 @@ class Timer:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to time the running loop."""
-        self.loop, self._thread = loop, threading.get_ident()
+        self.loop = loop
+        self._thread, self._native = threading.get_ident(), threading.get_native_id()
         self.since, self.cpu = perf_counter(), thread_time()
         self._unsure = 0.0  # a stall that makes a beat late may begin so long (s) before it is due
         self.entered = self.since - self.watched
@@ -77,7 +78,8 @@ class Timer:
         """Undo everything; a stall that is still going on counts as far as it came."""
         self._undo()
         now = self._window_end = perf_counter()  # the last window is shorter
-        self._note(now)
+        mine = threading.get_ident() == self._thread  # else, its clock is to be read from here
+        self._note(now, None if mine else thread_cpu(self._native) or self.cpu)
         self.since, self.watched = math.inf, now - self.entered
 
     def stack(self, frame: FrameType | None) -> Stack:
@@ -153,29 +155,35 @@ class Timer:
         # A stall began between the last beat and this one's due time: half a period, in mean.
         self._unsure = period / 2
         self.since += self._unsure  # except the first, whose beginning is known
-        handle: asyncio.TimerHandle
+        left = False
 
         def beat() -> None:
-            nonlocal handle
+            if left:
+                return
             now, runner = perf_counter(), sys._getframe().f_back
             self._engine = runner.f_code if runner else None
             self.waited += max(0.0, period - (thread_time() - self.cpu))
             self.waits += 1
             self._note(now)
-            handle = self.loop.call_later(period, beat)
+            self.loop.call_later(period, beat)
             self.since = now + period
 
-        handle = self.loop.call_later(0, beat)
-        return lambda: handle.cancel()
+        def undo() -> None:  # the last is not cancelled: another thread may leave the probe
+            nonlocal left
+            left = True
 
-    def _note(self, now: float) -> float:
+        self.loop.call_later(0, beat)
+        return undo
+
+    def _note(self, now: float, cpu: float | None = None) -> float:
         """Keep the iteration that ends if it was too long, read the CPU clock, tell the lag.
 
         The clock costs 0.6 us. Read once a millisecond, not in every iteration, it still tells the
         CPU time of a stall to within that millisecond. Returns how long (s) an iteration has to be
         to be noted before that.
         """
-        busy, before, self.cpu = now - self.since, self.cpu, thread_time()
+        busy, before = now - self.since, self.cpu
+        self.cpu = thread_time() if cpu is None else cpu
         if busy > self._unsure:
             busy += self._unsure
         if busy >= self.threshold:
