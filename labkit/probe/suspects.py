@@ -77,7 +77,7 @@ class Suspects:
         threads = {thread.ident: thread for thread in threading.enumerate()}
         with no_collection():
             frames = sys._current_frames()
-            suspects = self._look(frames, threads, m, unaccounted)
+        suspects = self._look(frames, threads, m, unaccounted)
         del frames  # with what ended meanwhile: this can run any code, so no lock is held
         return suspects
 
@@ -105,10 +105,11 @@ class Suspects:
                 file, calls = frame.f_code.co_filename, frame.f_code.co_name == "run"
                 waits = os.path.basename(file) in _WAITING and is_library(file)
                 works = not waits or calls or only_entered(frame)
-                proved = int(lets_go(frame))  # before the frame is looked into
-                unsure = m.may_be_after(after_other_lines(frame))
                 name = thread.name if thread else "unnamed"
-                place = place_in_thread(frame if works else None, name)
+                with no_collection():  # of one thread at a time: it is to be short
+                    proved = int(lets_go(frame))  # before the frame is looked into
+                    unsure = m.may_be_after(after_other_lines(frame))
+                    place = place_in_thread(frame if works else None, name)
                 # The interpreter is here, and it runs all the same (not only to ask for it); or it
                 # was free, and it ran. Where it waits for work, the call tells nothing of before.
                 now = (thread_cpu(native) or 0.0) - (cpu or 0.0)
