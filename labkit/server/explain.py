@@ -41,6 +41,8 @@ REMEDIES = {
     "ALTER DATABASE … ALLOW_CONNECTIONS true, or name another database",
     "TargetServerAttribute": "a server that is as target_session_attrs asks. To do: name one, or "
     "take that out of the URL and of PGTARGETSESSIONATTRS",
+    "startup parameter": "none of the URL's options, as a pooler takes few. To do: take them out "
+    "(ALTER ROLE … SET does the same); or write the server's own host and port into DATABASE_URL",
     "^42P05|^26000|pooling mode|a pooler there": "the server itself, or a pooler in "
     "session mode, since notebooks keep locks, settings and prepared statements. To do: write the "
     "server's own host and port into DATABASE_URL",

@@ -46,8 +46,8 @@ def directory(default: Callable[..., str]) -> Path:
         return (path if path.is_absolute() else Path.home() / path).resolve()
     except RuntimeError as error:
         raise LabError(
-            f"There is no place for labkit's files: {error}. Expected that this user has a home "
-            "directory, or another place. To do: set LABKIT_HOME to a directory's absolute path."
+            f"There is no place for labkit's files in {path}: {str(error).rstrip('.')}. Expected a "
+            "user with a home directory, or another place. To do: set LABKIT_HOME to a full path."
         ) from None
 
 

@@ -709,6 +709,7 @@ def test_a_server_that_is_not_as_target_session_attrs_asks_is_refused(
         ("57014", "canceling statement due to statement timeout", "10 s for each statement"),
         ("2BP01", "cannot drop table labkit.orders", "that nothing depends on labkit.orders"),
         ("42809", '"orders" is not a table', "To do: rename what has them"),
+        ("08P01", "unsupported startup parameter: options", "ALTER ROLE … SET does the same"),
         ("26000", "prepared statement does not exist", "or a pooler in session mode"),
         ("08P01", "transaction blocks not allowed in statement pooling mode", "a pooler in"),
         ("42704", 'unrecognized configuration parameter "connect_timeout"', "after ?"),
