@@ -1,6 +1,7 @@
 """`python -m labkit start`: the learner's own copy of the notebooks, in JupyterLab."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -62,6 +63,9 @@ def start(no_browser: bool = False, ip: str | None = None) -> Never:
     options += [f"--ServerApp.ip={ip}"] if ip else []
     places = [str(CONFIG), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
+    if sys.platform != "win32":  # without a terminal, Jupyter leaves files unless it is SIGTERM
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Jupyter has its own
+        signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
     LabApp.launch_instance(options)
     # At once: of the threads that Jupyter leaves, one may wait until the browser is closed.
     sys.stdout.flush()

@@ -502,8 +502,11 @@ def test_start_on_an_address_that_is_not_this_machines_is_told(address: str) -> 
 def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout: Checkout) -> None:
     checkout.add("00_start_here", "# Start here")
     pipe: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    pipe["stdin"] = subprocess.DEVNULL  # no terminal
+    kept = checkout.root / "runtime"
     command = checkout.command("start", "--no-browser", "--ip", "0.0.0.0")
-    with subprocess.Popen(command, encoding="utf-8", **pipe) as process:
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(kept)}
+    with subprocess.Popen(command, encoding="utf-8", env=env, **pipe) as process:
         try:
             assert process.stderr is not None
             wanted = r"(http://127\S+?)/lab/tree/00_start_here\.ipynb\?token=(\w+)"
@@ -535,11 +538,13 @@ def test_start_serves_who_has_the_token_asks_nothing_and_ends_on_ctrl_c(checkout
             viewers = get("/lab/api/settings/@jupyterlab/docmanager-extension:plugin")["schema"]
             shown = viewers["properties"]["defaultViewers"]["default"]
             assert {"markdown": "Markdown Preview"} == shown
+            assert [*kept.glob("jpserver-*.json")]
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=20)
         finally:
             process.kill()
     assert process.returncode == 0
+    assert [] == [*kept.glob("jpserver-*")]  # they hold the token
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM cannot be caught there")
