@@ -54,30 +54,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deck.add_argument("directory", nargs="?", type=Path, default=Path("slides"))
     site = commands.add_parser("pages", help="write the site of the notebooks as committed")
     site.add_argument("directory", nargs="?", type=Path, default=Path("site"))
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("command")
+    known, unknown = parser.parse_known_args(arguments)
+    command = (options := vars(known)).pop("command")
+    if unknown:  # with this command's usage, which shows what it takes
+        commands.choices[command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         # Each command is a function in a module of its own, both of its name.
         function = getattr(import_module(f"labkit.workbook.{command}"), command)
         return int(function(**options) or 0)
     except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+        said = str(error)
+    except ImportError as error:
+        todo = import_module("labkit.workbook.doctor").install()
+        said = f"{error}. Expected a Python with what requirements.txt lists. To do: {todo}"
     except BrokenPipeError:  # nobody reads on, as `head` does not
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(
-            f"{error.filename or 'The output'} cannot be used: {error.strerror or error}. Expected "
-            "a file or a directory, whichever the command asks for, in a place that exists, with "
-            "room, where you may write. To do: name another one, or make room, or run this as its "
-            "owner.",
-            file=sys.stderr,
+        place = error.filename or "The output, or the place of temporary files (TMPDIR sets it),"
+        said = (
+            f"{place} cannot be used: {error.strerror or error}. Expected a file or a directory, "
+            "whichever the command asks for, in a place that exists, with room, where you may "
+            "write. To do: name another one, or make room, or run this as its owner."
         )
-        return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    print(said, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

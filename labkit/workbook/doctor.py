@@ -25,7 +25,7 @@ from labkit.server.needs import CONNECTIONS, check_needs, check_psycopg2
 from labkit.workbook.bundle import locked
 
 ROOT = Path(__file__).parents[2]
-ROOM_MB = 200  # the private server takes half of that room
+ROOM_MB, TEMPORARY_MB = 200, 80  # the private server takes half of it; the pages, 60 a while
 # Beyond these, what a notebook claims may drown in the noise. IDLE: a share of the processors.
 LATE_MS, IDLE = 5.0, 0.25
 SECONDS = 8  # for a server or a kernel to answer: all is to be over within ten
@@ -50,8 +50,8 @@ def doctor() -> int:
     """Print a line for each finding; return the exit status, 1 if something is wrong."""
     wrong = 0
     with ThreadPoolExecutor() as pool:
-        # The machine needs quiet; the others mostly wait, for a kernel and for a server.
-        for found in chain([findings(machine)], pool.map(findings, (packages, server, kernel))):
+        others = packages, checkout, server, kernel  # they mostly wait; the machine needs quiet
+        for found in chain([findings(machine)], pool.map(findings, others)):
             print(*found, sep="\n", flush=True)
             wrong += sum(finding.well is False for finding in found)
     print(f"Something is wrong: {wrong} ✘." if wrong else "Nothing is wrong.")
@@ -67,14 +67,18 @@ def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     except ImportError as error:
         found.append(Finding(check.__name__, False, str(error), f"To do: {install()}"))
     except (LabError, OSError, RuntimeError) as error:
-        found.append(Finding(check.__name__, False, str(error)))
+        what = "set HOME" if check in (server, kernel) else "copy the workbook"
+        todo = f"To do: {what} to a directory where you may write" * isinstance(error, OSError)
+        found.append(Finding(check.__name__, False, str(error), todo))
     return found
 
 
 def install() -> str:
     """Return the command that installs the lock for this Python, to be pasted into a shell."""
-    then, place = ("; &", "Scripts") if sys.platform == "win32" else (" &&", "bin")
-    command = f"cd '{ROOT}'{then} '{sys.executable}' -m "
+    windows = sys.platform == "win32"
+    then, place, mark = ("; &", "Scripts", "''") if windows else (" &&", "bin", r"'\''")
+    root, python = (str(path).replace("'", mark) for path in (ROOT, sys.executable))
+    command = f"cd '{root}'{then} '{python}' -m "
     if sys.prefix == sys.base_prefix:  # no environment of the workbook's own
         command += f"venv .venv{then} .venv/{place}/python -m "
     wheels = "--no-index --find-links wheels " if (ROOT / "wheels").is_dir() else ""
@@ -108,6 +112,15 @@ def packages() -> Iterator[Finding]:
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
     seen = f"{', '.join(wrong[:5])}{more}" if wrong else "all as in requirements.txt"
     yield Finding("packages", not wrong, seen, f"To do: {install()}")
+
+
+def checkout() -> Iterator[Finding]:
+    """See whether temporary files have room, and notebooks and pages can be written to it."""
+    free = shutil.disk_usage(place := tempfile.gettempdir()).free / 1e6
+    todo = f"Expected {TEMPORARY_MB} MB. To do: make room, or set TMPDIR to another directory"
+    yield Finding("disk", free >= TEMPORARY_MB, f"{free:,.0f} MB free for {place}", todo)
+    tempfile.TemporaryFile(dir=ROOT).close()
+    yield Finding("checkout", True, f"{ROOT} can be written to")
 
 
 def server() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,22 @@ class OnlyThisPython(KernelSpecManager):
         return []  # which leaves ipykernel's own
 
 
-def refuse_homeless() -> None:
-    """Refuse a user for whom neither JupyterLab nor a kernel would start.
+def refuse_homeless(writes: bool = True) -> None:
+    """Refuse a user for whom a kernel would not start, or JupyterLab, which writes to the home.
 
     Raises:
-        LabError: The user has no home directory.
+        LabError: The user has no home directory, or none that can be written to.
     """
     try:
         Path.home()
-    except RuntimeError:
+        if writes:
+            place = Path(os.environ.get("JUPYTER_RUNTIME_DIR") or OnlyThisPython().data_dir)
+            place.mkdir(0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+    except (OSError, RuntimeError) as error:
         raise LabError(
-            "This user has no home directory. Expected one, since Jupyter keeps files there. "
-            "To do: set HOME to a directory in which you may write."
+            f"This user has no home directory to write to: {str(error).rstrip('.')}. Expected "
+            "one, as Jupyter keeps files there. To do: set HOME to a directory where you may write."
         ) from None
 
 

@@ -50,10 +50,12 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
         KeyboardInterrupt: Ctrl-C; what was executed before is reported.
     """
     notebooks = read(only)
-    refuse_homeless()
+    refuse_homeless(writes=False)
     directory = exercises.notebooks().parent / "runs"
     directory.mkdir(exist_ok=True)
     tempfile.TemporaryFile(dir=directory).close()  # find out now, rather than after minutes
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(80_000_000))  # more than the pages take there while they are made
     if report is not None:
         report.open("a").close()
     database()  # holds the embedded server until the last kernel is gone: it starts once

@@ -23,9 +23,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from labkit.server import COMPOSE_PLACE, Dsn
+from labkit.server import COMPOSE_PLACE, Dsn, embedded
 from labkit.server.dataset import DATASET
 from labkit.workbook import doctor
+from labkit.workbook.kernel import refuse_homeless
 from tests.server.test_database import SECRET, answers_as_postgresql_13, at, run, server_that
 from tests.server.test_embedded import as_root, gone, until
 from tests.stalls import unless_busy
@@ -100,7 +101,7 @@ def test_where_all_is_well_it_says_so_line_by_line_and_shows_no_password() -> No
     done = labkit_doctor()
     assert 0 == done.returncode, done.stdout
     *lines, last = done.stdout.splitlines()
-    expected = "machine Python packages disk server kernel"
+    expected = "machine Python packages disk checkout disk server kernel"
     assert expected.split() == [line.split(": ")[1] for line in lines]
     assert "postgresql://lab:***@" in lines[-2]
     assert "the dataset is there" in lines[-2]
@@ -142,7 +143,20 @@ def test_without_any_package_it_still_works_and_gives_the_command(venv: Venv) ->
     assert f"'{python}' -m pip install -r requirements.txt" in said
 
 
-def test_the_command_can_be_pasted_into_a_shell() -> None:
+@pytest.mark.parametrize("command", ["start", "status", "run", "reset", "bundle", "pages"])
+def test_without_any_package_other_commands_give_the_same_command(venv: Venv, command: str) -> None:
+    process = [str(python := venv()), "-m", "labkit", command]
+    done = subprocess.run(process, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert re.match(r"No module named '\w+'\. Expected .*\. To do: cd '", done.stderr)
+    assert done.stderr.endswith(f"'{python}' -m pip install -r requirements.txt\n")
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
+
+
+def test_the_command_can_be_pasted_into_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ROOT", tmp_path / "a learner's")
+    doctor.ROOT.mkdir()
     command = doctor.install().replace("install -r requirements.txt", "--version")
     shell = ["powershell", "-Command"] if sys.platform == "win32" else ["sh", "-c"]
     said = subprocess.run([*shell, command], capture_output=True, encoding="utf-8", check=True)
@@ -202,6 +216,32 @@ def test_a_loopback_interface_that_is_off_is_told() -> None:
     command = ["unshare", "--net", sys.executable, "-c", code]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8").stdout
     assert re.search("✘ wrong: server: The server on 127.0.0.1:.*Network is unreachable", said)
+
+
+def test_a_checkout_that_cannot_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ROOT", tmp_path / "nowhere")
+    assert wrong(doctor.checkout).endswith(
+        "To do: copy the workbook to a directory where you may write"
+    )
+
+
+def test_little_room_for_temporary_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TEMPORARY_MB", 10**9)
+    said = wrong(doctor.checkout)
+    assert f"MB free for {tempfile.gettempdir()}. Expected" in said
+    assert "set TMPDIR" in said
+
+
+def test_a_home_that_may_not_be_entered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise PermissionError(13, "Permission denied", "/root/.local")
+
+    monkeypatch.setattr(embedded, "place", refuse)
+    assert wrong(doctor.server).endswith(
+        "Permission denied: '/root/.local'. To do: set HOME to a directory where you may write"
+    )
 
 
 # PostgreSQL
@@ -396,8 +436,22 @@ sys.exit(main([{command!r}]))"""
     env = {name: value for name, value in os.environ.items() if name != "HOME"}
     process = [sys.executable, "-c", code]
     done = subprocess.run(process, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
-    assert "This user has no home directory. Expected one, since" in done.stdout + done.stderr
+    assert "This user has no home directory to write to: Could not" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, HOME says nothing")
+def test_a_home_that_cannot_be_written_to_is_told_and_nothing_else_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()  # root may write to every directory
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    for name in "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "XDG_DATA_HOME":
+        monkeypatch.delenv(name, raising=False)
+    said = wrong(doctor.kernel)  # and IPython, which would warn, was not asked
+    assert f"no home directory to write to: [Errno 20] Not a directory: '{tmp_path}" in said
+    assert "To do: set HOME to a directory where you may write" in said
+    refuse_homeless(writes=False)  # as `run`, whose kernels need no such place
 
 
 def test_a_kernel_without_labkit_is_told(venv: Venv, dsn: Dsn) -> None:

@@ -385,6 +385,7 @@ def test_mistakes_are_told_without_a_traceback_before_anything_runs(checkout: Ch
     setup = f"""
 import os
 print(main(["run", "--only", "17", "00"]))
+print(main(["run", "--only", ""]))
 print(main(["run", "--only", "00", "--json", "no/such/directory.json"]))
 print(main(["status", "--json", "."]))
 print(main(["start"]))
@@ -395,7 +396,8 @@ del os.environ["DATABASE_URL"]
 """
     process = checkout.labkit("run", "--only", "02", setup=setup)
     expected = [
-        "There is no notebook 17. Expected one of: 00_first, 01_second, 02_third,",
+        "There is no notebook “17”. Expected one of: 00_first, 01_second, 02_third,",
+        "There is no notebook “”. Expected one of: 00_first,",
         "no/such/directory.json cannot be used: No such file or directory. Expected a file or",
         ". cannot be used: ",
         "There is no 00_start_here.ipynb in ",
@@ -405,9 +407,26 @@ del os.environ["DATABASE_URL"]
     ]
     told = process.stderr.splitlines()
     assert expected == [line[: len(start)] for line, start in zip(told, expected, strict=True)]
-    assert process.stdout.split() == ["2"] * 8
+    assert process.stdout.split() == ["2"] * 9
     assert process.returncode == 2
     assert "secret" not in process.stderr + process.stdout
+
+
+def test_a_word_too_many_is_told_with_the_usage_of_its_command(checkout: Checkout) -> None:
+    process = checkout.labkit("run", "01")
+    assert process.stderr.startswith("usage: labkit run [-h] [--only NN")
+    assert process.stderr.endswith("error: unrecognized arguments: 01\n")
+    assert 2 == process.returncode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files cannot be limited there")
+def test_where_temporary_files_have_no_room_nothing_is_executed(checkout: Checkout) -> None:
+    checkout.add("00_held", "# Held", SHOW, "claim(True)")
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (70_000_000, -1))"
+    process = checkout.labkit("run", setup=limit)
+    assert (2, "") == (process.returncode, process.stdout)
+    assert process.stderr.startswith("The output, or the place of temporary files (TMPDIR sets it)")
+    assert 1 == len(process.stderr.splitlines())
 
 
 def test_a_cell_that_hangs_and_a_kernel_that_dies_are_told(checkout: Checkout) -> None:
