@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import asyncpg
 from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
@@ -146,6 +147,27 @@ async def takes_by_halves(pool, bank, item, customer):
         await pool.execute(GIVE_BACK, item)
         raise
     return await is_paid(pool, bank, item, customer)
+
+
+async def leaves_the_row(pool, bank, item, customer):
+    """The state says that it is over; but the key is taken, and who was declined never buys it."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(GIVE_BACK, item)
+            cancel = "UPDATE labkit.sales SET state = 'cancelled' WHERE customer = $1 AND item = $2"
+            await connection.execute(cancel, customer, item)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def sleeps_in_the_loop(pool, bank, item, customer):
+    time.sleep(0.05)
+    return await with_a_flag(pool, bank, item, customer)
 
 
 async def swallows_the_refusal(pool, bank, item, customer):
@@ -530,6 +552,13 @@ CASES = [
         notes_the_payment_in_the_background,
         "not yet",
         r"not come back\. It came back later: something|a good customer: .* 'reserved'\)\]",
+    ),
+    Case(leaves_the_row, "not yet", "customer came again: expected True, .* UniqueViolationError"),
+    Case(
+        sleeps_in_the_loop,
+        "not yet",
+        r"a line of yours kept .*blocked.* transaction\.py:\d+ in sleeps_in_the_loop",
+        by_the_clock=True,
     ),
     Case(undoes_by_halves, "not yet", r"see that 3 of 3 were left and the sales were \[\(1, 'res"),
     Case(undoes_in_the_other_order, "not yet", r"that 2 of 3 were left and the sales were \[\]"),
