@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 import asyncpg
-from exercises.instruments.meanwhile import waited_at_a_line
+from exercises.instruments.crowd import waited_at_a_line
 from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop, UnforeseenError
 from legacy.sale import Declined
 
@@ -103,7 +103,7 @@ class Bench(Shop):
             await self.restock(3, error)
             self.expect(await self.sell(1), error, 3, [], f"the bank raised {error!r}")
             self.bank.error = None  # now it pays, and nothing that was left may be in the way
-            again = f"the bank had raised {error!r}, all was undone, and the customer came again"
+            again = f"the bank had raised {error!r}, and the customer came again and could pay"
             self.expect(await self.sell(1), True, 2, [(1, "paid")], again)
 
         await self.restock(3)

@@ -4,7 +4,6 @@
 `a_moment_until` gives what a call has left behind the time to end; `end_of` is how it ended.
 `another_order` lets an order come in, so that an answer that remembers is out of date.
 `opened` notes the connections that are opened meanwhile.
-`waited_at_a_line` looks whether an answer kept the loop's thread waiting in a crowd.
 """
 
 import asyncio
@@ -16,12 +15,9 @@ from unittest.mock import patch
 
 import asyncpg
 
-from labkit.exercises import NotYet, by_the_clock
-from labkit.measure import Run
-from labkit.probe.frames import is_users
+from labkit.exercises import NotYet
 
 MOMENT = 3.0  # s
-HELD = 100  # ms; twenty calls at once, that keep the loop's thread for 5 ms each
 WANTED = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
 ORDER = 199_994  # of customer 486: no lesson's
 READ = "SELECT customer, amount, created_at FROM labkit.orders WHERE id = $1"
@@ -127,14 +123,3 @@ def opened(most: list[int] | None = None) -> Iterator[list[asyncpg.Connection]]:
 
     with patch.object(asyncpg.Connection, "__init__", note):
         yield noted
-
-
-def waited_at_a_line(run: Run) -> None:
-    """Raise NotYet if the loop's thread waited for long at a line of the user's own."""
-    for stall in run.stalls:
-        if stall.cause == "blocked" and stall.own_ms > HELD and is_users(stall.frame):
-            seen = (
-                f"a line of yours kept the loop's thread waiting, and meanwhile nobody was served: "
-                f"{stall}. The lookups of others: {run.latency('lookup')}."
-            )
-            raise by_the_clock(run, stall.own_ms, seen, stall.own_ms / HELD)
