@@ -295,6 +295,7 @@ class Bench:
                 f"of {CROWD} at once, orders {wrong} returned the right answer and left the wrong "
                 f"rows: {self.rows.get(wrong[0], [])} for order {wrong[0]}."
             )
+        waited_at_a_line(run)
         took = f"{CROWD} bookings at once took {run.latency('booking').max:.0f} ms"
         if self.most_borrowed < SIZE:
             seen = (
@@ -312,7 +313,6 @@ class Bench:
                 f"and hold their connections meanwhile. Look for a lock that all bookings take, in "
                 f"your code or in the server."
             )
-        waited_at_a_line(run)
         return lab.Verdict(
             "pass",
             f"{took}, all right, on all {SIZE} connections, and all came back. "

@@ -299,6 +299,7 @@ class Bench(Shop):
                 f"had been taken. A lock, a connection or a race that was lost says nothing about "
                 f"the stock: wait, or try again."
             )
+        waited_at_a_line(run)
         if self.bank.most_at_once <= SIZE:
             raise by_the_clock(
                 run,
@@ -306,7 +307,6 @@ class Bench(Shop):
                 f"no more than {self.bank.most_at_once} of {CUSTOMERS} customers were at the bank "
                 f"at once, with {STOCK} items to sell: they waited for each other.",
             )
-        waited_at_a_line(run)
         return lab.Verdict(
             "pass",
             f"{len(paid)} sold, {len(failed)} declined, {self.left} left; "
