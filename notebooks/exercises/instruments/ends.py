@@ -50,11 +50,11 @@ class Ends:
 
     async def look_at_a_long_work(self) -> None:
         """Let a work take long, in a gate of its own; this may go on beside all the others."""
-        work = partial(asyncio.sleep, LONG, "done")
-        if (got := await self._end(asyncio.Semaphore(PLACES), work)) != "done":
+        work = partial(asyncio.sleep, LONG, done := object())
+        if (got := await self._end(asyncio.Semaphore(PLACES), work)) is not done:
             self.fault = self.fault or (
-                f"a work of {LONG} s, alone in a gate, was to return 'done', and your function "
-                f"made {got!r} of it. How long a work takes is not yours to change."
+                f"a work of {LONG} s, alone in a gate, ends well, and your function made {got!r} "
+                f"of it. How long a work takes is not yours to change."
             )
 
     async def _end(self, gate: asyncio.Semaphore, work: Work) -> object:
