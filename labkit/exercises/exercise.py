@@ -37,6 +37,8 @@ _MARK = dict(zip(get_args(Outcome), "✔✘✘?…", strict=True))
 PATIENCE = 8.0  # s; then a call of the answer that still waits is broken off
 LIMIT = 30.0  # s; then a scenario is ended, whatever its loop is doing
 _QUEUED = "what computed had to queue for a processor"
+_UNLIKE = """what your answer returned could not be judged. Expected what the task names, of plain \
+types that can be compared and printed; but comparing or printing this raised"""
 
 
 class NotYet(LabError):  # noqa: N818 (it is an answer)
@@ -112,10 +114,14 @@ class Exercise:
                 verdict: Verdict = self._material.check(_patient(answer, endless, before))
             except TooLong as late:
                 return Verdict("not yet", f"your answer {late}.")
-            except NotYet as seen:
-                verdict = Verdict(seen.outcome, str(seen))
-            except LabError as error:
-                verdict = Verdict("raised", str(error))
+            except LabError as seen:
+                verdict = Verdict(getattr(seen, "outcome", "raised"), str(seen))
+            except Exception as error:
+                if not runs:  # nothing was returned: the server is at fault, or the check
+                    raise
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                said = traceback.format_exception_only(error)[-1].strip()
+                verdict = Verdict("not yet", f"{_UNLIKE} {said} (at line {at.lineno}, {at.name}).")
         if strays and verdict.outcome != "pass":  # whatever came of it
             return Verdict("not yet", strays[0])
         if endless and verdict.outcome in ("pass", "raised"):

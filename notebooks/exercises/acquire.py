@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-from exercises.instruments.meanwhile import MOMENT, a_moment_until, held, swallowed
+from exercises.instruments.crowd import waited_at_a_line
+from exercises.instruments.meanwhile import MOMENT, a_moment_until, held, opened, swallowed
 from instruments.scratch_table import scratch_table
 from legacy import booking
 
@@ -51,7 +52,8 @@ When not to: do not borrow before you wait for something slow that is not Postgr
 Answer = Callable[[asyncpg.Pool, int], Awaitable[bool]]
 
 SIZE, CROWD = 5, 20
-DEAREST = 13_100  # this order costs the limit, and no more
+DEAREST, TOO_DEAR = 13_100, 8_469  # these orders cost the limit, and a cent more
+BOTH = ["reserved", "charged"]  # steps
 # The steps stand in this order, whichever was written first: within a transaction it is all one.
 BY_STEP = "ORDER BY step DESC"
 CLEAR = f"WITH gone AS (DELETE FROM labkit.bookings RETURNING step) TABLE gone {BY_STEP}"
@@ -89,12 +91,13 @@ class Bench:
         self.rows: dict[int, list[str]] = {}
         self.most_borrowed = self.borrowed_alone = self.most_writers = 0
         self.inside = self.most_inside = 0  # calls of the answer
+        self.opened: list[asyncpg.Connection] = []  # in the crowd
 
     @asynccontextmanager
     async def set_up(self) -> AsyncIterator[asyncpg.Connection]:
         """The table and the pool, for as long as the block runs."""
         async with scratch_table(self.dsn, "bookings", "order_id integer, step text") as keeper:
-            which = f"id < {CROWD} OR id = {DEAREST}"
+            which = f"id < {CROWD - 1} OR id IN ({DEAREST}, {TOO_DEAR})"
             amounts = f"SELECT id, amount FROM labkit.orders WHERE {which} ORDER BY id"
             limit = booking.LIMIT
             self.expected = {order: cost <= limit for order, cost in await keeper.fetch(amounts)}
@@ -146,10 +149,7 @@ class Bench:
                 next(o for o, booked in self.expected.items() if booked is wanted)
                 for wanted in (True, False)
             )
-            for order, wanted, steps in (
-                (good, True, ["reserved", "charged"]),
-                (refused, False, []),
-            ):
+            for order, wanted, steps in ((good, True, BOTH), (refused, False, [])):
                 what = f"order {order} alone"
                 left = await self.one(keeper, order, what)
                 if isinstance(got := self.returned[order], Exception):
@@ -187,7 +187,7 @@ class Bench:
         if reached and (fault := swallowed(booking, when)):
             raise NotYet(fault)
         left = [row["step"] for row in await keeper.fetch(CLEAR)]
-        if left not in ([], ["reserved", "charged"]):
+        if left not in ([], BOTH):
             raise NotYet(f"{when}, and left the steps {left}. Expected both or none. {TOGETHER}")
 
     async def one(self, keeper: asyncpg.Connection, order: int, what: str) -> list[str]:
@@ -214,13 +214,14 @@ class Bench:
     async def your_bookings(self, load: lab.Load) -> None:
         """Alone, then twenty at once, while the service answers lookups from another pool."""
         await self.alone()
-        async with self.set_up() as keeper, asyncpg.create_pool(self.dsn, min_size=1) as others:
+        async with self.set_up() as keeper, asyncpg.create_pool(self.dsn) as others:
             orders = iter(self.expected)
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
             load.offer("lookup", lambda: others.fetchval(lookup), rate=200)
             load.offer("booking", lambda: self.book(next(orders)), rate=2, burst=CROWD)
             load.gauge("in use", lambda: self.borrowed)
-            await load.run(seconds=0.5)
+            with opened() as self.opened:
+                await load.run(seconds=0.5)
             for order, step in await keeper.fetch(f"TABLE labkit.bookings {BY_STEP}"):
                 self.rows.setdefault(order, []).append(step)
             if self.returned == self.expected:
@@ -274,6 +275,11 @@ class Bench:
                 f"connections beside it. Those cost time to open, and nobody limits how many there "
                 f"are. Each booking is to borrow one from `pool`."
             )
+        if self.opened:
+            raise NotYet(
+                f"{len(self.opened)} connections were opened while {CROWD} bookings ran at once: "
+                f"that costs time, and nobody limits how many. Wait for one of the pool's."
+            )
         if len(errors):
             raise lab.LabError(f"{len(errors)} of {CROWD} at once: {errors.iloc[0]}")
         if self.returned != self.expected:
@@ -282,13 +288,14 @@ class Bench:
                 f"of {CROWD} at once, the answers for orders {wrong} were wrong: order {wrong[0]} "
                 f"should be {self.expected[wrong[0]]}, and was {self.returned[wrong[0]]!r}."
             )
-        booked = {o: ["reserved", "charged"] for o, good in self.expected.items() if good}
+        booked = {o: BOTH for o, good in self.expected.items() if good}
         if self.rows != booked:
             wrong = sorted(o for o in self.expected if self.rows.get(o) != booked.get(o))
             raise NotYet(
                 f"of {CROWD} at once, orders {wrong} returned the right answer and left the wrong "
                 f"rows: {self.rows.get(wrong[0], [])} for order {wrong[0]}."
             )
+        waited_at_a_line(run)
         took = f"{CROWD} bookings at once took {run.latency('booking').max:.0f} ms"
         if self.most_borrowed < SIZE:
             seen = (

@@ -98,12 +98,14 @@ def check(answer: Admit) -> lab.Verdict:
             if not made or got is not made[0]:
                 seen.wrong.append(got)
 
-        async with asyncpg.create_pool(dsn, min_size=20, max_size=20) as pool:
+        service = asyncpg.create_pool(dsn, min_size=20, max_size=20)
+        async with service as pool, asyncio.TaskGroup() as beside:
+            beside.create_task(ends.look_at_a_long_work())
             lookup = "SELECT amount FROM labkit.orders WHERE id = 7"
             load.offer("lookup", lambda: pool.fetchval(lookup), rate=50)
             load.offer("report", report, rate=RATE)
             await load.run(seconds=0.8)
-        await ends.look(gate)
+            await ends.look(gate)
 
     run = lab.measure(your_gate)
     _judge_the_overload(run, seen)

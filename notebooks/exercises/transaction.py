@@ -9,6 +9,7 @@ import asyncio
 from functools import partial
 
 import asyncpg
+from exercises.instruments.crowd import waited_at_a_line
 from exercises.instruments.shop import CUSTOMERS, ITEM, SIZE, Sales, Sell, Shop, UnforeseenError
 from legacy.sale import Declined
 
@@ -101,6 +102,9 @@ class Bench(Shop):
         for error in (Declined("no credit"), unreachable, UnforeseenError("503")):
             await self.restock(3, error)
             self.expect(await self.sell(1), error, 3, [], f"the bank raised {error!r}")
+            self.bank.error = None  # now it pays, and nothing that was left may be in the way
+            again = f"the bank had raised {error!r}, and the customer came again and could pay"
+            self.expect(await self.sell(1), True, 2, [(1, "paid")], again)
 
         await self.restock(3)
         await self.the_customer_goes_away()
@@ -295,6 +299,7 @@ class Bench(Shop):
                 f"had been taken. A lock, a connection or a race that was lost says nothing about "
                 f"the stock: wait, or try again."
             )
+        waited_at_a_line(run)
         if self.bank.most_at_once <= SIZE:
             raise by_the_clock(
                 run,

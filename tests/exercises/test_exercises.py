@@ -199,6 +199,31 @@ def test_what_is_no_function_is_told_so() -> None:
     assert "Expected a coroutine function (`async def`), and got {}" in verdict.message
 
 
+def test_what_cannot_be_compared_is_told_so_and_a_lost_server_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(load: labkit.Load) -> None:
+        load.offer("nothing", lambda: asyncio.sleep(0), rate=10)
+        await load.run(seconds=0.1)
+
+    def unlike(answer: object) -> None:
+        labkit.measure(scenario)
+        raise ValueError("the truth of an array is ambiguous")
+
+    def lost(answer: object) -> None:
+        raise ConnectionError("the server went away")
+
+    verify = Exercise("verify")
+    monkeypatch.setattr(verify._material, "check", unlike)
+    verdict = verify.check(raises_something)
+    assert "not yet" == verdict.outcome
+    said = r"raised ValueError: the truth .* ambiguous \(at line \d+, unlike\)"
+    assert re.search(said, verdict.message)
+    monkeypatch.setattr(verify._material, "check", lost)
+    with pytest.raises(ConnectionError, match="went away"):
+        verify.check(raises_something)
+
+
 def test_what_the_machine_may_have_done_is_inconclusive() -> None:
     async def scenario(load: labkit.Load) -> None:
         load.offer("nothing", lambda: asyncio.sleep(0), rate=10)

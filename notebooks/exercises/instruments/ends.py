@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 
+import asyncpg
 from exercises.instruments.meanwhile import MOMENT, swallowed
 
 from labkit.exercises import NotYet
@@ -15,6 +16,11 @@ Admit = Callable[[asyncio.Semaphore, Work], Awaitable[object]]
 
 PLACES = 5
 DEADLINE_MS = 100
+LONG = 2  # s; a work's duration
+
+
+class MishapError(LookupError, ArithmeticError, RuntimeError):
+    """Of many kinds, of which an answer may believe that it knows better."""
 
 
 class Ends:
@@ -40,7 +46,25 @@ class Ends:
                 f"yours goes on waiting for those who were refused, and takes places for nobody."
             )
         else:
-            self.fault = await self._after_bad_ends()
+            self.fault = await self._after_bad_ends() or self.fault
+
+    async def look_at_a_long_work(self) -> None:
+        """Let a work take long, in a gate of its own; this may go on beside all the others."""
+        work = partial(asyncio.sleep, LONG, done := object())
+        if (got := await self._end(asyncio.Semaphore(PLACES), work)) is not done:
+            self.fault = self.fault or (
+                f"a work of {LONG} s, alone in a gate, ends well, and your function made {got!r} "
+                f"of it. How long a work takes is not yours to change."
+            )
+
+    async def _end(self, gate: asyncio.Semaphore, work: Work) -> object:
+        """What came back from a call of the answer, or was raised."""
+        try:
+            return await self._answer(gate, work)
+        except NotYet:  # it never ends
+            raise
+        except Exception as error:
+            return error
 
     async def _after_bad_ends(self) -> str:
         """Let works fail, be slow and be cancelled; then count. What is wrong, or ""."""
@@ -69,30 +93,27 @@ class Ends:
             await asyncio.sleep(0)
             raise error
 
-        async def end(work: Work) -> object:
-            """What came back, or was raised."""
-            try:
-                return await self._answer(gate, work)
-            except NotYet:  # it never ends
-                raise
-            except Exception as error:
-                return error
-
-        for error in (ValueError("no such customer"), TimeoutError("the query took too long")):
+        errors: tuple[Exception, ...] = (
+            ValueError("no such customer"),
+            TimeoutError("the query took too long"),
+            MishapError("nobody foresaw it"),
+            asyncpg.DeadlockDetectedError("deadlock detected"),
+        )
+        for error in errors:  # fewer than there are places, which an answer may lose
             called = perf_counter()
-            got = await end(partial(fail, error))
+            got = await self._end(gate, partial(fail, error))
             if got is not error:
                 return (
                     f"a work raised {error!r}, and your function made {got!r} of it. A work's own "
                     f"errors are to pass through."
                 )
-        if failed != 2:
+        if failed != len(errors):
             return (
-                f"two works raised an error, and your function began {failed}: what a work has "
+                f"four works raised an error, and your function began {failed}: what a work has "
                 f"done before it fails, another one does again."
             )
         called = perf_counter()
-        if (got := await end(slow)) != "":
+        if (got := await self._end(gate, slow)) != "":
             return (
                 f"a work of {3 * DEADLINE_MS} ms, alone in the gate, returned '', and your "
                 f"function made {got!r} of it."
@@ -102,7 +123,7 @@ class Ends:
             return fault
         if (free := await _take_all(gate)) != PLACES:
             return (
-                f"four works have ended (two with an error, one was slow, one was cancelled), and "
+                f"six works have ended (four with an error, one was slow, one was cancelled), and "
                 f"{free} of {PLACES} places are free. Whatever happens, each place taken is given "
                 f"back, once."
             )

@@ -108,13 +108,18 @@ def end_all(connections: list[asyncpg.Connection]) -> int:
 
 
 @contextmanager
-def opened() -> Iterator[list[asyncpg.Connection]]:
-    """The connections of asyncpg that are opened while the block runs, by whomever."""
+def opened(most: list[int] | None = None) -> Iterator[list[asyncpg.Connection]]:
+    """The connections of asyncpg that are opened while the block runs, by whomever.
+
+    `most` is told, at each of them, how many are open by then.
+    """
     make, noted = asyncpg.Connection.__init__, list[asyncpg.Connection]()
 
     def note(connection: Any, *args: Any) -> None:
         make(connection, *args)
         noted.append(connection)
+        if most is not None:
+            most.append(sum(not each.is_closed() for each in noted))
 
     with patch.object(asyncpg.Connection, "__init__", note):
         yield noted

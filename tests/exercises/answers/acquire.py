@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import asyncpg
 from legacy import booking
@@ -157,6 +158,28 @@ async def refuses_the_dearest(pool, order):
     return True
 
 
+async def drops_the_cents(pool, order):
+    """What costs a cent more is above it."""
+    async with pool.acquire() as connection:
+        if int(await connection.fetchval(AMOUNT, order)) > LIMIT:
+            return False
+        async with connection.transaction():
+            await connection.execute(RESERVE, order)
+            await connection.execute(CHARGE, order)
+    return True
+
+
+async def opens_more_in_a_crowd(pool, order):
+    if pool.get_idle_size():
+        return await asks_first(pool, order)
+    return await opens_its_own(pool, order)
+
+
+async def sleeps_in_the_loop(pool, order):
+    time.sleep(0.05)
+    return await asks_first(pool, order)
+
+
 async def takes_the_cancellation_for_a_refusal(pool, order):
     try:
         return await asks_first(pool, order)
@@ -292,6 +315,14 @@ CASES = [
     Case(forgets_it_when_cancelled, "not yet", "went away in the middle, and 1 of the pool's 5"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "in the middle, and .* ended with False"),
     Case(refuses_the_dearest, "not yet", r"orders \[13100\] were wrong: .* True, and was False"),
+    Case(drops_the_cents, "not yet", r"orders \[8469\] were wrong: .* False, and was True"),
+    Case(opens_more_in_a_crowd, "not yet", r"\d+ connections were opened while 20 bookings ran"),
+    Case(
+        sleeps_in_the_loop,
+        "not yet",
+        r"a line of yours kept .*blocked.* acquire\.py:\d+ in sleeps_in_the_loop",
+        by_the_clock=True,
+    ),
     Case(says_that_it_is_booked, "not yet", "nothing was left, and your function returned True"),
     Case(misunderstands, "not yet", "order 1 alone should be True, and was False"),
     Case(

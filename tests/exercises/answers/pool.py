@@ -148,6 +148,20 @@ async def listens_on_a_ninth(dsn):
     return pool
 
 
+async def connects_at_each_acquire(dsn):
+    """As many again as the pool has, for a moment each."""
+
+    async def ping(_):
+        connection = await asyncpg.connect(dsn)
+        await connection.close()
+
+    return await asyncpg.create_pool(dsn, min_size=8, max_size=8, command_timeout=0.5, setup=ping)
+
+
+async def writes_the_dsn_anew(dsn):
+    return await asyncpg.create_pool(f"{dsn}?application_name=shop", min_size=8, max_size=8)
+
+
 listeners: list[asyncpg.Connection] = []
 warming: list[asyncio.Task[None]] = []
 
@@ -191,6 +205,8 @@ CASES = [
     Case(closes_it_too, "not yet", "a pool that is closed: nobody can use it"),
     Case(grants_itself_more, "not yet", r"answered by \d\d connections\. .* granted 8"),
     Case(listens_on_a_ninth, "not yet", "8 connections of its pool were open, and 1 beside it"),
+    Case(connects_at_each_acquire, "not yet", r"\d+ connections were open at once: some"),
+    Case(writes_the_dsn_anew, "raised", "InvalidPasswordError: .* An f-string hides the password"),
     Case(warms_up_beside, "not yet", "1 connections were open when .* while requests waited"),
     Case(
         warms_up_by_hand_and_lets_go,

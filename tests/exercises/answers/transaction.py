@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import asyncpg
 from legacy.sale import CANCEL, GIVE_BACK, PAY, RESERVE, TAKE, Declined, sell
@@ -146,6 +147,27 @@ async def takes_by_halves(pool, bank, item, customer):
         await pool.execute(GIVE_BACK, item)
         raise
     return await is_paid(pool, bank, item, customer)
+
+
+async def leaves_the_row(pool, bank, item, customer):
+    """The state says that it is over; but the key is taken, and who was declined never buys it."""
+    if not await reserve(pool, item, customer):
+        return False
+    try:
+        await bank.charge(customer)
+    except BaseException:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(GIVE_BACK, item)
+            cancel = "UPDATE labkit.sales SET state = 'cancelled' WHERE customer = $1 AND item = $2"
+            await connection.execute(cancel, customer, item)
+        raise
+    await pool.execute(PAY, customer, item)
+    return True
+
+
+async def sleeps_in_the_loop(pool, bank, item, customer):
+    time.sleep(0.05)
+    return await with_a_flag(pool, bank, item, customer)
 
 
 async def swallows_the_refusal(pool, bank, item, customer):
@@ -531,6 +553,7 @@ CASES = [
         "not yet",
         r"not come back\. It came back later: something|a good customer: .* 'reserved'\)\]",
     ),
+    Case(leaves_the_row, "not yet", "and could pay: expected True, .* UniqueViolationError"),
     Case(undoes_by_halves, "not yet", r"see that 3 of 3 were left and the sales were \[\(1, 'res"),
     Case(undoes_in_the_other_order, "not yet", r"that 2 of 3 were left and the sales were \[\]"),
     Case(takes_by_halves, "not yet", r"2 of 3 were left .* \[\]\. Taking and reserving belong"),
@@ -545,6 +568,12 @@ CASES = [
     ),
     Case(gives_back_what_it_read, "not yet", "somebody else sold 1 just .* 3 are left"),
     Case(one_at_a_time, "not yet", "no more than 1 of 20 customers were at", by_the_clock=True),
+    Case(
+        sleeps_in_the_loop,
+        "not yet",
+        r"a line of yours kept .*blocked.* transaction\.py:\d+ in sleeps_in_the_loop",
+        by_the_clock=True,
+    ),
     Case(sells_elsewhere, "not yet", r"the item's row was locked \(.* borrowed: 0\)"),
     Case(keeps_one_of_its_own, "not yet", "but 1 connection beside the pool was open"),
     Case(takes_the_cancellation_for_a_refusal, "not yet", "CancelledError was swallowed"),
