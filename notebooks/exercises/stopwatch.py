@@ -121,7 +121,7 @@ def check(answer: Answer) -> lab.Verdict:
     run = lab.measure(your_stopwatch)
     if not reported:
         raise lab.LabError("your stopwatch raised CancelledError: something of it was cancelled.")
-    return _judge(run, sorted(asked), at_once, answered[0], broken_off, reported[0])
+    return _judge(run, sorted(asked), at_once, answered[0], reported[0], broken_off)
 
 
 def chart(run: lab.Run) -> None:
@@ -134,8 +134,8 @@ def _judge(
     asked: list[tuple[float, float]],
     at_once: int,
     answered: int,
-    broken_off: int,
     reported: Any,
+    broken_off: int = 0,
 ) -> lab.Verdict:
     if not asked and isinstance(reported, NotYet):
         raise reported
