@@ -264,8 +264,8 @@ async def polls(pool, customer):
     python = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "pass"])
     here, there = Pipe()
     executor.submit(lambda: (time.sleep(0.01), there.send(customer)))
+    time.sleep(0)
     while python.poll() is None or not here.poll():
-        time.sleep(0)
         await asyncio.sleep(0.005)
     return await asks_asyncpg(pool, here.recv())
 
