@@ -261,10 +261,10 @@ async def waits_for_a_queue(pool, customer):
 
 async def polls(pool, customer):
     """Another style: what may wait, and is told not to."""
+    time.sleep(0)
     python = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "pass"])
     here, there = Pipe()
     executor.submit(lambda: (time.sleep(0.01), there.send(customer)))
-    time.sleep(0)
     while python.poll() is None or not here.poll():
         await asyncio.sleep(0.005)
     return await asks_asyncpg(pool, here.recv())
