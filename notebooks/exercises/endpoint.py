@@ -3,20 +3,23 @@
 An answer becomes an endpoint of a FastAPI application, which uvicorn runs on the loop that is
 measured. It is asked over HTTP by a client on another loop, together with an endpoint that reads
 one row. An answer is judged by what it returned, by what the archive has kept, and by what the
-probe saw on the service's loop. Then it is called once more, alone: when it has signed and kept, no
-connection may still be in use, and neither may happen on the loop's thread. Who does it is all one:
-a thread, another process, or a client of the answer's own, which the archive sees.
+probe saw on the service's loop. Then an order comes in, and it is called once more, alone: no
+connection may be in use that is asked nothing, nor when it has signed and kept, and neither may
+happen on the loop's thread. Who does it is all one: a thread, another process, or a client of the
+answer's own, which the archive sees.
 """
 
 import asyncio
 import hashlib
 import inspect
 import linecache
+import os
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from functools import wraps
 from itertools import cycle
 from pathlib import Path
@@ -25,7 +28,7 @@ from unittest.mock import patch
 
 import asyncpg
 from exercises.instruments import web
-from exercises.instruments.meanwhile import opened
+from exercises.instruments.meanwhile import another_order, longest, opened, rests_of
 from exercises.instruments.web import archive, outside, served
 from fastapi import FastAPI, Response
 from fastapi.encoders import jsonable_encoder
@@ -64,12 +67,13 @@ When not to use threads: for Python code that computes (a process), and for many
 default executor has 5 to 32 threads, and everything that uses it waits behind them."""
 
 SIZE = 2  # connections
-CUSTOMERS = (42, 7, 500, 3)
+NEWCOMER = 2_000_000 + os.getpid()  # nobody else's: has no orders, and then one
+CUSTOMERS = (42, 7, 500, NEWCOMER)
 THRESHOLD_MS = 10  # half of what the signature takes on a quick machine
 GIVEN_BACK = 1.0  # s; a short query that goes on meanwhile has long ended by then
 LOOKUP = "SELECT id, amount FROM labkit.orders WHERE id = $1"
 
-Look = tuple[str, str]  # which connections are in use; the line, if it is on the loop's thread
+Look = tuple[str, str, float]  # connections in use; the line on the loop's thread; seconds
 Answer = Callable[[asyncpg.Pool, old.Archive, int], Awaitable[object]]
 
 
@@ -115,7 +119,8 @@ def check(answer: Answer) -> lab.Verdict:
                     load.offer("statement", ask_for_a_statement, rate=6)
                     await load.run(seconds=1)
                 if not raised:
-                    alone.update(await _alone(pool, the_archive, answer))
+                    async with another_order(dsn, NEWCOMER, datetime.now(UTC)):
+                        alone.update(await _alone(pool, the_archive, answer))
         finally:
             pool.terminate()  # not close(), which waits for what never comes back
 
@@ -150,12 +155,13 @@ def judge(
                     f"for customer {customer}, {what!r} is {got[what]!r:.100}. The old one returns "
                     f"{right!r}."
                 )
-        numbers.add(number := got["kept_as"])
-        if kept.get(number) != text:
+        number = got["kept_as"]
+        if type(number) is not int or kept.get(number) != text:
             raise NotYet(
-                f"kept_as is {number!r}, and the archive has no such statement under that number. "
-                f"It has to be safe before the answer goes out."
+                f"kept_as is {number!r:.100}, and the archive has no such statement under that "
+                f"number. Expected the whole number that `archive.keep` returns when it is safe."
             )
+        numbers.add(number)
     if len(numbers) < len(returned):
         raise NotYet(
             f"{len(returned)} statements were made, and {len(numbers)} were kept: each has to be "
@@ -165,16 +171,21 @@ def judge(
         raise NotYet(
             f"{made} statements were made, and the archive has {len(kept)}: keep each of them once."
         )
-    for what, (in_use, _) in alone.items():
+    if kept[made] == texts[NEWCOMER]:
+        raise NotYet(
+            f"an order of customer {NEWCOMER} had come in since the last statement, and the next "
+            f"one was still without it: your answer remembers."
+        )
+    for what, (in_use, _, seconds) in alone.items():
         if in_use:
             raise by_the_clock(
                 run,
-                1e3 * GIVEN_BACK,
+                1e3 * seconds,
                 f"a text had been {what}, and {in_use}. Give it back before you sign and keep, as "
                 f"the old one does.",
             )
     p99 = f"The p99 of one row, over HTTP: {run.latency().p99:.0f} ms."
-    if lines := [f"\n  {what} at {line}" for what, (_, line) in alone.items() if line]:
+    if lines := [f"\n  {what} at {line}" for what, (_, line, _) in alone.items() if line]:
         raise NotYet(
             f"these lines keep the loop's thread while a text is signed or kept. However short "
             f"that is, nobody else is served meanwhile:{''.join(lines)}\n{p99}"
@@ -223,19 +234,14 @@ def _as_json(got: object) -> None:
 async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -> dict[str, Look]:
     """Call the answer once more, alone, and look when it signs, and when it keeps."""
     looks: dict[str, Look] = {}
+    empty = f"{SIZE} such requests, and the pool of {SIZE} is empty"
     loops_thread = threading.get_ident()
 
     def in_use() -> str:
         if borrowed := pool.get_size() - pool.get_idle_size():
-            return (
-                f"{borrowed} connection of the pool was still borrowed: {SIZE} such requests, and "
-                f"the pool of {SIZE} is empty"
-            )
+            return f"{borrowed} connection of the pool was still borrowed: {empty}"
         if own := sum(not connection.is_closed() for connection in new):
-            return (
-                f"{own} connection beside the pool was still open: each request keeps one, and "
-                f"PostgreSQL has no more than `max_connections`"
-            )
+            return f"{own} connection beside the pool was still open: one for each request"
         return ""
 
     def look(what: str) -> None:  # on any thread but the loop's
@@ -243,7 +249,7 @@ async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -
         until = time.monotonic() + GIVEN_BACK
         while (used := in_use()) and time.monotonic() < until:
             time.sleep(0.005)
-        looks[what] = used, ""
+        looks[what] = used, "", GIVEN_BACK
 
     def looking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -251,7 +257,7 @@ async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -
             frame = users_frame(walk(sys._getframe(1)))
             result = function(*args, **options)
             if frame and threading.get_ident() == loops_thread:
-                looks[what] = "", f"{frame}: {linecache.getline(*frame[:2]).strip()}"
+                looks[what] = "", f"{frame}: {linecache.getline(*frame[:2]).strip()}", 0.0
             else:
                 look(what)
             return result
@@ -274,11 +280,16 @@ async def _alone(pool: asyncpg.Pool, the_archive: old.Archive, answer: Answer) -
     submits = patch.object(ProcessPoolExecutor, "submit", submit)
     began = time.thread_time()
     old.sign("")
-    a_signature, began = time.thread_time() - began, time.thread_time()
-    with signs, keeps, is_kept, submits, opened() as new:
-        await answer(pool, the_archive, CUSTOMERS[0])
-    cpu = time.thread_time() - began
-    if cpu > 2 * a_signature:
+    a_signature = time.thread_time() - began
+    async with rests_of(pool, database(), lambda: new) as rests:
+        began = time.thread_time()
+        with signs, keeps, is_kept, submits, opened() as new:
+            await answer(pool, the_archive, NEWCOMER)
+        cpu = time.thread_time() - began
+    if (rested := longest(rests)) > a_signature / 2:
+        kept = f"for {1e3 * rested:.0f} ms a connection was kept that was asked nothing: {empty}"
+        looks["read"] = kept, "", rested
+    elif cpu > 2 * a_signature:
         raise NotYet(
             f"alone, a statement took {1e3 * cpu:.0f} ms of CPU time on the loop's thread, and a "
             f"signature takes {1e3 * a_signature:.0f} ms. In one piece or in many, the loop serves "

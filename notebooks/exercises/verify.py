@@ -3,7 +3,6 @@
 An answer is judged by what it finds in five services, four of which go wrong in different ways.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from decimal import Decimal
@@ -151,9 +150,8 @@ def check(answer: Callable[[Price, dict[int, Decimal]], Awaitable[object]]) -> l
                     services[name] = Watched(price, right)
                     try:
                         counted[name] = await answer(services[name].price, dict(right))
-                    except (Exception, asyncio.CancelledError) as error:
-                        task = asyncio.current_task()
-                        if task and task.cancelling():  # the load's patience is over
+                    except BaseException as error:  # it may also cancel itself
+                        if load.over or load.broken_off:  # the load's patience is over
                             raise
                         raised[name] = f"{type(error).__name__}: {error}".removesuffix(": ")
                         return

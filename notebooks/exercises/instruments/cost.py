@@ -34,10 +34,12 @@ class Cost:
     loop: float = 0.0  # s of CPU time that the loop's thread needed at a stretch, at the most
     when: tuple[float, float] = (0.0, 0.0)  # from when to when that was, by perf_counter
     where: str = ""  # the line that was seen in it
+    held: float = 0.0  # s between two looks into the loop's selector, in all
     threads: float = 0.0  # s of CPU time in all other threads but labkit's
     # The lines of the answer's in which those were found at work, or "", and the thread's name.
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     rows: int = 0  # that were decoded at a time, at the most
+    connections: set[int] = field(default_factory=set)  # that rows came from
 
 
 async def measured(best: Callable[[], Awaitable[None]], cost: Cost) -> None:
@@ -67,6 +69,7 @@ def longest_stretch(cost: Cost) -> Iterator[None]:
     wait, since, began = selector.select, thread_time(), perf_counter()
 
     def note() -> None:
+        cost.held += perf_counter() - began
         if (used := thread_time() - since) > cost.loop:
             cost.loop, cost.when = used, (began, perf_counter())
 
@@ -178,6 +181,7 @@ class Listening:
                 self._rows += 1
                 cost = self._costs[-1]
                 cost.rows = max(cost.rows, self._rows)
+                cost.connections.add(id(self))
             elif kind in (b"C", b"s"):  # that is all; that is all of this batch
                 self._rows = 0
             at = end

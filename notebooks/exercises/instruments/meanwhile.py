@@ -3,13 +3,16 @@
 `held` stops a call where it wants to write, so that one can look at it there, and by no clock.
 `a_moment_until` gives what a call has left behind the time to end; `end_of` is how it ended.
 `another_order` lets an order come in, so that an answer that remembers is out of date.
+`rests_of` finds a connection that is in use, and not used.
 `opened` notes the connections that are opened meanwhile.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
@@ -21,9 +24,11 @@ MOMENT = 3.0  # s
 WANTED = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
 ORDER = 199_994  # of customer 486: no lesson's
 READ = "SELECT customer, amount, created_at FROM labkit.orders WHERE id = $1"
+IDLE = "SELECT pid, state_change FROM pg_stat_activity WHERE pid = ANY($1) AND state LIKE 'idle%'"
 WRITE = "UPDATE labkit.orders SET customer = $2, created_at = $3 WHERE id = $1"
 
 Call = asyncio.Future[Any]
+Rests = defaultdict[tuple[int, datetime], list[float]]
 
 
 @asynccontextmanager
@@ -78,7 +83,9 @@ def swallowed(call: Call, when: str) -> str:
 
 
 @asynccontextmanager
-async def another_order(dsn: str, customer: int, made_at: datetime) -> AsyncIterator[Any]:
+async def another_order(
+    dsn: str, customer: int, made_at: datetime, order: int = ORDER
+) -> AsyncIterator[Any]:
     """Let one of the orders be this customer's, of this time, for as long as the block runs.
 
     So their number stays what it is. Two checks that want to do so take turns.
@@ -88,15 +95,54 @@ async def another_order(dsn: str, customer: int, made_at: datetime) -> AsyncIter
     """
     keeper = await asyncpg.connect(dsn, command_timeout=60)
     try:
-        await keeper.execute("SELECT pg_advisory_lock(hashtext('labkit: another order'))")
-        whose, amount, when = await keeper.fetchrow(READ, ORDER)
+        await keeper.execute(
+            "SELECT pg_advisory_lock(hashtext('labkit: another order'), $1)", order
+        )
+        whose, amount, when = await keeper.fetchrow(READ, order)
         try:
-            await keeper.execute(WRITE, ORDER, customer, made_at)
+            await keeper.execute(WRITE, order, customer, made_at)
             yield amount
         finally:
-            await keeper.execute(WRITE, ORDER, whose, when)
+            await keeper.execute(WRITE, order, whose, when)
     finally:
         await keeper.close()
+
+
+@asynccontextmanager
+async def rests_of(
+    pool: asyncpg.Pool, dsn: str, others: Callable[[], list[asyncpg.Connection]]
+) -> AsyncIterator[Rests]:
+    """Look whether connections that are in use are asked anything, for as long as the block runs.
+
+    Each look asks PostgreSQL, on this loop: so between two of them, who has waited for a query
+    goes on. But where all is late, PostgreSQL may not even have begun with the next one.
+
+    Yields:
+        When each rest was seen, of those borrowed from the pool and of the others that are open.
+    """
+    rests: Rests = defaultdict(list)
+
+    async def keep_looking() -> None:
+        while True:
+            lent = [it._con for it in pool._holders if it._in_use and it._con]
+            ids = [it.get_server_pid() for it in (*lent, *others()) if not it.is_closed()]
+            for rest in await outside.fetch(IDLE, ids) if ids else ():
+                rests[tuple(rest)].append(perf_counter())
+            await asyncio.sleep(0.005)
+
+    outside = await asyncpg.connect(dsn)
+    looking = asyncio.create_task(keep_looking())
+    try:
+        yield rests
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+        outside.terminate()
+
+
+def longest(rests: Rests) -> float:
+    """How long the longest rest was seen to last, in seconds, of those seen several times."""
+    return max((seen[-1] - seen[0] for seen in rests.values() if len(seen) > 3), default=0.0)
 
 
 def end_all(connections: list[asyncpg.Connection]) -> int:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import asyncpg
 from legacy import statement as old
@@ -150,6 +152,35 @@ async def keeps_it_while_its_own_client_keeps(pool, archive, customer):
     return answer(text, await asyncio.to_thread(old.sign, text), kept_as)
 
 
+async def keeps_it_while_a_program_signs(pool, archive, customer):
+    """Nothing of this process's says when it has signed."""
+    sign = "import sys; from legacy.statement import sign; print(sign(sys.stdin.read()), end='')"
+    async with pool.acquire() as connection:
+        text = await text_of(connection, customer)
+        python = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", sign, stdin=-1, stdout=-1, cwd=Path(old.__file__).parents[1]
+        )
+        signature, _ = await python.communicate(text.encode())
+    return answer(text, signature.decode(), await asyncio.to_thread(archive.keep, text))
+
+
+texts: dict[int, str] = {}
+
+
+async def remembers_the_orders(pool, archive, customer):
+    if customer not in texts:
+        texts[customer] = await text_of(pool, customer)
+    text = texts[customer]
+    signature = await asyncio.to_thread(old.sign, text)
+    return answer(text, signature, await asyncio.to_thread(archive.keep, text))
+
+
+async def keeps_a_list(pool, archive, customer):
+    text = await text_of(pool, customer)
+    kept_as = await asyncio.gather(asyncio.to_thread(archive.keep, text))
+    return answer(text, await asyncio.to_thread(old.sign, text), kept_as)
+
+
 async def has_a_client_of_its_own(pool, archive, customer):
     """Another style: what goes over the network needs no thread."""
     text = await text_of(pool, customer)
@@ -281,6 +312,14 @@ CASES = [
         "in the hands of another process, and 1 connection of the pool was still borrowed",
     ),
     Case(keeps_it_while_its_own_client_keeps, "not yet", "a text had been kept, and 1 connection"),
+    Case(
+        keeps_it_while_a_program_signs,
+        "not yet",
+        r"read, and for \d+ ms a connection was kept",
+        by_the_clock=True,
+    ),
+    Case(remembers_the_orders, "not yet", r"an order of customer 2\d{6} had come in since the"),
+    Case(keeps_a_list, "not yet", r"kept_as is \[\d+\], and the archive has no such statement un"),
     Case(has_a_client_of_its_own, "pass", "6 statements over HTTP, all right and all"),
     Case(keeps_it_twice, "not yet", "7 statements were made, and the archive has 14"),
     Case(Statement(), "pass", "6 statements over HTTP, all right and all kept"),

@@ -11,6 +11,8 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from multiprocessing import Pipe
+from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -230,6 +232,44 @@ async def waits_as_one_should(pool, customer):
     return await asks_asyncpg(pool, customer)
 
 
+by_newest: dict[object, object] = {}
+
+
+async def remembers_until_there_is_a_newer_one(pool, customer):
+    """An order that comes in need not be the newest."""
+    newest = "SELECT max(created_at) FROM labkit.orders WHERE customer = $1"
+    key = customer, await pool.fetchval(newest, customer)
+    if key not in by_newest:
+        by_newest[key] = await asks_asyncpg(pool, customer)
+    return by_newest[key]
+
+
+async def waits_for_a_lock(pool, customer):
+    """What the thread has done, a lock says: and the loop's thread waits for it."""
+    done = threading.Lock()
+    done.acquire()
+    executor.submit(lambda: (time.sleep(0.01), done.release()))
+    done.acquire()
+    return await asks_asyncpg(pool, customer)
+
+
+async def waits_for_a_queue(pool, customer):
+    done = SimpleQueue()
+    executor.submit(lambda: (time.sleep(0.01), done.put(customer)))
+    return await asks_asyncpg(pool, done.get())
+
+
+async def polls(pool, customer):
+    """Another style: what may wait, and is told not to."""
+    time.sleep(0)
+    python = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "pass"])
+    here, there = Pipe()
+    executor.submit(lambda: (time.sleep(0.01), there.send(customer)))
+    while python.poll() is None or not here.poll():
+        await asyncio.sleep(0.005)
+    return await asks_asyncpg(pool, here.recv())
+
+
 KEEPS = "these lines of your report keep the loop's thread.*: "
 
 CASES = [
@@ -248,7 +288,11 @@ CASES = [
     Case(asks_another_driver, "not yet", KEEPS + r".*cache\.execute.*\(Connection\.execute\)"),
     Case(asks_another_service, "not yet", KEEPS + r".*\(socket\.connect\)"),
     Case(reads_a_file, "not yet", KEEPS + r"with open\(monthly_report.* \(open\)"),
-    Case(remembers, "not yet", "returned without giving the loop back once"),
+    Case(  # the second, where it remembers of an earlier check
+        remembers,
+        "not yet",
+        r"customer \d+ had come in since the last call|returned without giving the loop back once",
+    ),
     Case(
         computes,
         "not yet",
@@ -260,10 +304,16 @@ CASES = [
     Case(
         forgets_async, "not yet", r"returned \{.*, which cannot be awaited\. Expected a coroutine"
     ),
-    Case(remembers_and_keeps_the_pause, "not yet", "was still {}: it remembers"),
+    Case(remembers_and_keeps_the_pause, "not yet", r"was still \{'2031-06': 1\}: it remembers"),
     Case(waits_for_its_warm_thread, "not yet", KEEPS + r"return threads\.submit.*acquire\)"),
     Case(joins_its_warm_thread, "not yet", KEEPS + r"thread\.join\(\) \("),
     Case(limits_the_old_module, "not yet", KEEPS + r"time\.sleep\(0\.08\) .*\(cursor\.execute\)"),
+    Case(
+        remembers_until_there_is_a_newer_one, "not yet", r"report was still \{'2031-06': 1\}: it re"
+    ),
+    Case(waits_for_a_lock, "not yet", KEEPS + r"done\.acquire\(\) \(lock\.acquire\)"),
+    Case(waits_for_a_queue, "not yet", KEEPS + r".*done\.get\(\).* \(SimpleQueue\.get\)"),
+    Case(polls, "pass", "14 reports, all right"),
     Case(joins_what_has_ended, "pass", "14 reports, all right"),
     Case(leaves_its_connection_open, "not yet", "14 reports opened 14 connections that they did"),
     Case(begins_with_the_newest, "not yet", "customer 42 the numbers are right, but not"),

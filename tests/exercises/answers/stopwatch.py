@@ -217,6 +217,22 @@ async def has_no_time_for_what_hangs(ask, rate, seconds):
     return list(times.values())
 
 
+async def makes_up_what_hangs(ask, rate, seconds):
+    """As long as it has waited is a number, but not the time of that request."""
+
+    async def one():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ask(), 0.5)
+
+    return await on_schedule(one, rate, seconds)
+
+
+async def leaves_out_the_first_second(ask, rate, seconds):
+    """And has the next one twice, so that the number is right."""
+    times = await on_schedule(ask, rate, seconds)
+    return times[rate : 2 * rate] + times[rate:]
+
+
 async def lets_ten_in(ask, rate, seconds):
     """Two fewer than come due in a freeze."""
     gate = asyncio.Semaphore(10)
@@ -311,6 +327,13 @@ CASES = [
         has_no_time_for_what_hangs,
         "not yet",
         r"expected 300 finite numbers, and got 29\d: the first that is none is None\.",
+    ),
+    Case(makes_up_what_hangs, "not yet", "broke off [12] of its requests before they were answ"),
+    Case(
+        leaves_out_the_first_second,
+        "not yet",
+        r"(p\d\d|longest but one) is \d+ ms, and the same requests took \d{2,3} ms",
+        by_the_clock=True,
     ),
     Case(
         lets_ten_in,

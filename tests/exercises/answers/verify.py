@@ -175,6 +175,12 @@ async def tries_again(price, right):
     return sum(a != amount for a, amount in zip(answers, right.values(), strict=True))
 
 
+async def has_a_deadline_of_its_own(price, right):
+    """Made by hand: it cancels itself."""
+    asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+    return await uses_tasks(price, right)
+
+
 CASES = [
     Case(breaks_off_the_others, "raised", r"shared connection your test raised CancelledError\. "),
     Case(asks_one_after_the_other, "not yet", "one call after the other: at most 1 at once"),
@@ -201,6 +207,7 @@ CASES = [
     Case(returns_the_answers, "not yet", r"Expected a whole number of calls, and got \["),
     Case(lets_the_error_out, "raised", r"InterfaceError.* What a call raises is a call that went"),
     Case(has_a_mistake_of_its_own, "raised", r"on the repaired service .* NameError: .*rigth"),
+    Case(has_a_deadline_of_its_own, "raised", r"repaired service your test raised CancelledE"),
     Case(uses_tasks, "pass", r"with 200 at once.* a crowd: 160\."),
     Case(wraps_each_call, "pass", r"with 200 at once"),
 ]
