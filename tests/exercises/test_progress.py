@@ -179,7 +179,7 @@ def test_without_a_place_commands_say_so_and_a_check_ends_all_the_same(
     for command in "status", "reset --progress --yes":
         done = labkit(*command.split())
         assert (2, "") == (done.returncode, done.stdout)
-        assert done.stderr.startswith("There is no place for labkit's files in ~nobody-of-this-name")
+        assert "There is no place for labkit's files in ~nobody-of-this-name/" in done.stderr
     verdict = Exercise("report").check(is_wrong)
     assert "not yet" == verdict.outcome
     assert "(This was not recorded. There is no place" in verdict.progress
