@@ -49,7 +49,7 @@ def main() -> None:
     attaching = sys.argv[1:2] == ["attach"]
     if attaching:
         parser.add_argument("pid", type=int)
-        parser.add_argument("--seconds", type=_seconds, default=30.0, help="for so long")
+        parser.add_argument("--seconds", type=seconds, default=30.0, help="for so long")
     else:
         parser.add_argument("-m", dest="module", action="store_true", help="a module, not a script")
         parser.add_argument("program", nargs=argparse.PARSER)
@@ -81,10 +81,11 @@ def main() -> None:
     _run(options, folder)
 
 
-def _seconds(text: str) -> float:
-    if not 0 < (seconds := float(text)) < threading.TIMEOUT_MAX:
+def seconds(text: str) -> float:
+    """For how long to stay, from the command line."""
+    if not 0 < (asked := float(text)) < threading.TIMEOUT_MAX:
         raise argparse.ArgumentTypeError(f"{text} s; expected a number above 0, of seconds")
-    return seconds
+    return asked
 
 
 def _run(options: argparse.Namespace, folder: str) -> None:

@@ -74,8 +74,8 @@ def attach(pid: int, seconds: float, threshold_ms: float) -> tuple[list[dict[str
     with tempfile.TemporaryDirectory(prefix="labkit-probe-") as folder:
         script, answer = Path(folder, "enter.py"), Path(folder, "answer.json")
         package = str(Path(__file__).resolve().parents[1])
-        settings = {"seconds": seconds, "threshold_ms": threshold_ms, "script": str(script)}
-        text = _SCRIPT.format(package=package, answer=str(answer), **settings)
+        settings = {"package": package, "seconds": seconds, "threshold_ms": threshold_ms}
+        text = _SCRIPT.format(script=str(script), answer=str(answer), **settings)
         script.write_text(text, "utf-8")
         answer.touch()
         for path, mode in (folder, 0o755), (script, 0o644), (answer, 0o666):

@@ -73,26 +73,19 @@ class Suspects:
         `unaccounted` is the CPU time (s) of all threads but the loop's since the last look. No
         frame is held for longer than this: what a function used is to die with it.
         """
-        # Before: where threads come and go, this waits for them.
-        threads = {thread.ident: thread for thread in threading.enumerate()}
         with no_collection():
             frames = sys._current_frames()
-        suspects = self._look(frames, threads, m, unaccounted)
+        suspects = self._look(frames, m, unaccounted)
         del frames  # with what ended meanwhile: this can run any code, so no lock is held
         return suspects
 
-    def _look(
-        self,
-        frames: dict[int, FrameType],
-        threads: dict[int | None, threading.Thread],
-        m: Measured,
-        unaccounted: float,
-    ) -> list[Suspect]:
+    def _look(self, frames: dict[int, FrameType], m: Measured, unaccounted: float) -> list[Suspect]:
         suspects = list[Suspect]()
         # With this very frame in it, all threads' frames and locals would live until a collection.
         for mine in (self._loop_thread, threading.get_ident()):
             frames.pop(mine, None)
         before, self._had = self._had, {}
+        threads = {thread.ident: thread for thread in threading.enumerate()}
         for ident, frame in frames.items():  # of those that the module does not know, too
             thread = threads.get(ident)
             native = thread.native_id if thread else None

@@ -156,8 +156,10 @@ class Timer:
         self._unsure = period / 2
         self.since += self._unsure  # except the first, whose beginning is known
         left = False
+        handle: asyncio.TimerHandle
 
         def beat() -> None:
+            nonlocal handle
             if left:
                 return
             now, runner = perf_counter(), sys._getframe().f_back
@@ -165,14 +167,16 @@ class Timer:
             self.waited += max(0.0, period - (thread_time() - self.cpu))
             self.waits += 1
             self._note(now)
-            self.loop.call_later(period, beat)
+            handle = self.loop.call_later(period, beat)
             self.since = now + period
 
-        def undo() -> None:  # the last is not cancelled: another thread may leave the probe
+        def undo() -> None:
             nonlocal left
             left = True
+            if threading.get_ident() == self._thread:  # no other may; then, the last does nothing
+                handle.cancel()
 
-        self.loop.call_later(0, beat)
+        handle = self.loop.call_later(0, beat)
         return undo
 
     def _note(self, now: float, cpu: float | None = None) -> float:

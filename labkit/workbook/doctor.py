@@ -68,7 +68,9 @@ def findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
         found.append(Finding(check.__name__, False, str(error), f"To do: {install()}"))
     except (LabError, OSError, RuntimeError) as error:
         what = "set HOME" if check in (server, kernel) else "copy the workbook"
-        todo = f"To do: {what} to a directory where you may write" * isinstance(error, OSError)
+        todo = f"To do: {what} to a directory where you may write"
+        if not isinstance(error, OSError):
+            todo = ""  # it says so itself
         found.append(Finding(check.__name__, False, str(error), todo))
     return found
 

@@ -46,7 +46,7 @@ class Result:
 def read(only: Sequence[str] = ()) -> dict[Path, NotebookNode]:
     """Read the notebooks as they are committed; see `labkit.workbook.run.run`."""
     every = sorted(exercises.notebooks().glob("[0-9][0-9]_*.ipynb"))
-    unknown = [start for start in only if not any(p.name.startswith(start or "?") for p in every)]
+    unknown = [s for s in only if not (s and any(path.name.startswith(s) for path in every))]
     if unknown or not every:
         known = ", ".join(path.stem for path in every) or "none is in this checkout"
         raise LabError(f"There is no notebook “{' '.join(unknown)}”. Expected one of: {known}.")

@@ -19,6 +19,7 @@ from rich.text import Text
 from labkit import exercises
 from labkit.measure import VERDICT
 from labkit.server import database
+from labkit.workbook.doctor import TEMPORARY_MB
 from labkit.workbook.kernel import execute, refuse_homeless
 from labkit.workbook.pages import overview, write
 from labkit.workbook.report import (
@@ -54,8 +55,8 @@ def run(only: Sequence[str] = (), report: Path | None = None) -> int:
     directory = exercises.notebooks().parent / "runs"
     directory.mkdir(exist_ok=True)
     tempfile.TemporaryFile(dir=directory).close()  # find out now, rather than after minutes
-    with tempfile.TemporaryFile() as file:
-        file.write(bytes(80_000_000))  # more than the pages take there while they are made
+    with tempfile.TemporaryFile() as file:  # the pages take nearly as much while they are made
+        file.write(bytes(TEMPORARY_MB * 1_000_000))
     if report is not None:
         report.open("a").close()
     database()  # holds the embedded server until the last kernel is gone: it starts once

@@ -135,7 +135,7 @@ def _judge(
     at_once: int,
     answered: int,
     reported: Any,
-    broken_off: int = 0,
+    broken_off: int,
 ) -> lab.Verdict:
     if not asked and isinstance(reported, NotYet):
         raise reported

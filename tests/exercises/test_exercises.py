@@ -250,7 +250,7 @@ def test_a_stopwatch_that_had_to_queue_for_a_processor_is_not_accused(
     run = replace(labkit.measure(scenario), machine=labkit.Machine(idle=idle))
     starts = [k / 100 + 0.3 * (k >= 170) for k in range(300)]
     with pytest.raises(NotYet, match="in the last second") as seen:
-        stopwatch._judge(run, [(start, start + 0.02) for start in starts], 20, 300, [])
+        stopwatch._judge(run, [(start, start + 0.02) for start in starts], 20, 300, [], 0)
     assert outcome == seen.value.outcome
 
 
